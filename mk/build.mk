@@ -1,0 +1,77 @@
+# Compile rules. One static library per folder, three programs on top of them.
+#
+# A *variant* is a compiler with its flags; each has its own tree under build/:
+#   gcc (default), clang, asan (gcc with AddressSanitizer and UBSan), release (fault points compiled out).
+
+VARIANT ?= gcc
+B := build/$(VARIANT)
+
+VERSION := $(shell cat mk/version)
+
+CC_gcc := gcc
+CC_clang := clang
+CC_asan := gcc
+CC_release := gcc
+HF_CC := $(CC_$(VARIANT))
+
+PKGS := libsystemd json-c liburing libxxhash
+PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
+PKG_LIBS := $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lfdt
+
+WARN := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wold-style-definition \
+	-Wpointer-arith -Wundef -Wvla -Wwrite-strings -Wformat=2 -Wno-unused-parameter
+OPT_gcc := -O2 -g -D_FORTIFY_SOURCE=2
+OPT_clang := -O2 -g
+OPT_asan := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
+OPT_release := -O2 -g -D_FORTIFY_SOURCE=2 -DHF_RELEASE=1
+HARDEN := -fstack-protector-strong -fPIE
+HF_CFLAGS := -std=gnu17 $(OPT_$(VARIANT)) $(HARDEN) $(WARN) -I. $(PKG_CFLAGS) -D_GNU_SOURCE \
+	-DHF_VERSION='"$(VERSION)"' $(CFLAGS)
+HF_LDFLAGS := -pie -Wl,-z,relro,-z,now $(if $(filter asan,$(VARIANT)),-fsanitize=address$(comma)undefined) $(LDFLAGS)
+comma := ,
+
+# The mains are linked into programs, everything else into its folder's library.
+MAINS := agent/holdfastd.c vmm-glue/holdfast-vmm.c agent/cli/holdfast.c
+lib_srcs = $(filter-out $(MAINS),$(wildcard $(1)/*.c))
+
+SRCS_common := $(call lib_srcs,common)
+SRCS_qmp := $(call lib_srcs,qmp)
+SRCS_memfd-preserve := $(call lib_srcs,memfd-preserve)
+SRCS_vmm-glue := $(call lib_srcs,vmm-glue)
+SRCS_agent := $(call lib_srcs,agent)
+SRCS_cli := $(call lib_srcs,agent/cli)
+LIB_NAMES := agent vmm-glue qmp memfd-preserve cli common
+
+LIB = $(B)/libhf-$(1).a
+define lib_rule
+$(B)/libhf-$(1).a: $$(SRCS_$(1):%.c=$(B)/%.o)
+	@rm -f $$@ && ar rcsD $$@ $$^
+OBJS += $$(SRCS_$(1):%.c=$(B)/%.o)
+endef
+$(foreach l,$(LIB_NAMES),$(eval $(call lib_rule,$(l))))
+OBJS += $(MAINS:%.c=$(B)/%.o)
+
+AGENT_LIBS := $(foreach l,agent vmm-glue qmp memfd-preserve common,$(call LIB,$(l)))
+VMM_LIBS := $(foreach l,vmm-glue qmp memfd-preserve common,$(call LIB,$(l)))
+CLI_LIBS := $(foreach l,cli common,$(call LIB,$(l)))
+
+PROGRAMS := $(B)/holdfastd $(B)/holdfast-vmm $(B)/holdfast
+
+$(B)/holdfastd: $(B)/agent/holdfastd.o $(AGENT_LIBS)
+$(B)/holdfast-vmm: $(B)/vmm-glue/holdfast-vmm.o $(VMM_LIBS)
+$(B)/holdfast: $(B)/agent/cli/holdfast.o $(CLI_LIBS)
+$(PROGRAMS):
+	@echo "  LD      $@"
+	@$(HF_CC) $(HF_CFLAGS) -o $@ $^ $(HF_LDFLAGS) $(PKG_LIBS) -lpthread
+
+$(B)/%.o: %.c mk/build.mk mk/version
+	@mkdir -p $(@D)
+	@echo "  CC      $@"
+	@$(HF_CC) $(HF_CFLAGS) -MMD -MP -c -o $@ $<
+
+-include $(OBJS:.o=.d)
+
+.PHONY: all clean
+all: $(PROGRAMS)
+clean:
+	rm -rf build

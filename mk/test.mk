@@ -1,0 +1,38 @@
+# Unit tests, fuzzers, the vmm suite, and the suites that CI runs.
+
+UNIT_TESTS := $(patsubst tests/unit/%.c,%,$(wildcard tests/unit/test-*.c))
+UNIT_BINS := $(UNIT_TESTS:%=$(B)/tests/%)
+FUZZERS := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz-*.c))
+UNIT_LIBS = $(foreach l,agent vmm-glue qmp memfd-preserve cli common,$(call LIB,$(l)))
+
+$(B)/tests/test-%: $(B)/tests/unit/test-%.o $(UNIT_LIBS)
+	@mkdir -p $(@D)
+	@echo "  LD      $@"
+	@$(HF_CC) $(HF_CFLAGS) -o $@ $< $(UNIT_LIBS) $(HF_LDFLAGS) $(PKG_LIBS) -lcmocka -lpthread
+
+# Corpus replay: the same fuzz entry points, linked with a main() that feeds each committed file.
+$(B)/tests/replay-%: $(B)/tests/fuzz/fuzz-%.o $(B)/tests/fuzz/replay.o $(UNIT_LIBS)
+	@mkdir -p $(@D)
+	@echo "  LD      $@"
+	@$(HF_CC) $(HF_CFLAGS) -o $@ $(filter %.o,$^) $(UNIT_LIBS) $(HF_LDFLAGS) $(PKG_LIBS) -lpthread
+REPLAYS := $(FUZZERS:fuzz-%=$(B)/tests/replay-%)
+
+# libFuzzer builds: everything is compiled again with clang's instrumentation.
+FUZZ_SECONDS ?= 60
+build/fuzz/fuzz-%: tests/fuzz/fuzz-%.c $(foreach l,common qmp memfd-preserve vmm-glue,$(SRCS_$(l)))
+	@mkdir -p $(@D)
+	@echo "  FUZZ-LD $@"
+	@clang -std=gnu17 -O1 -g -fsanitize=fuzzer,address,undefined -I. $(PKG_CFLAGS) -D_GNU_SOURCE \
+		-DHF_VERSION='"$(VERSION)"' -o $@ $^ $(PKG_LIBS) -lpthread
+.PHONY: fuzz
+fuzz: $(FUZZERS:%=build/fuzz/%)
+	@tests/fuzz/run.sh $(FUZZ_SECONDS)
+
+-include $(UNIT_TESTS:%=$(B)/tests/unit/%.d) $(FUZZERS:%=$(B)/tests/fuzz/%.d)
+.SECONDARY:
+
+.PHONY: unit unit-bins
+unit-bins: $(UNIT_BINS) $(REPLAYS)
+# make unit [T=test-name]: runs every unit test and replays every fuzz corpus in this variant
+unit: $(if $(T),$(B)/tests/$(T),unit-bins)
+	@tests/unit/run.sh $(B)/tests $(T)
