@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/**
+ * DOC: How a guest started by holdfast-vmm is known to the agent: one file per guest.
+ *
+ * holdfast-vmm writes /run/holdfast/guests/UUID.json (mode 0600, atomically) before it becomes
+ * QEMU, and the agent writes it anew after a respawn. The agent need not run for this. A file is
+ * believed only as far as the process it names bears it out: start time, uid, and the RAM files
+ * open in it under the numbers given (dev and inode).
+ */
+#pragma once
+
+#include <sys/types.h>
+
+#include "common/error.h"
+#include "memfd-preserve/manifest.h"
+
+#define HF_RUN_DIR_DEFAULT "/run/holdfast" /* $HOLDFAST_RUN_DIR replaces it (tests, nested use) */
+
+/** struct hf_registration - a guest's description and the process it runs in. */
+struct hf_registration {
+	struct hf_manifest_guest guest;
+	pid_t pid;
+	uint64_t start_ticks;
+	char reason[512]; /* why its RAM can't be preserved, "" when it can */
+	char remedy[256];
+	struct hf_inode ram_inodes[16]; /* as created by the launcher, one per guest.ram[] */
+};
+
+/** hf_run_dir() - The runtime folder. Static string. */
+const char *hf_run_dir(void);
+
+/** hf_registration_write() - Write or replace a guest's file. */
+int hf_registration_write(const struct hf_registration *reg, struct hf_error *error);
+
+/** hf_registration_read() - Parse one file. -EBADMSG with the file's name when malformed. */
+int hf_registration_read(const char *path, struct hf_registration *ret, struct hf_error *error);
+
+/** hf_registration_parse() - The same from memory: pure, fuzzed. */
+int hf_registration_parse(
+	const char *json, size_t size, struct hf_registration *ret, struct hf_error *error);
+
+/** hf_registration_remove() - Forget a guest. */
+int hf_registration_remove(const char *uuid);
+
+/** hf_registration_alive() - Is the process still the one that was registered? */
+bool hf_registration_alive(const struct hf_registration *reg);
+
+/**
+ * hf_registration_list() - All guests registered, sorted by name; files of dead processes are removed.
+ * @ret:   array, owned by the caller: hf_registration_list_free()
+ * @ret_n: its length
+ *
+ * A malformed file is skipped and counted in @ret_bad (may be NULL), never fatal.
+ */
+int hf_registration_list(struct hf_registration **ret, size_t *ret_n, size_t *ret_bad);
+void hf_registration_list_free(struct hf_registration *regs, size_t n);
+void hf_registration_clear(struct hf_registration *reg);
+
+/**
+ * hf_registration_open_ram() - Get the RAM fds of a running guest, each checked against dev, inode and size.
+ * @ret_fds: room for reg->guest.n_ram; all owned by the caller on success, none on failure
+ */
+int hf_registration_open_ram(
+	const struct hf_registration *reg, int *ret_fds, struct hf_error *error);

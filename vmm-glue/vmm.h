@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/**
+ * DOC: One guest and the QEMU process that runs it: pause, save, roll back, respawn, load, resume.
+ *
+ * A struct hf_vmm is the agent's hand on one QEMU, over that guest's private QMP socket. Nothing
+ * here knows which carrier takes the RAM across, or what other guests do: the agent drives all
+ * guests at once, each through the same order of calls:
+ *
+ *   old kernel:  attach -> probe -> save -> (jump)      or, from any of these: rollback
+ *   new kernel:  respawn (start, connect, load, verify) -> resume
+ *
+ * Every operation is asynchronous: it returns at once, and its callback runs exactly once from the
+ * loop, never from within the call. At most one operation is under way per VMM, except that
+ * rollback may be asked for at any time and then ends the other one (-ECANCELED) first.
+ * A QEMU that dies or closes its monitor ends the operation under way with an error and is reported
+ * through the gone callback once.
+ *
+ * The VMM is described by a struct hf_manifest_guest, the same structure that crosses in the
+ * manifest; it is borrowed and must outlive the hf_vmm. Stamps (TSC readings) are written into it.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <systemd/sd-event.h>
+
+#include "common/error.h"
+#include "memfd-preserve/manifest.h"
+#include "memfd-preserve/stream.h"
+
+struct hf_vmm;
+
+/** Called when an operation ended. @error is NULL on success; borrowed for the call. */
+typedef void (*hf_vmm_done_fn)(struct hf_vmm *vmm, const struct hf_error *error, void *data);
+
+/** Called once if QEMU goes away on its own (not after hf_vmm_quit()). */
+typedef void (*hf_vmm_gone_fn)(struct hf_vmm *vmm, const struct hf_error *error, void *data);
+
+/** struct hf_vmm_probe - what a running QEMU says of itself. */
+struct hf_vmm_probe {
+	int version[3];             /* QEMU's, from the greeting */
+	char status[32];            /* query-status, as QEMU writes it */
+	bool running;               /* its vCPUs run */
+	char machine_type[64];      /* resolved: "pc-i440fx-10.0", never an alias */
+	uint64_t state_estimate_bytes; /* measured room that the device state needs at most, usually */
+	unsigned int n_blockers;    /* what QEMU itself says forbids a migration */
+	char blockers[4][160];
+};
+
+/**
+ * hf_vmm_new() - A hand on a guest, not connected yet.
+ * @event: loop, a reference is taken
+ * @guest: description, borrowed
+ * @ring:  device-state streams, borrowed
+ * @gone:  may be NULL
+ * @data:  for @gone
+ */
+int hf_vmm_new(sd_event *event, struct hf_manifest_guest *guest, struct hf_stream_ring *ring,
+	hf_vmm_gone_fn gone, void *data, struct hf_vmm **ret);
+
+/** hf_vmm_free() - Let go: closes the monitor and pending work; never touches the QEMU process. */
+void hf_vmm_free(struct hf_vmm *vmm);
+void hf_vmm_freep(struct hf_vmm **vmm);
+
+/**
+ * hf_vmm_attach() - Connect to the running QEMU's private monitor and ask what it is.
+ * @pid:         the process, as registered
+ * @start_ticks: its start time: -ESTALE when it is another process now
+ * @timeout_ns:  for all of it
+ *
+ * On success hf_vmm_get_probe() answers. -EBUSY: another client holds the monitor.
+ */
+int hf_vmm_attach(struct hf_vmm *vmm, pid_t pid, uint64_t start_ticks, uint64_t timeout_ns,
+	hf_vmm_done_fn done, void *data);
+const struct hf_vmm_probe *hf_vmm_get_probe(const struct hf_vmm *vmm);
+
+/** hf_vmm_pid() - The QEMU process: attached to, or respawned. 0 when there is none. */
+pid_t hf_vmm_pid(const struct hf_vmm *vmm);
+
+/**
+ * hf_vmm_save() - Pause the guest and write its device state into a sink. First half of the blackout.
+ * @sink: where the state goes (preserved memfds), borrowed until @done
+ *
+ * Pauses only a guest that runs, and records that in guest->was_running. Sends everything it can in
+ * one go. On success the guest stands in postmigrate, guest->state has length and checksum, and the
+ * stamps pause_begin, paused and saved are set. On failure the caller rolls back.
+ */
+int hf_vmm_save(struct hf_vmm *vmm, struct hf_state_sink *sink, uint64_t timeout_ns,
+	hf_vmm_done_fn done, void *data);
+
+/**
+ * hf_vmm_rollback() - Make the guest as it was before save, from whatever point was reached.
+ *
+ * Cancels a save under way, switches x-ignore-shared off again, restores migration parameters, and
+ * lets the guest run again if it ran before. Does nothing, successfully, for a guest that was only attached.
+ * An error here means that the guest does not run as it did: the operator must be told.
+ */
+int hf_vmm_rollback(struct hf_vmm *vmm, uint64_t timeout_ns, hf_vmm_done_fn done, void *data);
+
+/**
+ * hf_vmm_quit() - End a saved QEMU, and wait until the process is gone.
+ *
+ * Irreversible. Only for a carrier that does not end QEMU by itself (hold): two QEMUs must never
+ * have one RAM.
+ */
+int hf_vmm_quit(struct hf_vmm *vmm, uint64_t timeout_ns, hf_vmm_done_fn done, void *data);
+
+/**
+ * hf_vmm_respawn() - Start a new QEMU on preserved RAM and load the device state.
+ * @ram_fds:   one per guest->ram[], borrowed
+ * @state_fds: one per guest->state.chunks[], borrowed
+ *
+ * Starts the QEMU that is installed now with the guest's command line, `-incoming defer` and `-S`,
+ * re-creates its taps, loads, and verifies that the load completed. The guest stands paused
+ * afterwards: nothing of it ran yet. One-shot: loading writes into guest RAM, so a second
+ * attempt is only sound when QEMU failed before migrate-incoming (then the error's err is not
+ * -EUCLEAN). On failure the QEMU it started is gone again when @done runs.
+ */
+int hf_vmm_respawn(struct hf_vmm *vmm, const int *ram_fds, const int *state_fds,
+	uint64_t timeout_ns, hf_vmm_done_fn done, void *data);
+
+/**
+ * hf_vmm_resume() - Let the guest go on if it ran before; announce its addresses; capability off.
+ *
+ * A guest that was paused stays paused. On success the stamp resumed is set, QMP says `running`
+ * (or paused) and the guest is registered under /run/holdfast/guests with its new pid.
+ */
+int hf_vmm_resume(struct hf_vmm *vmm, uint64_t timeout_ns, hf_vmm_done_fn done, void *data);
