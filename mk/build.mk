@@ -69,6 +69,9 @@ $(B)/%.o: %.c mk/build.mk mk/version
 	@echo "  CC      $@"
 	@$(HF_CC) $(HF_CFLAGS) -MMD -MP -c -o $@ $<
 
+# Read by the assembler, where -MMD does not look.
+$(B)/agent/interface.o: agent/org.holdfast.Host.varlink
+
 -include $(OBJS:.o=.d)
 
 .PHONY: all clean
