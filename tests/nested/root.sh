@@ -1,0 +1,165 @@
+#!/bin/bash
+# Make the disk image of the nested host: Debian trixie with QEMU, holdfast installed by
+# `make install` as it was built against trixie's own libraries, the test kernels and tools.
+#
+#   root.sh image     make it (quickly, or not at all when nothing changed) and print its path
+#   root.sh base      only the base root, without holdfast; prints the path of the directory
+#   root.sh build     only the root that holdfast is built in; prints the path of the directory
+#
+# The roots are kept for a week under ~/.cache/holdfast/root, the image under build/nested.
+
+set -euo pipefail
+. "$(dirname "$0")/lib.sh"
+
+suite=trixie
+root_dir=$cache_dir/root
+out_dir=$top_dir/build/nested
+log=$cache_dir/log/root.log
+
+# What the host runs: QEMU, varlinkctl (systemd), the libraries holdfast links, tools for the cases.
+base_packages="qemu-system-x86 qemu-utils iproute2 iputils-ping systemd procps util-linux kmod busybox
+	libjson-c5 liburing2 libfdt1 libxxhash0 libsystemd0"
+build_packages="gcc libc6-dev make pkg-config libsystemd-dev libjson-c-dev liburing-dev libfdt-dev
+	libxxhash-dev"
+
+# make_root NAME PACKAGES: a root of this week under $root_dir/NAME-…; prints its path.
+make_root() {
+	local name=$1 packages mirror key dir temp option
+	packages=$(echo $2 | tr ' ' ,)
+	key=$(printf '%s\n' "$suite" "$packages" "$(date +%G-%V)" | sha256sum | cut -c1-12)
+	dir=$root_dir/$name-$key
+	if [ ! -e "$dir/etc/debian_version" ]; then
+		[ "$(id -u)" = 0 ] || die "making the root file systems of the nested host needs root"
+		mirror=$(debian_mirror)
+		temp=$root_dir/.$name
+		rm -rf "$temp"
+		say "Making the $name root of Debian $suite (log: $log)"
+		local options=()
+		while read -r option; do
+			options+=("--aptopt=$option")
+		done < <(apt_age_options)
+		if (logged "$log" nice mmdebstrap --variant=apt --include="$packages" \
+			--aptopt='APT::Install-Recommends "false"' "${options[@]}" --keyring="$(keyring)" \
+			--dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
+			--dpkgopt='path-exclude=/usr/share/locale/*' \
+			--dpkgopt='path-exclude=/usr/share/info/*' \
+			"$suite" "$temp" "$mirror"); then
+			rm -rf "$root_dir/$name"-*
+			mv "$temp" "$dir"
+		else
+			# The archive may be out of reach just now; last week's root does, too.
+			dir=$(ls -d "$root_dir/$name"-* 2>/dev/null | head -n1)
+			[ -n "$dir" ] || exit 1
+			say "Keeping the $name root made earlier"
+		fi
+	fi
+	echo "$dir"
+}
+
+# Build holdfast inside the build root and install it to $stage. The tree is copied there, and its
+# objects stay, so that an unchanged tree costs next to nothing.
+install_holdfast() {
+	local root
+	root=$(make_root build "$build_packages")
+	mkdir -p "$root/src"
+	rsync -a --delete --exclude=/build --exclude=/.git --exclude=/tests/nested \
+		"$top_dir/" "$root/src/"
+	rm -rf "$root/stage"
+	logged "$log" nice chroot "$root" make -s -C /src -j"$(nproc)" install DESTDIR=/stage
+	mkdir -p "$stage"
+	cp -a "$root/stage/." "$stage/"
+}
+
+# The static helpers of the nested host: PID 1, a bare kexec, a clock reader.
+install_tools() {
+	local source name
+	mkdir -p "$stage/usr/lib/hf-test"
+	for source in "$nested_dir"/tools/*.c; do
+		name=$(basename "$source" .c)
+		if [ "$out_dir/tools/$name" -ot "$source" ]; then
+			mkdir -p "$out_dir/tools"
+			logged "$log" gcc -std=gnu17 -O2 -Wall -Wextra -Werror -static \
+				-o "$out_dir/tools/$name" "$source"
+		fi
+		cp -a "$out_dir/tools/$name" "$stage/usr/lib/hf-test/$name"
+	done
+}
+
+install_kernels() {
+	local OLD NEW OLD_VERSION NEW_VERSION
+	# shellcheck source=/dev/null
+	. "$cache_dir/kernel/current.env"
+	mkdir -p "$stage/var/lib/hf-test"
+	cp -a "$OLD/bzImage" "$stage/var/lib/hf-test/bzImage-old"
+	cp -a "$NEW/bzImage" "$stage/var/lib/hf-test/bzImage-new"
+	echo "$OLD_VERSION" >"$stage/var/lib/hf-test/version-old"
+	echo "$NEW_VERSION" >"$stage/var/lib/hf-test/version-new"
+	if [ -e "$top_dir/build/witness/initramfs.cpio.gz" ]; then
+		cp -a "$top_dir/build/witness/initramfs.cpio.gz" "$stage/var/lib/hf-test/"
+	fi
+}
+
+make_image() {
+	local base image tree key size
+	base=$(make_root base "$base_packages")
+	stage=$out_dir/stage
+	rm -rf "$stage"
+	mkdir -p "$stage"
+	install_tools
+	install_kernels
+	if grep -qs '^install:' "$top_dir/Makefile" "$top_dir"/mk/*.mk; then
+		install_holdfast
+	else
+		say "Note: this tree has no install target yet; the image has no holdfast in it"
+	fi
+
+	key=$(
+		cd "$stage"
+		{ echo "$base"; find . -type f -print0 | sort -z | xargs -0 sha256sum; find . -type l -printf '%p %l\n' |
+			sort; } | sha256sum | cut -c1-12
+	)
+	image=$out_dir/host-$key.img
+	if [ ! -e "$image" ]; then
+		say "Making the disk image of the nested host"
+		tree=$out_dir/.tree
+		rm -rf "$tree"
+		# Hard links where possible: the base root's files are only read.
+		cp -al "$base" "$tree" 2>/dev/null || { rm -rf "$tree" && cp -a "$base" "$tree"; }
+		cp -a --remove-destination "$stage/." "$tree/"
+		rm -rf "$tree"/var/cache/apt/* "$tree"/var/lib/apt/lists/* "$tree"/dev/*
+		rm -f "$tree/etc/hostname" "$tree/etc/resolv.conf"
+		echo holdfast-host >"$tree/etc/hostname"
+		mkdir -p "$tree/sys" "$tree/proc" "$tree/run" "$tree/dev"
+		size=$(($(du -s --apparent-size -BM "$tree" | cut -dM -f1) * 11 / 10 + 512))
+		rm -f "$out_dir/.image"
+		logged "$log" mke2fs -q -t ext4 -m 0 -E lazy_itable_init=1,lazy_journal_init=1,nodiscard \
+			-d "$tree" "$out_dir/.image" "${size}M"
+		rm -rf "$tree"
+		# The image before this one stays, for a run that has just started on it.
+		ls -t "$out_dir"/host-*.img 2>/dev/null | tail -n +2 | xargs -r rm -f
+		mv "$out_dir/.image" "$image"
+	fi
+	echo "$image"
+}
+
+mkdir -p "$root_dir" "$out_dir"
+: >>"$log"
+case ${1:-image} in
+base | build)
+	take_lock root
+	if [ "$1" = base ]; then
+		make_root base "$base_packages"
+	else
+		make_root build "$build_packages"
+	fi
+	;;
+image)
+	[ -e "$cache_dir/kernel/current.env" ] || "$nested_dir/kernel.sh" >/dev/null
+	take_lock root
+	: >"$log"
+	make_image
+	;;
+*)
+	die "usage: root.sh [image|base|build]"
+	;;
+esac
