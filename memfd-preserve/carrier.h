@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/**
+ * DOC: Carriers: the ways for a file to get from this agent to its next self.
+ *
+ * `luo`: files stay in memory across a kexec (carrier-luo.c). `hold`: nothing leaves the kernel,
+ * the agent keeps the fds through its own execve (carrier-hold.c).
+ *
+ * A carrier deals in sessions, named groups of files that live and die together; each file has a
+ * token in its session. A session is *outgoing* (created here, filled with preserve) or *incoming*
+ * (retrieved by name, emptied with retrieve, ended with finish).
+ *
+ * Ownership: a struct hf_session owns its session fd, there is no other copy and no automatic
+ * clean-up. It ends in exactly one of: hf_session_discard(), hf_session_finish(),
+ * hf_session_detach(). Files passed in stay the caller's, files that come out are the caller's.
+ *
+ * Threads: every call may block for as long as the files are large. Calls on *different* sessions of
+ * one carrier may run at the same time; calls on the *same* session must not.
+ *
+ * On failure every call fills the error, with a remedy where there is one.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/error.h"
+
+struct hf_carrier;
+struct hf_session;
+
+/* Bytes of a session name, NUL included. Letters, digits and any of `-_.@+` only. */
+#define HF_SESSION_NAME_BYTES 64
+
+/* What is left of an fd-keeping self: `fd:token:session` joined with commas (docs/FORMATS.md). */
+#define HF_HOLD_ENV "HOLDFAST_HELD"
+
+/**
+ * hf_carrier_luo_new() - The carrier through kexec.
+ * @device:      path of the device, NULL for /dev/liveupdate
+ * @ret_carrier: freed with hf_carrier_free()
+ *
+ * Doesn't touch the device: ask hf_luo_available() first whether the host has it.
+ */
+int hf_carrier_luo_new(const char *device, struct hf_carrier **ret_carrier, struct hf_error *e);
+
+/**
+ * hf_carrier_hold_new() - The carrier through execve.
+ *
+ * Takes over what hf_carrier_hold_export() of the process image before left in the environment:
+ * unsets the variable, checks every entry, marks every fd close-on-exec. An empty environment is a
+ * normal start. Call it early, before other code opens fds or starts threads (it changes environ).
+ * Return: 0; -EBADMSG when an entry is malformed, doubled or not an open regular file.
+ */
+int hf_carrier_hold_new(struct hf_carrier **ret_carrier, struct hf_error *e);
+
+/** hf_carrier_free() - Free a carrier. Its sessions must have ended before. NULL is fine. */
+void hf_carrier_free(struct hf_carrier *c);
+
+/** hf_carrier_name() - "luo" or "hold". */
+const char *hf_carrier_name(const struct hf_carrier *c);
+
+/**
+ * hf_carrier_hold_export() - Make everything held inheritable, right before execve.
+ * @c:       a hold carrier
+ * @ret_env: `HOLDFAST_HELD=…` to put into the new environment, owned by the caller
+ *
+ * Covers outgoing sessions, and incoming ones that were not finished (a guest whose resume failed
+ * keeps its RAM), except where an outgoing one has the same name. Clears close-on-exec of those
+ * fds: from here until execve no other process may be started. Sessions without files don't cross.
+ * Return: 0; -E2BIG more than an environment string can hold; -ENOTSUP not a hold carrier.
+ */
+int hf_carrier_hold_export(struct hf_carrier *c, char **ret_env, struct hf_error *e);
+
+/** hf_carrier_hold_unexport() - Undo hf_carrier_hold_export() after an execve that failed. */
+void hf_carrier_hold_unexport(struct hf_carrier *c);
+
+/**
+ * hf_carrier_session_create() - Create an outgoing session.
+ * @name:        1 to 63 bytes, see HF_SESSION_NAME_BYTES
+ * @ret_session: ends with hf_session_discard() or with the jump
+ *
+ * Return: 0; -EEXIST; -EINVAL bad name; -EBUSY device taken too long; other -errno.
+ */
+int hf_carrier_session_create(struct hf_carrier *c, const char *name, struct hf_session **ret_session,
+	struct hf_error *e);
+
+/**
+ * hf_carrier_session_retrieve() - Get an incoming session by name.
+ *
+ * Return: 0; -ENOENT no such session came over: a normal start (the error is filled all the same);
+ * -EALREADY retrieved before; -ENODEV the carrier can't work on this host; other -errno.
+ */
+int hf_carrier_session_retrieve(struct hf_carrier *c, const char *name,
+	struct hf_session **ret_session, struct hf_error *e);
+
+/**
+ * hf_carrier_session_adopt() - Make a session from a session fd that was kept elsewhere.
+ * @fd:       from systemd's fd store; taken on success only
+ * @incoming: whether it is one that hf_carrier_session_retrieve() gave
+ *
+ * `luo` only. The name is the kernel's. Return: 0; -EBADMSG not a session fd; -ENOTSUP.
+ */
+int hf_carrier_session_adopt(struct hf_carrier *c, int fd, bool incoming,
+	struct hf_session **ret_session, struct hf_error *e);
+
+/** hf_session_name() - Name, valid as long as the session. */
+const char *hf_session_name(const struct hf_session *s);
+
+/** hf_session_incoming() - Whether it was retrieved or adopted as such. */
+bool hf_session_incoming(const struct hf_session *s);
+
+/**
+ * hf_session_fd() - The session's own fd, for systemd's fd store.
+ *
+ * Stays the session's; to be duplicated by sending it, never closed. -EBADF with `hold`.
+ */
+int hf_session_fd(const struct hf_session *s);
+
+/**
+ * hf_session_preserve() - Preserve a file in an outgoing session.
+ * @token: any number, once a session
+ * @fd:    stays the caller's
+ *
+ * From here until the session ends the file can't change its size (with `luo`).
+ * Return: 0; -EALREADY the same file (dev and inode) is preserved by this carrier; -EEXIST token in
+ * use; -EOPNOTSUPP a kind of file that can't be preserved; other -errno.
+ */
+int hf_session_preserve(struct hf_session *s, uint64_t token, int fd, struct hf_error *e);
+
+/**
+ * hf_session_retrieve() - Get a file back from an incoming session.
+ * @ret_fd: close-on-exec, owned by the caller. Its file offset is where it was left.
+ *
+ * May be repeated. Return: 0; -ENOENT no such token; other -errno, which is final.
+ */
+int hf_session_retrieve(struct hf_session *s, uint64_t token, int *ret_fd, struct hf_error *e);
+
+/**
+ * hf_session_finish() - End an incoming session for good. IRREVERSIBLE.
+ *
+ * What was not retrieved is freed: guest RAM is lost for ever. Call it when the guest is healthy,
+ * or when the manifest is no longer needed. On success @s is freed; on failure it is as before.
+ */
+int hf_session_finish(struct hf_session *s, struct hf_error *e);
+
+/**
+ * hf_session_discard() - Undo hf_carrier_session_create(). IRREVERSIBLE.
+ *
+ * Everything preserved in an outgoing session is no longer, in reverse order; the files themselves
+ * go on as the caller's. @s is freed. Must not be called on an incoming session, where it would
+ * mean the loss of the guest: there it does nothing but detach. NULL is fine.
+ */
+void hf_session_discard(struct hf_session *s);
+
+/**
+ * hf_session_detach() - Forget a session and leave its fd open until the process ends.
+ *
+ * For a guest that must stay held after a failure while its bookkeeping goes. @s is freed, the
+ * session fd (with `hold`: the files) stays open and, with `hold`, is still exported.
+ */
+void hf_session_detach(struct hf_session *s);
