@@ -16,7 +16,8 @@
  * through the gone callback once.
  *
  * The VMM is described by a struct hf_manifest_guest, the same structure that crosses in the
- * manifest; it is borrowed and must outlive the hf_vmm. Stamps (TSC readings) are written into it.
+ * manifest; it is borrowed and must outlive the hf_vmm. What is learned of the guest on the way out
+ * (state, status, network, resolved machine type, stamps) is written into it.
  */
 #pragma once
 
@@ -78,14 +79,17 @@ pid_t hf_vmm_pid(const struct hf_vmm *vmm);
 
 /**
  * hf_vmm_save() - Pause the guest and write its device state into a sink. First half of the blackout.
- * @sink: where the state goes (preserved memfds), borrowed until @done
+ * @sink: where the state goes (mapped, preserved memfds), borrowed until @done
+ * @grow: supplies one more chunk when the sink is full, may be NULL
+ * @data: for @grow and @done
  *
- * Pauses only a guest that runs, and records that in guest->was_running. Sends everything it can in
- * one go. On success the guest stands in postmigrate, guest->state has length and checksum, and the
- * stamps pause_begin, paused and saved are set. On failure the caller rolls back.
+ * Pauses only a guest that runs, and records that in guest->was_running and guest->status. On
+ * success the guest stands in postmigrate, guest->state_length and state_xxh3 are set, and so are
+ * tsc_pause, tsc_paused and tsc_saved; the chunks' lengths are in the sink. On failure the caller
+ * rolls back.
  */
-int hf_vmm_save(struct hf_vmm *vmm, struct hf_state_sink *sink, uint64_t timeout_ns,
-	hf_vmm_done_fn done, void *data);
+int hf_vmm_save(struct hf_vmm *vmm, struct hf_sink *sink, hf_stream_grow_fn grow,
+	uint64_t timeout_ns, hf_vmm_done_fn done, void *data);
 
 /**
  * hf_vmm_rollback() - Make the guest as it was before save, from whatever point was reached.
@@ -107,7 +111,7 @@ int hf_vmm_quit(struct hf_vmm *vmm, uint64_t timeout_ns, hf_vmm_done_fn done, vo
 /**
  * hf_vmm_respawn() - Start a new QEMU on preserved RAM and load the device state.
  * @ram_fds:   one per guest->ram[], borrowed
- * @state_fds: one per guest->state.chunks[], borrowed
+ * @state_fds: one per guest->state[], borrowed
  *
  * Starts the QEMU that is installed now with the guest's command line, `-incoming defer` and `-S`,
  * re-creates its taps, loads, and verifies that the load completed. The guest stands paused
@@ -125,3 +129,12 @@ int hf_vmm_respawn(struct hf_vmm *vmm, const int *ram_fds, const int *state_fds,
  * (or paused) and the guest is registered under /run/holdfast/guests with its new pid.
  */
 int hf_vmm_resume(struct hf_vmm *vmm, uint64_t timeout_ns, hf_vmm_done_fn done, void *data);
+
+/** struct hf_vmm_stamps - TSC readings of the way up; 0 where not reached. */
+struct hf_vmm_stamps {
+	uint64_t spawn;   /* QEMU is being started */
+	uint64_t ready;   /* it answers QMP */
+	uint64_t loaded;  /* device state is in */
+	uint64_t resumed; /* its vCPUs run, or it stays paused as it was */
+};
+const struct hf_vmm_stamps *hf_vmm_get_stamps(const struct hf_vmm *vmm);

@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "agent/agent.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/random.h>
+#include <time.h>
+
+#include "agent/log.h"
+#include "common/fd.h"
+#include "common/json.h"
+
+bool hf_agent_is_luo(const struct hf_agent *agent)
+{
+	return strcmp(hf_carrier_name(agent->carrier), "luo") == 0;
+}
+
+uint64_t hf_agent_now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * HF_NSEC_PER_SEC + ts.tv_nsec;
+}
+
+int hf_agent_event(struct hf_agent *agent, enum hf_state_event event)
+{
+	enum hf_state next;
+	int r = hf_state_next(agent->state, event, &next);
+
+	if (r < 0) {
+		hf_log(LOG_ERR, NULL, "event %s has no meaning in state %s", hf_state_event_name(event),
+			hf_state_name(agent->state));
+		return r;
+	}
+	hf_log(LOG_DEBUG, NULL, "%s: %s -> %s", hf_state_event_name(event),
+		hf_state_name(agent->state), hf_state_name(next));
+	agent->state = next;
+	hf_log_context(agent->update_id, hf_state_name(next));
+	return 0;
+}
+
+static struct json_object *progress_json(struct hf_agent *agent, const char *guest)
+{
+	struct json_object *params = json_object_new_object();
+	struct json_object *p = json_object_new_object();
+
+	hf_json_add_string(p, "update_id", agent->update_id);
+	hf_json_add_string(p, "state", hf_state_name(agent->state));
+	hf_json_add_string(p, "guest", guest);
+	hf_json_add_string(p, "message", agent->message);
+	hf_json_add_int(p, "elapsed_ns", hf_agent_now_ns() - agent->update_begin_ns);
+	hf_json_add(params, "progress", p);
+	return params;
+}
+
+void hf_agent_progress(struct hf_agent *agent, const char *guest, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(agent->message, sizeof(agent->message), fmt, ap);
+	va_end(ap);
+	hf_log(LOG_INFO, NULL, "%s%s%s", guest ? guest : "", guest ? ": " : "", agent->message);
+	for (size_t i = 0; i < agent->n_watchers; i++)
+		hf_varlink_call_notify(agent->watchers[i], progress_json(agent, guest));
+}
+
+int hf_agent_watch(struct hf_agent *agent, struct hf_varlink_call *call)
+{
+	if (agent->n_watchers == HF_ARRAY_SIZE(agent->watchers))
+		return -ENOBUFS;
+	agent->watchers[agent->n_watchers++] = hf_varlink_call_ref(call);
+	return 0;
+}
+
+void hf_agent_unwatch(struct hf_agent *agent, struct hf_varlink_call *call)
+{
+	for (size_t i = 0; i < agent->n_watchers; i++) {
+		if (agent->watchers[i] != call)
+			continue;
+		agent->watchers[i] = agent->watchers[--agent->n_watchers];
+		hf_varlink_call_unref(call);
+		return;
+	}
+}
+
+int hf_agent_new_update_id(struct hf_agent *agent)
+{
+	unsigned char b[16];
+
+	if (getrandom(b, sizeof(b), 0) != sizeof(b))
+		return -errno;
+	b[6] = (b[6] & 0x0f) | 0x40;
+	b[8] = (b[8] & 0x3f) | 0x80;
+	snprintf(agent->update_id, sizeof(agent->update_id),
+		"%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", b[0], b[1], b[2],
+		b[3], b[4], b[5], b[6], b[7], b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15]);
+	agent->update_begin_ns = hf_agent_now_ns();
+	return 0;
+}
+
+uint64_t hf_agent_rss_bytes(void)
+{
+	cleanup_free char *status = NULL;
+	unsigned long long kib;
+	char *p;
+
+	if (hf_file_read("/proc/self/status", 65536, &status, NULL) < 0)
+		return 0;
+	p = strstr(status, "VmHWM:");
+	return p && sscanf(p, "VmHWM: %llu kB", &kib) == 1 ? kib * 1024 : 0;
+}
+
+const char *hf_state_dir(void)
+{
+	const char *dir = getenv("HOLDFAST_STATE_DIR");
+
+	return dir && dir[0] == '/' ? dir : "/var/lib/holdfast";
+}

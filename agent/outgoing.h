@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/**
+ * DOC: One guest on its way out: attach, preserve, save; and back.
+ *
+ * Each function starts a chain of steps and returns; the chain ends in exactly one call of the
+ * callback given to hf_outgoing_new(). One chain at a time per guest.
+ *
+ *   prepare: attach to QEMU -> look for blockers -> open RAM -> session -> preserve RAM and state memfd
+ *   save:    pause -> device state into the state memfd
+ *   quit:    end the saved QEMU (hold carrier only)
+ *   undo:    roll QEMU back -> discard the session. Works from any point, also after a failure.
+ */
+#pragma once
+
+#include "agent/agent.h"
+#include "vmm-glue/registration.h"
+#include "vmm-glue/vmm.h"
+
+#define HF_TOKEN_RAM 0x100   /* + index of the RAM block */
+#define HF_TOKEN_STATE 0x200 /* + index of the chunk of device state */
+
+enum hf_outgoing_step {
+	HF_OUT_IDLE,
+	HF_OUT_ATTACHING,
+	HF_OUT_PRESERVING,
+	HF_OUT_PREPARED,
+	HF_OUT_SAVING,
+	HF_OUT_SAVED,
+	HF_OUT_QUITTING,
+	HF_OUT_QUIT,
+	HF_OUT_UNDOING,
+	HF_OUT_FAILED,
+	HF_OUT_N_,
+};
+
+struct hf_outgoing;
+
+/** Called when a chain ended. @error NULL: it went well. */
+typedef void (*hf_outgoing_done_fn)(struct hf_outgoing *out, const struct hf_error *error, void *data);
+
+/** Called when QEMU went away while no chain was under way. */
+typedef void (*hf_outgoing_gone_fn)(struct hf_outgoing *out, const struct hf_error *error, void *data);
+
+/**
+ * hf_outgoing_new() - Take a guest into an update.
+ * @reg:   its registration, borrowed until hf_outgoing_free()
+ * @guest: its description in the manifest, borrowed likewise
+ */
+int hf_outgoing_new(struct hf_agent *agent, const struct hf_registration *reg,
+	struct hf_manifest_guest *guest, hf_outgoing_done_fn done, hf_outgoing_gone_fn gone, void *data,
+	struct hf_outgoing **ret);
+
+/** hf_outgoing_free() - Only when no chain is under way and the session is discarded or jumps. */
+void hf_outgoing_free(struct hf_outgoing *out);
+
+void hf_outgoing_prepare(struct hf_outgoing *out);
+void hf_outgoing_save(struct hf_outgoing *out);
+void hf_outgoing_quit(struct hf_outgoing *out);
+void hf_outgoing_undo(struct hf_outgoing *out);
+
+enum hf_outgoing_step hf_outgoing_get_step(const struct hf_outgoing *out);
+const char *hf_outgoing_step_name(enum hf_outgoing_step step);
+const struct hf_manifest_guest *hf_outgoing_guest(const struct hf_outgoing *out);
+pid_t hf_outgoing_pid(const struct hf_outgoing *out);

@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/**
+ * DOC: An update on its way out: prepare, commit, and the undo of both.
+ *
+ * Guests are independent: each runs through its own chain of steps (outgoing.c), all chains at
+ * once, and the update only counts those under way. It moves on when the count is back at zero: to
+ * the next stage, or, if anything failed meanwhile, to the undo. There is one undo, whatever the cause:
+ * every guest is rolled back to how it ran, then its session is discarded, then the host's part.
+ *
+ * The one way out of the old kernel is hf_update_jump_() in update.c.
+ */
+#pragma once
+
+#include <stddef.h>
+
+#include "agent/agent.h"
+#include "agent/kexec.h"
+
+/** struct hf_update_request - what a caller asks for; borrowed during the call only. */
+struct hf_update_request {
+	const char *kernel; /* NULL only with the hold carrier */
+	const char *initrd;
+	const char *append;
+	const char *cmdline;
+	bool commit; /* go on to the jump when prepared */
+};
+
+/**
+ * hf_update_prepare() - Begin: brownout, guests run on.
+ * @call: answered when prepared (or, with commit, never: it ends in the jump), or with the error
+ *        after the undo. If its client vanishes before the jump, the update is undone.
+ *
+ * Return: 0 when under way; else -errno, nothing begun and @error says why.
+ */
+int hf_update_prepare(struct hf_agent *agent, const struct hf_update_request *request,
+	struct hf_varlink_call *call, struct hf_error *error);
+
+/** hf_update_commit() - Pause, save, jump. Only when prepared. @call as in hf_update_prepare(). */
+int hf_update_commit(struct hf_agent *agent, struct hf_varlink_call *call, struct hf_error *error);
+
+/**
+ * hf_update_abort() - Undo what there is.
+ * @cause: what those who wait for the update are told; NULL: aborted on request
+ * @call:  answered when everything is undone; may be NULL
+ *
+ * Return: 0 when the undo is under way (or was already), -EPERM when there is nothing to undo.
+ */
+int hf_update_abort(struct hf_agent *agent, const struct hf_error *cause,
+	struct hf_varlink_call *call, struct hf_error *error);
+
+/**
+ * hf_update_guest_json() - Fill in where a guest is in the update, if it takes part.
+ *
+ * Return: the step's name, or NULL.
+ */
+const char *hf_update_guest_step(const struct hf_update *update, const char *uuid);
+
+/** hf_update_manifest() - The manifest as it stands now, borrowed. */
+const struct hf_manifest *hf_update_manifest(const struct hf_update *update);
