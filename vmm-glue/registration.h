@@ -6,12 +6,18 @@
  * QEMU, and the agent writes it anew after a respawn. The agent need not run for this. A file is
  * believed only as far as the process it names bears it out: start time, uid, and the RAM files
  * open in it under the numbers given (dev and inode).
+ *
+ * guest.argv is the user's command line as it was given, not the one QEMU was started with (see
+ * cmdline.h); guest.ram[].fd is the number of the RAM file in the running process.
  */
 #pragma once
 
+#include <stdbool.h>
+#include <stddef.h>
 #include <sys/types.h>
 
 #include "common/error.h"
+#include "common/fd.h"
 #include "memfd-preserve/manifest.h"
 
 #define HF_RUN_DIR_DEFAULT "/run/holdfast" /* $HOLDFAST_RUN_DIR replaces it (tests, nested use) */
@@ -23,7 +29,7 @@ struct hf_registration {
 	uint64_t start_ticks;
 	char reason[512]; /* why its RAM can't be preserved, "" when it can */
 	char remedy[256];
-	struct hf_inode ram_inodes[16]; /* as created by the launcher, one per guest.ram[] */
+	struct hf_inode ram_inodes[HF_MANIFEST_MAX_RAM]; /* of the RAM files, one per guest.ram[] */
 };
 
 /** hf_run_dir() - The runtime folder. Static string. */
