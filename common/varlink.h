@@ -220,7 +220,8 @@ bool hf_varlink_call_is_open(const struct hf_varlink_call *call);
 uid_t hf_varlink_call_peer_uid(const struct hf_varlink_call *call);
 
 /**
- * hf_varlink_call_on_gone() - Be told when the client vanishes before it was answered.
+ * hf_varlink_call_on_gone() - Be told when the client vanishes before it was answered. Never happens
+ * to a `oneway` call, whose client does not wait.
  * @gone: called once at most, on the loop, never from within another function of this header
  *        except hf_varlink_server_free(). NULL: no more.
  *
