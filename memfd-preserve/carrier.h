@@ -53,7 +53,11 @@ int hf_carrier_luo_new(const char *device, struct hf_carrier **ret_carrier, stru
  */
 int hf_carrier_hold_new(struct hf_carrier **ret_carrier, struct hf_error *e);
 
-/** hf_carrier_free() - Free a carrier. Its sessions must have ended before. NULL is fine. */
+/**
+ * hf_carrier_free() - Free a carrier. NULL is fine.
+ *
+ * Its sessions must have ended before. A hold carrier closes what it still holds.
+ */
 void hf_carrier_free(struct hf_carrier *c);
 
 /** hf_carrier_name() - "luo" or "hold". */
