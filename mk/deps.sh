@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
 # Install what is missing of the packages that holdfast is built and tested with.
 #
 #   mk/deps.sh build    compilers, libraries and linters

@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
 # Build the two host kernels of the nested tests, and print where they are:
 #
 #   OLD=~/.cache/holdfast/kernel/7.2.12-0123456789ab
@@ -21,7 +22,7 @@ suites="trixie-backports forky"
 src_dir=$cache_dir/src
 kernel_dir=$cache_dir/kernel
 fragment=$nested_dir/kernel.config
-config_hash=$(sha256sum <"$fragment" | cut -c1-12)
+config_hash=$(grep '^CONFIG_' "$fragment" | sha256sum | cut -c1-12)
 log=$cache_dir/log/kernel.log
 
 # Every linux-source-7.x on offer, newest first: "VERSION SUITE PACKAGE DEBVERSION".
@@ -154,34 +155,40 @@ build_kernel() {
 	say "Built Linux $version in $((SECONDS - started)) s"
 }
 
-mkdir -p "$src_dir" "$kernel_dir"
-take_lock kernel
-: >"$log"
+main() {
+	local fresh old new version
+	mkdir -p "$src_dir" "$kernel_dir"
+	take_lock kernel
+	: >"$log"
 
-fresh=$(find "$kernel_dir/versions" -mtime -7 2>/dev/null || true)
-if [ -z "$fresh" ] || [ "${1:-}" = --refresh ]; then
-	# Kernels that are there already do for a machine that can't reach the archive just now.
-	if ! (choose_versions); then
-		[ -e "$kernel_dir/versions" ] || exit 1
-		say "Keeping the kernel versions chosen earlier"
+	fresh=$(find "$kernel_dir/versions" -mtime -7 2>/dev/null || true)
+	if [ -z "$fresh" ] || [ "${1:-}" = --refresh ]; then
+		# Kernels that are there already do for a machine that can't reach the archive just now.
+		if ! (choose_versions); then
+			[ -e "$kernel_dir/versions" ] || exit 1
+			say "Keeping the kernel versions chosen earlier"
+		fi
 	fi
-fi
-read -r old new <"$kernel_dir/versions"
-for version in "$old" "$new"; do
-	if [ ! -e "$kernel_dir/$version-$config_hash/bzImage" ]; then
-		[ -e "$src_dir/linux-$version/Makefile" ] || (choose_versions)
-	fi
-done
-read -r old new <"$kernel_dir/versions"
-build_kernel "$old"
-build_kernel "$new"
+	read -r old new <"$kernel_dir/versions"
+	for version in "$old" "$new"; do
+		if [ ! -e "$kernel_dir/$version-$config_hash/bzImage" ]; then
+			[ -e "$src_dir/linux-$version/Makefile" ] || (choose_versions)
+		fi
+	done
+	read -r old new <"$kernel_dir/versions"
+	build_kernel "$old"
+	build_kernel "$new"
 
-[ "$old" != "$new" ] || say "Note: the archive has one suitable version only; both kernels are Linux $new"
-cat >"$kernel_dir/current.env.new" <<END
-OLD=$kernel_dir/$old-$config_hash
-OLD_VERSION=$(cat "$kernel_dir/$old-$config_hash/version")
-NEW=$kernel_dir/$new-$config_hash
-NEW_VERSION=$(cat "$kernel_dir/$new-$config_hash/version")
-END
-mv "$kernel_dir/current.env.new" "$kernel_dir/current.env"
-cat "$kernel_dir/current.env"
+	[ "$old" != "$new" ] || say "Note: the archive has one suitable version only; both kernels are Linux $new"
+	{
+		echo "OLD=$kernel_dir/$old-$config_hash"
+		echo "OLD_VERSION=$(cat "$kernel_dir/$old-$config_hash/version")"
+		echo "NEW=$kernel_dir/$new-$config_hash"
+		echo "NEW_VERSION=$(cat "$kernel_dir/$new-$config_hash/version")"
+	} >"$kernel_dir/current.env.new"
+	mv "$kernel_dir/current.env.new" "$kernel_dir/current.env"
+	cat "$kernel_dir/current.env"
+}
+
+main "$@"
+exit

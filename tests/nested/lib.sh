@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # shellcheck shell=bash
 # What the scripts of tests/nested share: the cache, the package mirror, logging. Sourced.
 

@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
 # Make QEMU 10.0 (trixie) and a newer one (trixie-backports) runnable on the build machine, for the
 # tests that load guests across QEMU versions without a reboot. Prints one line for each:
 #
@@ -34,8 +35,8 @@ make_qemu() {
 	while read -r option; do
 		options+=("--aptopt=$option")
 	done < <(apt_age_options)
-	if ! (logged "$log" nice mmdebstrap --variant=extract --include="qemu-system-x86/$from" \
-		--aptopt='APT::Install-Recommends "false"' "${options[@]}" --keyring="$(keyring)" \
+	if ! (logged "$log" nice mmdebstrap --variant=extract --include=qemu-system-x86 \
+		--aptopt="APT::Default-Release \"$from\"" --aptopt='APT::Install-Recommends "false"' "${options[@]}" --keyring="$(keyring)" \
 		"$suite" "$temp" "${sources[@]}"); then
 		[ -e "$stamp" ] || exit 1
 		say "Keeping the QEMU made earlier"
@@ -59,6 +60,9 @@ install_wrapper() {
 	mkdir -p "$qemu_dir/$short"
 	run_of "$qemu_dir/root-$short" >"$qemu_dir/$short/qemu-system-x86_64.new"
 	chmod +x "$qemu_dir/$short/qemu-system-x86_64.new"
+	# A QEMU that can't find its accelerator or its firmware should fail here, not in a test.
+	echo quit | "$qemu_dir/$short/qemu-system-x86_64.new" -S -machine q35 -accel tcg -nodefaults \
+		-display none -monitor stdio >>"$log" 2>&1 || die "QEMU $version doesn't start (see $log)"
 	mv "$qemu_dir/$short/qemu-system-x86_64.new" "$qemu_dir/$short/qemu-system-x86_64"
 	printf '%s\n%s %s\n' "$key" "$version" "$qemu_dir/$short/qemu-system-x86_64"
 }
@@ -68,15 +72,21 @@ run_of() {
 	local root=$1
 	cat <<END
 #!/bin/sh
-exec $root/usr/lib64/ld-linux-x86-64.so.2 --argv0 "\$0" --inhibit-cache \\
+export QEMU_MODULE_DIR=$root/usr/lib/x86_64-linux-gnu/qemu
+exec $root/usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2 --argv0 "\$0" --inhibit-cache \\
 	--library-path $root/usr/lib/x86_64-linux-gnu:$root/usr/lib/x86_64-linux-gnu/systemd \\
 	$root/usr/bin/qemu-system-x86_64 -L $root/usr/share/qemu -L $root/usr/share/seabios \\
 	-L $root/usr/lib/ipxe/qemu "\$@"
 END
 }
 
-mkdir -p "$qemu_dir"
-take_lock qemus
-: >"$log"
-make_qemu "$suite"
-make_qemu "$suite-backports"
+main() {
+	mkdir -p "$qemu_dir"
+	take_lock qemus
+	: >"$log"
+	make_qemu "$suite"
+	make_qemu "$suite-backports"
+}
+
+main "$@"
+exit

@@ -1,10 +1,12 @@
 #!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
 # Make the disk image of the nested host: Debian trixie with QEMU, holdfast installed by
 # `make install` as it was built against trixie's own libraries, the test kernels and tools.
 #
 #   root.sh image     make it (quickly, or not at all when nothing changed) and print its path
 #   root.sh base      only the base root, without holdfast; prints the path of the directory
 #   root.sh build     only the root that holdfast is built in; prints the path of the directory
+# HOLDFAST_WITHOUT=1 leaves holdfast out, which is enough for the smoke case.
 #
 # The roots are kept for a week under ~/.cache/holdfast/root, the image under build/nested.
 
@@ -78,7 +80,7 @@ install_tools() {
 		name=$(basename "$source" .c)
 		if [ "$out_dir/tools/$name" -ot "$source" ]; then
 			mkdir -p "$out_dir/tools"
-			logged "$log" gcc -std=gnu17 -O2 -Wall -Wextra -Werror -static \
+			logged "$log" gcc -std=gnu17 -D_GNU_SOURCE -O2 -Wall -Wextra -Werror -static \
 				-o "$out_dir/tools/$name" "$source"
 		fi
 		cp -a "$out_dir/tools/$name" "$stage/usr/lib/hf-test/$name"
@@ -94,9 +96,8 @@ install_kernels() {
 	cp -a "$NEW/bzImage" "$stage/var/lib/hf-test/bzImage-new"
 	echo "$OLD_VERSION" >"$stage/var/lib/hf-test/version-old"
 	echo "$NEW_VERSION" >"$stage/var/lib/hf-test/version-new"
-	if [ -e "$top_dir/build/witness/initramfs.cpio.gz" ]; then
-		cp -a "$top_dir/build/witness/initramfs.cpio.gz" "$stage/var/lib/hf-test/"
-	fi
+	logged "$log" "$nested_dir/witness/build.sh" "$top_dir/build/witness"
+	cp -a "$top_dir/build/witness/initramfs.cpio.gz" "$stage/var/lib/hf-test/"
 }
 
 make_image() {
@@ -107,10 +108,10 @@ make_image() {
 	mkdir -p "$stage"
 	install_tools
 	install_kernels
-	if grep -qs '^install:' "$top_dir/Makefile" "$top_dir"/mk/*.mk; then
+	if [ -z "${HOLDFAST_WITHOUT:-}" ]; then
 		install_holdfast
 	else
-		say "Note: this tree has no install target yet; the image has no holdfast in it"
+		say "Note: without holdfast in it"
 	fi
 
 	key=$(
@@ -125,7 +126,8 @@ make_image() {
 		rm -rf "$tree"
 		# Hard links where possible: the base root's files are only read.
 		cp -al "$base" "$tree" 2>/dev/null || { rm -rf "$tree" && cp -a "$base" "$tree"; }
-		cp -a --remove-destination "$stage/." "$tree/"
+		# tar replaces a file instead of writing into it, and follows /lib to /usr/lib.
+		tar -C "$stage" -c . | tar -C "$tree" -x --keep-directory-symlink
 		rm -rf "$tree"/var/cache/apt/* "$tree"/var/lib/apt/lists/* "$tree"/dev/*
 		rm -f "$tree/etc/hostname" "$tree/etc/resolv.conf"
 		echo holdfast-host >"$tree/etc/hostname"
@@ -142,24 +144,29 @@ make_image() {
 	echo "$image"
 }
 
-mkdir -p "$root_dir" "$out_dir"
-: >>"$log"
-case ${1:-image} in
-base | build)
-	take_lock root
-	if [ "$1" = base ]; then
-		make_root base "$base_packages"
-	else
-		make_root build "$build_packages"
-	fi
-	;;
-image)
-	[ -e "$cache_dir/kernel/current.env" ] || "$nested_dir/kernel.sh" >/dev/null
-	take_lock root
-	: >"$log"
-	make_image
-	;;
-*)
-	die "usage: root.sh [image|base|build]"
-	;;
-esac
+main() {
+	mkdir -p "$root_dir" "$out_dir"
+	: >>"$log"
+	case ${1:-image} in
+	base | build)
+		take_lock root
+		if [ "$1" = base ]; then
+			make_root base "$base_packages"
+		else
+			make_root build "$build_packages"
+		fi
+		;;
+	image)
+		[ -e "$cache_dir/kernel/current.env" ] || "$nested_dir/kernel.sh" >/dev/null
+		take_lock root
+		: >"$log"
+		make_image
+		;;
+	*)
+		die "usage: root.sh [image|base|build]"
+		;;
+	esac
+}
+
+main "$@"
+exit

@@ -1,0 +1,113 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Run one case on a nested host: a real kexec with real KVM guests, on any machine.
+
+    run.py CASE [--keep]     run cases/CASE.py
+    run.py --list            what cases there are
+
+The run's files (console log, control log, disk) are under build/nested/run; they are kept with --keep,
+and when the case fails."""
+
+import argparse
+import importlib.util
+import pathlib
+import shutil
+import subprocess
+import sys
+import time
+import traceback
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+
+import nested  # noqa: E402  (needs the path above)
+
+
+def load_case(name):
+    path = nested.NESTED / "cases" / f"{name}.py"
+    if not path.exists():
+        sys.exit(f"run.py: there is no case {name}; the cases are: {' '.join(case_names())}")
+    spec = importlib.util.spec_from_file_location(f"case_{name.replace('-', '_')}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def case_names():
+    return sorted(path.stem for path in (nested.NESTED / "cases").glob("*.py"))
+
+
+def host_image():
+    """The host's disk image, made or made anew when something in it changed."""
+    done = subprocess.run([nested.NESTED / "root.sh", "image"], stdout=subprocess.PIPE, text=True)
+    if done.returncode != 0:
+        sys.exit("run.py: could not make the image of the nested host")
+    return done.stdout.strip().splitlines()[-1]
+
+
+def run_case(name, keep):
+    case = load_case(name)
+    started = time.monotonic()
+    image = host_image()
+    print(f"{name}: {case.__doc__.strip().splitlines()[0]}")
+    directory = nested.TOP / "build/nested/run" / f"{name}-{time.strftime('%H%M%S')}"
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    host = nested.Host(directory, image, memory=getattr(case, "MEMORY", 3072),
+                       append=getattr(case, "APPEND", ""))
+    host.note(f"image ready after {host.started - started:.1f} s")
+
+    problem = None
+    try:
+        case.run(host)
+    except nested.Failure as failure:
+        problem = str(failure)
+    except KeyboardInterrupt:
+        problem = "interrupted"
+    except Exception:
+        problem = traceback.format_exc()
+    if host.alive and (problem or keep):
+        host.collect()
+    host.stop()
+
+    try:
+        alarms = nested.log_alarms(host.serial_log)
+    except nested.Failure as failure:
+        alarms = [str(failure)]
+    if alarms:
+        problem = (problem + "\n" if problem else "") + "the console log has:\n" + "\n".join(alarms)
+    if problem:
+        host.note(f"FAILED: {problem}")
+        for log in ("serial.log", "qemu.log", "holdfastd.log"):
+            path = directory / log
+            if path.exists() and path.stat().st_size:
+                tail = path.read_text(errors="replace").splitlines()[-15:]
+                print(f"--- the end of {log}:", *tail, sep="\n    ")
+        print(f"{name}: FAILED; everything is in {directory}")
+        return 1
+    host.note(f"passed, {time.monotonic() - started:.1f} s in all")
+    if keep:
+        print(f"{name}: everything is in {directory}")
+    else:
+        shutil.rmtree(directory)
+    return 0
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("case", nargs="?")
+    parser.add_argument("--keep", action="store_true")
+    parser.add_argument("--list", action="store_true")
+    args = parser.parse_args()
+    if args.list:
+        for name in case_names():
+            print(f"{name:20} {load_case(name).__doc__.strip().splitlines()[0]}")
+        return 0
+    if not args.case:
+        parser.error("which case? --list tells")
+    return run_case(args.case, args.keep)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
