@@ -163,7 +163,7 @@ class Healthy(Harm):
         result = client.stop()
         self.assertTrue(result["ok"], result)
         self.assertGreater(result["gap_max_ns"], 1.45e9)
-        self.assertLess(result["gap_max_ns"], 3e9)
+        self.assertLess(result["gap_max_ns"], 10e9)
         # A stopped process, unlike a stopped guest, sees the time go by.
         self.assertGreater(self.status()["gap_max_ns"], 1.45e9)
         self.assertEqual(self.status()["fails"], 0)
@@ -406,7 +406,10 @@ class Relay(threading.Thread):
         """Ends both connections the hard way."""
         for s in self.socks:
             s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-            s.shutdown(socket.SHUT_RD)
+            try:
+                s.shutdown(socket.SHUT_RD)  # wakes the pump, which holds the socket open
+            except OSError:
+                pass  # the other half has taken this one with it
             s.close()
 
     def close(self):
