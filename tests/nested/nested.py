@@ -15,6 +15,7 @@ fail(). Attributes of the module that change the host: MEMORY (MiB), APPEND (mor
 
 import base64
 import collections
+import gzip
 import os
 import pathlib
 import re
@@ -261,6 +262,11 @@ class Host:
         for start in range(0, len(data), 2700):
             self.run(f"echo {data[start:start + 2700]} >>{path}.b64")
         self.run(f"base64 -d {path}.b64 >{path}; rm {path}.b64; chmod {mode} {path}")
+
+    def get(self, path, timeout=60):
+        """Read a file of the host. Gzip on the way: the control channel is a serial line."""
+        out = self.run(f"gzip -c {path} | base64", timeout).out
+        return gzip.decompress(base64.b64decode(out))
 
     def poll(self, condition, timeout=30, what="a condition", interval=0.3):
         """Call condition() until it returns something true, and return that."""

@@ -20,7 +20,7 @@ log=$cache_dir/log/root.log
 
 # What the host runs: QEMU, varlinkctl (systemd), the libraries holdfast links, tools for the cases.
 base_packages="qemu-system-x86 qemu-utils iproute2 iputils-ping systemd procps util-linux kmod busybox
-	libjson-c5 liburing2 libfdt1 libxxhash0 libsystemd0"
+	socat gzip libjson-c5 liburing2 libfdt1 libxxhash0 libsystemd0"
 build_packages="gcc libc6-dev make pkg-config libsystemd-dev libjson-c-dev liburing-dev libfdt-dev
 	libxxhash-dev"
 
