@@ -197,7 +197,7 @@ struct hf_manifest_file *hf_manifest_add_file(struct hf_manifest *m);
 /**
  * hf_manifest_encode() - Write the wire form.
  * @m:        manifest; refused when it breaks a limit, so that no reader ever has to
- * @buf:      destination, any alignment
+ * @buf:      destination, aligned to 8 bytes (as from malloc or mmap)
  * @capacity: its size: what was preserved at prepare
  * @ret_size: bytes used; what lies behind them doesn't matter to readers
  *

@@ -1,0 +1,230 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/**
+ * DOC: Writing the manifest: the tables of manifest-schema.c through libfdt's sequential writer.
+ */
+#include <endian.h>
+#include <libfdt.h>
+#include <stdio.h>
+#include <string.h>
+#include <xxhash.h>
+
+#include "memfd-preserve/manifest-schema.h"
+#include "memfd-preserve/manifest-wire.h"
+
+struct encoder {
+	void *fdt;
+	struct hf_error *e;
+	char where[64]; /* guest being written, for sentences */
+};
+
+static int encode_node(struct encoder *en, const struct node_type *type, const void *object);
+
+static int refuse(struct encoder *en, const struct node_type *type, const struct field *f,
+	const char *why)
+{
+	return hf_error_set(en->e, -EINVAL, HF_ERR_FAILED, NULL,
+		"the manifest can't be written: `%s` of a %s%s%s %s", f->name, type->noun,
+		en->where[0] ? " of guest " : "", en->where, why);
+}
+
+/* libfdt's only failure in a buffer of fixed size is that it is too small. */
+static int put(int fdt_result)
+{
+	return fdt_result < 0 ? -EFBIG : 0;
+}
+
+static int put_string(struct encoder *en, const struct node_type *type, const struct field *f,
+	const char *s)
+{
+	if (!s)
+		return f->needed ? refuse(en, type, f, "is missing") : 0;
+	if (strlen(s) >= HF_MANIFEST_MAX_STRING)
+		return refuse(en, type, f, "is too long");
+	return put(fdt_property_string(en->fdt, f->name, s));
+}
+
+static int put_uuid(struct encoder *en, const struct node_type *type, const struct field *f,
+	const char *s)
+{
+	size_t len = strnlen(s, HF_UUID_CHARS);
+
+	if (len == 0)
+		return f->needed ? refuse(en, type, f, "is missing") : 0;
+	if (!hf_manifest_uuid_valid(s, len))
+		return refuse(en, type, f, "is not a UUID");
+	return put(fdt_property_string(en->fdt, f->name, s));
+}
+
+static int put_strings(struct encoder *en, const struct node_type *type, const struct field *f,
+	const void *object)
+{
+	char **strings = field_pointer(object, f->offset);
+	size_t n = *(const size_t *)field_at(object, f->count_offset), total = 0;
+	void *value;
+	char *p;
+	int r;
+
+	if (n > f->max)
+		return refuse(en, type, f, "has too many entries");
+	for (size_t i = 0; i < n; i++) {
+		size_t len = strlen(strings[i]);
+
+		if (len >= HF_MANIFEST_MAX_STRING)
+			return refuse(en, type, f, "has an entry that is too long");
+		total += len + 1;
+	}
+	if (total > HF_MANIFEST_MAX_BYTES)
+		return -EFBIG;
+	r = put(fdt_property_placeholder(en->fdt, f->name, (int)total, &value));
+	if (r < 0)
+		return r;
+	p = value;
+	for (size_t i = 0; i < n; i++)
+		p = stpcpy(p, strings[i]) + 1;
+	return 0;
+}
+
+static int put_u32s(struct encoder *en, const char *name, const uint32_t *values, size_t n)
+{
+	void *value;
+	char *p;
+	int r = put(fdt_property_placeholder(en->fdt, name, (int)(n * sizeof(*values)), &value));
+
+	if (r < 0)
+		return r;
+	p = value;
+	for (size_t i = 0; i < n; i++) {
+		uint32_t be = htobe32(values[i]);
+
+		memcpy(p + i * sizeof(be), &be, sizeof(be));
+	}
+	return 0;
+}
+
+static int put_field(struct encoder *en, const struct node_type *type, const struct field *f,
+	const void *object)
+{
+	const void *p = field_at(object, f->offset);
+	size_t n;
+
+	switch (f->type) {
+	case FIELD_STRING:
+		return put_string(en, type, f, field_pointer(object, f->offset));
+	case FIELD_UUID:
+		return put_uuid(en, type, f, p);
+	case FIELD_BOOL:
+		return put(fdt_property_u32(en->fdt, f->name, *(const bool *)p));
+	case FIELD_U32:
+		return put(fdt_property_u32(en->fdt, f->name, *(const uint32_t *)p));
+	case FIELD_I32:
+		return put(fdt_property_u32(en->fdt, f->name, (uint32_t)*(const int32_t *)p));
+	case FIELD_U64:
+	case FIELD_HASH:
+		return put(fdt_property_u64(en->fdt, f->name, *(const uint64_t *)p));
+	case FIELD_STRINGS:
+		return put_strings(en, type, f, object);
+	case FIELD_U32S:
+		n = *(const size_t *)field_at(object, f->count_offset);
+		if (n > f->max)
+			return refuse(en, type, f, "has too many entries");
+		return put_u32s(en, f->name, field_pointer(object, f->offset), n);
+	case FIELD_VERSION:
+		return put_u32s(en, f->name, p, 3);
+	}
+	return -EINVAL;
+}
+
+static int encode_list(struct encoder *en, const struct list *list, const void *owner)
+{
+	size_t n = hf_manifest_schema_count(list, owner);
+	char name[32];
+	int r;
+
+	if (n > list->max)
+		return hf_error_set(en->e, -EINVAL, HF_ERR_FAILED, NULL,
+			"the manifest can't be written: %zu entries in %s, %zu are allowed", n,
+			list->container, list->max);
+	r = put(fdt_begin_node(en->fdt, list->container));
+	for (size_t i = 0; i < n && r == 0; i++) {
+		const void *object = hf_manifest_schema_at(list, owner, i);
+
+		if (list->type == &hf_manifest_schema_guest) {
+			const char *guest = ((const struct hf_manifest_guest *)object)->name;
+
+			snprintf(en->where, sizeof(en->where), "%s", guest ? guest : "without a name");
+		}
+		snprintf(name, sizeof(name), "%s@%zx", list->item, i);
+		r = put(fdt_begin_node(en->fdt, name));
+		if (r == 0)
+			r = encode_node(en, list->type, object);
+		if (r == 0)
+			r = put(fdt_end_node(en->fdt));
+	}
+	return r < 0 ? r : put(fdt_end_node(en->fdt));
+}
+
+/* Properties and child nodes of a node that has begun. */
+static int encode_node(struct encoder *en, const struct node_type *type, const void *object)
+{
+	int r = 0;
+
+	for (size_t i = 0; i < type->n_fields && r == 0; i++)
+		r = put_field(en, type, &type->fields[i], object);
+	for (size_t i = 0; i < type->n_lists && r == 0; i++)
+		r = encode_list(en, &type->lists[i], object);
+	return r;
+}
+
+static int encode_tree(struct encoder *en, const struct hf_manifest *m, size_t capacity)
+{
+	int r = put(fdt_create(en->fdt, (int)capacity));
+
+	if (r == 0)
+		r = put(fdt_finish_reservemap(en->fdt));
+	if (r == 0)
+		r = put(fdt_begin_node(en->fdt, ""));
+	if (r == 0)
+		r = put(fdt_property_string(en->fdt, "compatible", HF_MANIFEST_COMPATIBLE));
+	if (r == 0)
+		r = put(fdt_property_u32(en->fdt, "version", HF_MANIFEST_VERSION));
+	if (r == 0)
+		r = put(fdt_property_u32(en->fdt, "min-reader-version", HF_MANIFEST_MIN_READER));
+	if (r == 0)
+		r = encode_node(en, &hf_manifest_schema_root, m);
+	if (r == 0)
+		r = put(fdt_end_node(en->fdt));
+	if (r == 0)
+		r = put(fdt_finish(en->fdt));
+	return r;
+}
+
+int hf_manifest_encode(const struct hf_manifest *m, void *buf, size_t capacity, size_t *ret_size,
+	struct hf_error *e)
+{
+	struct hf_manifest_header *header = buf;
+	struct encoder en = {.fdt = (char *)buf + HF_MANIFEST_HEADER_BYTES, .e = e};
+	size_t room = HF_MIN(capacity, (size_t)HF_MANIFEST_MAX_BYTES), size;
+	int r = -EFBIG;
+
+	if ((uintptr_t)buf % 8 != 0)
+		return hf_error_set(e, -EINVAL, HF_ERR_FAILED, NULL, "manifest buffer not aligned");
+	if (room > HF_MANIFEST_HEADER_BYTES)
+		r = encode_tree(&en, m, room - HF_MANIFEST_HEADER_BYTES);
+	if (r == -EFBIG)
+		return hf_error_set(e, r, HF_ERR_FAILED,
+			"update fewer guests at a time, or shorten their environments",
+			"the manifest of %zu guests doesn't fit into the %zu KiB set aside for it",
+			m->n_guests, capacity >> 10);
+	if (r < 0)
+		return r;
+	size = HF_MANIFEST_HEADER_BYTES + fdt_totalsize(en.fdt);
+	*header = (struct hf_manifest_header){
+		.format = htole32(HF_MANIFEST_FORMAT),
+		.header_bytes = htole32(HF_MANIFEST_HEADER_BYTES),
+		.tree_bytes = htole64(fdt_totalsize(en.fdt)),
+	};
+	memcpy(header->magic, HF_MANIFEST_MAGIC, sizeof(header->magic));
+	header->xxh3 = htole64(XXH3_64bits(buf, size));
+	*ret_size = size;
+	return 0;
+}

@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "memfd-preserve/manifest-schema.h"
+
+#include <ctype.h>
+#include <string.h>
+
+#define F(s, prop, kind, member)                                                                   \
+	{.name = (prop), .type = (kind), .offset = offsetof(struct s, member)}
+#define F_NEEDED(s, prop, kind, member)                                                            \
+	{.name = (prop), .type = (kind), .needed = true, .offset = offsetof(struct s, member)}
+#define F_ARRAY(s, prop, kind, member, limit)                                                      \
+	{.name = (prop),                                                                           \
+		.type = (kind),                                                                    \
+		.offset = offsetof(struct s, member),                                              \
+		.count_offset = offsetof(struct s, n_##member),                                    \
+		.max = (limit)}
+
+static const struct field file_fields[] = {
+	F_NEEDED(hf_manifest_file, "path", FIELD_STRING, path),
+	F_NEEDED(hf_manifest_file, "size", FIELD_U64, size),
+};
+
+static const struct field stdio_fields[] = {
+	F(hf_manifest_stdio, "kind", FIELD_U32, kind),
+	F(hf_manifest_stdio, "open-flags", FIELD_U32, open_flags),
+	F(hf_manifest_stdio, "path", FIELD_STRING, path),
+};
+
+static const struct field ram_fields[] = {
+	F_NEEDED(hf_manifest_ram, "id", FIELD_STRING, id),
+	F_NEEDED(hf_manifest_ram, "token", FIELD_U64, token),
+	F_NEEDED(hf_manifest_ram, "size", FIELD_U64, size),
+	F_NEEDED(hf_manifest_ram, "fd", FIELD_I32, fd),
+};
+
+static const struct field chunk_fields[] = {
+	F_NEEDED(hf_manifest_chunk, "token", FIELD_U64, token),
+	F_NEEDED(hf_manifest_chunk, "length", FIELD_U64, length),
+	F_NEEDED(hf_manifest_chunk, "capacity", FIELD_U64, capacity),
+};
+
+static const struct field net_fields[] = {
+	F_NEEDED(hf_manifest_net, "id", FIELD_STRING, id),
+	F_NEEDED(hf_manifest_net, "ifname", FIELD_STRING, ifname),
+	F(hf_manifest_net, "bridge", FIELD_STRING, bridge),
+	F(hf_manifest_net, "mac", FIELD_STRING, mac),
+	F(hf_manifest_net, "mtu", FIELD_U32, mtu),
+	F(hf_manifest_net, "queues", FIELD_U32, queues),
+	F(hf_manifest_net, "flags", FIELD_U32, flags),
+	F(hf_manifest_net, "fd", FIELD_I32, fd),
+};
+
+static const struct field guest_fields[] = {
+	F_NEEDED(hf_manifest_guest, "uuid", FIELD_UUID, uuid),
+	F_NEEDED(hf_manifest_guest, "name", FIELD_STRING, name),
+	F_NEEDED(hf_manifest_guest, "manager", FIELD_STRING, manager),
+	F(hf_manifest_guest, "policy", FIELD_STRING, policy),
+	F_NEEDED(hf_manifest_guest, "session", FIELD_STRING, session),
+	F(hf_manifest_guest, "status", FIELD_STRING, status),
+	F_NEEDED(hf_manifest_guest, "was-running", FIELD_BOOL, was_running),
+	F_NEEDED(hf_manifest_guest, "vmm", FIELD_STRING, vmm),
+	F_ARRAY(hf_manifest_guest, "argv", FIELD_STRINGS, argv, HF_MANIFEST_MAX_STRINGS),
+	F_ARRAY(hf_manifest_guest, "environment", FIELD_STRINGS, env, HF_MANIFEST_MAX_STRINGS),
+	F(hf_manifest_guest, "cwd", FIELD_STRING, cwd),
+	F(hf_manifest_guest, "uid", FIELD_U32, uid),
+	F(hf_manifest_guest, "gid", FIELD_U32, gid),
+	F_ARRAY(hf_manifest_guest, "groups", FIELD_U32S, groups, HF_MANIFEST_MAX_GROUPS),
+	F(hf_manifest_guest, "umask", FIELD_U32, umask),
+	F(hf_manifest_guest, "qmp-path", FIELD_STRING, qmp_path),
+	F(hf_manifest_guest, "qemu-version", FIELD_VERSION, qemu_version),
+	F(hf_manifest_guest, "state-length", FIELD_U64, state_length),
+	F(hf_manifest_guest, "state-xxh3", FIELD_HASH, state_xxh3),
+	F(hf_manifest_guest, "tsc-pause", FIELD_U64, tsc_pause),
+	F(hf_manifest_guest, "tsc-paused", FIELD_U64, tsc_paused),
+	F(hf_manifest_guest, "tsc-saved", FIELD_U64, tsc_saved),
+	F(hf_manifest_guest, "preserve-ns", FIELD_U64, preserve_ns),
+};
+
+static const struct field root_fields[] = {
+	F_NEEDED(hf_manifest, "update-id", FIELD_UUID, update_id),
+	F(hf_manifest, "boot-id", FIELD_UUID, boot_id),
+	F_NEEDED(hf_manifest, "writer", FIELD_STRING, writer),
+	F_NEEDED(hf_manifest, "carrier", FIELD_STRING, carrier),
+	F(hf_manifest, "from-kernel", FIELD_STRING, from_kernel),
+	F(hf_manifest, "target-kernel", FIELD_STRING, target_kernel),
+	F(hf_manifest, "target-initrd", FIELD_STRING, target_initrd),
+	F(hf_manifest, "target-cmdline", FIELD_STRING, target_cmdline),
+	F(hf_manifest, "tsc-hz", FIELD_U64, tsc_hz),
+	F(hf_manifest, "tsc-prepare", FIELD_U64, tsc_prepare),
+	F(hf_manifest, "tsc-prepared", FIELD_U64, tsc_prepared),
+	F(hf_manifest, "tsc-commit", FIELD_U64, tsc_commit),
+	F(hf_manifest, "tsc-jump", FIELD_U64, tsc_jump),
+};
+
+static void init_net(void *object)
+{
+	((struct hf_manifest_net *)object)->fd = -1;
+}
+
+#define TYPE(what, s, array)                                                                       \
+	.noun = (what), .size = sizeof(struct s), .fields = (array), .n_fields = HF_ARRAY_SIZE(array)
+
+static const struct node_type file_type = {TYPE("read-ahead file", hf_manifest_file, file_fields)};
+static const struct node_type stdio_type = {TYPE("stream", hf_manifest_stdio, stdio_fields)};
+static const struct node_type ram_type = {TYPE("RAM block", hf_manifest_ram, ram_fields)};
+static const struct node_type chunk_type = {TYPE("chunk", hf_manifest_chunk, chunk_fields)};
+static const struct node_type net_type = {
+	TYPE("tap", hf_manifest_net, net_fields),
+	.init = init_net,
+};
+
+#define LIST(s, node, entry, member, limit, of)                                                    \
+	{.container = (node),                                                                      \
+		.item = (entry),                                                                   \
+		.offset = offsetof(struct s, member),                                              \
+		.count_offset = offsetof(struct s, n_##member),                                    \
+		.max = (limit),                                                                    \
+		.type = (of)}
+
+static const struct list guest_lists[] = {
+	[GUEST_STDIO] = {.container = "stdio",
+		.item = "stream",
+		.offset = offsetof(struct hf_manifest_guest, stdio),
+		.max = 3,
+		.fixed = 3,
+		.type = &stdio_type},
+	[GUEST_RAM] = LIST(hf_manifest_guest, "ram", "block", ram, HF_MANIFEST_MAX_RAM, &ram_type),
+	[GUEST_STATE] =
+		LIST(hf_manifest_guest, "state", "chunk", state, HF_MANIFEST_MAX_CHUNKS, &chunk_type),
+	[GUEST_NET] = LIST(hf_manifest_guest, "net", "tap", net, HF_MANIFEST_MAX_NETS, &net_type),
+};
+
+const struct node_type hf_manifest_schema_guest = {
+	TYPE("guest", hf_manifest_guest, guest_fields),
+	.lists = guest_lists,
+	.n_lists = HF_ARRAY_SIZE(guest_lists),
+};
+
+static const struct list root_lists[] = {
+	[ROOT_READAHEAD] =
+		LIST(hf_manifest, "readahead", "file", readahead, HF_MANIFEST_MAX_FILES, &file_type),
+	[ROOT_GUESTS] = {.container = "guests",
+		.item = "guest",
+		.offset = offsetof(struct hf_manifest, guests),
+		.count_offset = offsetof(struct hf_manifest, n_guests),
+		.max = HF_MANIFEST_MAX_GUESTS,
+		.pointers = true,
+		.type = &hf_manifest_schema_guest},
+};
+
+const struct node_type hf_manifest_schema_root = {
+	TYPE("manifest", hf_manifest, root_fields),
+	.lists = root_lists,
+	.n_lists = HF_ARRAY_SIZE(root_lists),
+};
+
+bool hf_manifest_uuid_valid(const char *s, size_t len)
+{
+	if (len != HF_UUID_CHARS - 1)
+		return false;
+	for (size_t i = 0; i < len; i++) {
+		bool dash = i == 8 || i == 13 || i == 18 || i == 23;
+
+		if (dash ? s[i] != '-' : !isxdigit((unsigned char)s[i]))
+			return false;
+	}
+	return true;
+}
+
+size_t hf_manifest_schema_count(const struct list *list, const void *owner)
+{
+	return list->fixed ? list->fixed : *(size_t *)field_at(owner, list->count_offset);
+}
+
+const void *hf_manifest_schema_at(const struct list *list, const void *owner, size_t i)
+{
+	const char *array = list->fixed ? field_at(owner, list->offset)
+					: field_pointer(owner, list->offset);
+
+	return list->pointers ? field_pointer(array, i * sizeof(void *)) : array + i * list->type->size;
+}
+
+void *hf_manifest_schema_append(const struct list *list, void *owner)
+{
+	size_t *n = field_at(owner, list->count_offset);
+	size_t size = list->pointers ? sizeof(void *) : list->type->size;
+	void *grown = reallocarray(field_pointer(owner, list->offset), *n + 1, size);
+	void *object;
+
+	if (!grown)
+		return NULL;
+	field_set_pointer(owner, list->offset, grown);
+	object = (char *)grown + *n * size;
+	if (list->pointers) {
+		void *target = malloc(list->type->size);
+
+		if (!target)
+			return NULL;
+		field_set_pointer(object, 0, target);
+		object = target;
+	}
+	memset(object, 0, list->type->size);
+	if (list->type->init)
+		list->type->init(object);
+	++*n;
+	return object;
+}
+
+static void clear_field(const struct field *f, void *object)
+{
+	if (f->type == FIELD_STRINGS) {
+		size_t n = *(size_t *)field_at(object, f->count_offset);
+		char **strings = field_pointer(object, f->offset);
+
+		for (size_t i = 0; strings && i < n; i++)
+			free(strings[i]);
+	}
+	if (f->type == FIELD_STRING || f->type == FIELD_STRINGS || f->type == FIELD_U32S)
+		free(field_pointer(object, f->offset));
+}
+
+void hf_manifest_schema_clear(const struct node_type *type, void *object)
+{
+	for (size_t i = 0; i < type->n_fields; i++)
+		clear_field(&type->fields[i], object);
+	for (size_t i = 0; i < type->n_lists; i++) {
+		const struct list *list = &type->lists[i];
+		size_t n = hf_manifest_schema_count(list, object);
+
+		for (size_t k = 0; k < n; k++) {
+			void *item = field_at(hf_manifest_schema_at(list, object, k), 0);
+
+			hf_manifest_schema_clear(list->type, item);
+			if (list->pointers)
+				free(item);
+		}
+		if (!list->fixed)
+			free(field_pointer(object, list->offset));
+	}
+	memset(object, 0, type->size);
+}
