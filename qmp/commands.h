@@ -2,10 +2,10 @@
 /**
  * DOC: The QMP commands that are used, and what their replies mean.
  *
- * Each hf_qmp_<command>() submits (see hf_qmp_command() for what it returns and when @fn runs); each
- * hf_qmp_parse_<thing>() is pure and turns the `ret` that the callback gets into a C struct without
- * pointers. The peer is untrusted: a parser answers -EBADMSG for a reply of the wrong shape and
- * cuts text that is too long only where it is meant for people (`error_desc`, blocked reasons);
+ * Each hf_qmp_<command>() submits (see hf_qmp_command() for what it returns and when @fn runs);
+ * each hf_qmp_parse_<thing>() is pure and turns the `ret` that the callback gets into a C struct
+ * without pointers. The peer is untrusted: a parser answers -EBADMSG for a reply of the wrong shape
+ * and cuts text that is too long only where it is meant for people (`error_desc`, blocked reasons);
  * names that are compared or opened are refused instead (-EBADMSG).
  *
  * Facts about versions are from QEMU's qapi/ schemas and tried on 7.2, 10.0 and 11.1.
@@ -47,8 +47,8 @@ struct hf_qmp_status {
 	char name[32]; /* QEMU's word */
 };
 
-int hf_qmp_query_status(struct hf_qmp *q, uint64_t timeout_ns, hf_qmp_reply_fn fn, void *data,
-	uint64_t *ret_id);
+int hf_qmp_query_status(
+	struct hf_qmp *q, uint64_t timeout_ns, hf_qmp_reply_fn fn, void *data, uint64_t *ret_id);
 int hf_qmp_parse_status(struct json_object *ret, struct hf_qmp_status *ret_status);
 
 /** hf_qmp_run_state_parse() - From QEMU's word; HF_QMP_RUN_UNKNOWN for others and NULL. */
@@ -56,28 +56,28 @@ enum hf_qmp_run_state hf_qmp_run_state_parse(const char *name);
 /** hf_qmp_run_state_name() - QEMU's word; "unknown" for HF_QMP_RUN_UNKNOWN. */
 const char *hf_qmp_run_state_name(enum hf_qmp_run_state state);
 
-int hf_qmp_stop(struct hf_qmp *q, uint64_t timeout_ns, hf_qmp_reply_fn fn, void *data,
-	uint64_t *ret_id);
-int hf_qmp_cont(struct hf_qmp *q, uint64_t timeout_ns, hf_qmp_reply_fn fn, void *data,
-	uint64_t *ret_id);
+int hf_qmp_stop(
+	struct hf_qmp *q, uint64_t timeout_ns, hf_qmp_reply_fn fn, void *data, uint64_t *ret_id);
+int hf_qmp_cont(
+	struct hf_qmp *q, uint64_t timeout_ns, hf_qmp_reply_fn fn, void *data, uint64_t *ret_id);
 /** hf_qmp_quit() - End QEMU. The reply may get lost in its exit: -ECONNRESET is success too. */
-int hf_qmp_quit(struct hf_qmp *q, uint64_t timeout_ns, hf_qmp_reply_fn fn, void *data,
-	uint64_t *ret_id);
+int hf_qmp_quit(
+	struct hf_qmp *q, uint64_t timeout_ns, hf_qmp_reply_fn fn, void *data, uint64_t *ret_id);
 
 /* ---- identity ---- */
 
-int hf_qmp_query_version(struct hf_qmp *q, uint64_t timeout_ns, hf_qmp_reply_fn fn, void *data,
-	uint64_t *ret_id);
+int hf_qmp_query_version(
+	struct hf_qmp *q, uint64_t timeout_ns, hf_qmp_reply_fn fn, void *data, uint64_t *ret_id);
 /** hf_qmp_parse_version() - Of query-version's reply, or of the greeting's `version` (the same). */
 int hf_qmp_parse_version(struct json_object *ret, struct hf_qmp_version *ret_version);
 
-int hf_qmp_query_name(struct hf_qmp *q, uint64_t timeout_ns, hf_qmp_reply_fn fn, void *data,
-	uint64_t *ret_id);
+int hf_qmp_query_name(
+	struct hf_qmp *q, uint64_t timeout_ns, hf_qmp_reply_fn fn, void *data, uint64_t *ret_id);
 /** hf_qmp_parse_name() - "" when the guest has none; -EBADMSG when it doesn't fit @size. */
 int hf_qmp_parse_name(struct json_object *ret, char *buf, size_t size);
 
-int hf_qmp_query_uuid(struct hf_qmp *q, uint64_t timeout_ns, hf_qmp_reply_fn fn, void *data,
-	uint64_t *ret_id);
+int hf_qmp_query_uuid(
+	struct hf_qmp *q, uint64_t timeout_ns, hf_qmp_reply_fn fn, void *data, uint64_t *ret_id);
 /** hf_qmp_parse_uuid() - Lower-case with dashes; all zeros when the guest has none. */
 int hf_qmp_parse_uuid(struct json_object *ret, char buf[static 37]);
 
@@ -111,29 +111,30 @@ const char *hf_qmp_migration_status_name(enum hf_qmp_migration_status status);
 bool hf_qmp_migration_over(enum hf_qmp_migration_status status);
 
 /** hf_qmp_parse_migration_event() - Of a MIGRATION event's data. Return: 0 or -EBADMSG. */
-int hf_qmp_parse_migration_event(struct json_object *data,
-	enum hf_qmp_migration_status *ret_status);
+int hf_qmp_parse_migration_event(
+	struct json_object *data, enum hf_qmp_migration_status *ret_status);
 
 #define HF_QMP_MAX_BLOCKERS 8
 
 struct hf_qmp_migration {
 	enum hf_qmp_migration_status status; /* NONE when QEMU never migrated */
-	char error_desc[256];                /* "" when there is none */
-	bool has_ram;                        /* the next five are meant */
+	char error_desc[256];		     /* "" when there is none */
+	bool has_ram;			     /* the next five are meant */
 	uint64_t ram_total_bytes;
 	uint64_t ram_remaining_bytes;
-	uint64_t ram_transferred_bytes;      /* all bytes of the stream, devices included */
-	uint64_t ram_normal_bytes;           /* RAM pages in it: 0 when x-ignore-shared did its work */
+	uint64_t ram_transferred_bytes; /* all bytes of the stream, devices included */
+	uint64_t ram_normal_bytes;	/* RAM pages in it: 0 when x-ignore-shared did its work */
 	uint64_t ram_duplicate_pages;
-	uint64_t total_time_ms;              /* 0 until known */
+	uint64_t total_time_ms; /* 0 until known */
 	uint64_t downtime_ms;
 	uint64_t setup_time_ms;
-	size_t n_blockers;                   /* how many there are, also those beyond the array */
-	char blockers[HF_QMP_MAX_BLOCKERS][256]; /* why this guest can't be migrated, QEMU's words */
+	size_t n_blockers; /* how many there are, also those beyond the array */
+	char blockers[HF_QMP_MAX_BLOCKERS]
+		     [256]; /* why this guest can't be migrated, QEMU's words */
 };
 
-int hf_qmp_query_migrate(struct hf_qmp *q, uint64_t timeout_ns, hf_qmp_reply_fn fn, void *data,
-	uint64_t *ret_id);
+int hf_qmp_query_migrate(
+	struct hf_qmp *q, uint64_t timeout_ns, hf_qmp_reply_fn fn, void *data, uint64_t *ret_id);
 int hf_qmp_parse_migration(struct json_object *ret, struct hf_qmp_migration *ret_migration);
 
 /**
@@ -142,8 +143,8 @@ int hf_qmp_parse_migration(struct json_object *ret, struct hf_qmp_migration *ret
  */
 int hf_qmp_migrate(struct hf_qmp *q, const char *uri, uint64_t timeout_ns, hf_qmp_reply_fn fn,
 	void *data, uint64_t *ret_id);
-int hf_qmp_migrate_cancel(struct hf_qmp *q, uint64_t timeout_ns, hf_qmp_reply_fn fn, void *data,
-	uint64_t *ret_id);
+int hf_qmp_migrate_cancel(
+	struct hf_qmp *q, uint64_t timeout_ns, hf_qmp_reply_fn fn, void *data, uint64_t *ret_id);
 
 /**
  * hf_qmp_migrate_incoming() - Start loading in a QEMU that was started with `-incoming defer`.
@@ -162,8 +163,8 @@ struct hf_qmp_capability {
 
 int hf_qmp_migrate_set_capabilities(struct hf_qmp *q, const struct hf_qmp_capability *caps,
 	size_t n_caps, uint64_t timeout_ns, hf_qmp_reply_fn fn, void *data, uint64_t *ret_id);
-int hf_qmp_query_migrate_capabilities(struct hf_qmp *q, uint64_t timeout_ns, hf_qmp_reply_fn fn,
-	void *data, uint64_t *ret_id);
+int hf_qmp_query_migrate_capabilities(
+	struct hf_qmp *q, uint64_t timeout_ns, hf_qmp_reply_fn fn, void *data, uint64_t *ret_id);
 /** hf_qmp_parse_capability() - Look one up. Return: 0, -ENOENT when QEMU lacks it, -EBADMSG. */
 int hf_qmp_parse_capability(struct json_object *ret, const char *name, bool *ret_on);
 
@@ -173,7 +174,7 @@ struct hf_qmp_migrate_parameters {
 	uint64_t max_bandwidth; /* bytes a second, 0: no limit */
 	bool has_downtime_limit;
 	uint64_t downtime_limit_ms;
-	char mode[32];          /* "normal", "cpr-reboot" …; "" when not set, or before 8.2 */
+	char mode[32]; /* "normal", "cpr-reboot" …; "" when not set, or before 8.2 */
 };
 
 /**
@@ -183,10 +184,10 @@ struct hf_qmp_migrate_parameters {
  */
 int hf_qmp_migrate_set_parameters(struct hf_qmp *q, const struct hf_qmp_migrate_parameters *p,
 	uint64_t timeout_ns, hf_qmp_reply_fn fn, void *data, uint64_t *ret_id);
-int hf_qmp_query_migrate_parameters(struct hf_qmp *q, uint64_t timeout_ns, hf_qmp_reply_fn fn,
-	void *data, uint64_t *ret_id);
-int hf_qmp_parse_migrate_parameters(struct json_object *ret,
-	struct hf_qmp_migrate_parameters *ret_params);
+int hf_qmp_query_migrate_parameters(
+	struct hf_qmp *q, uint64_t timeout_ns, hf_qmp_reply_fn fn, void *data, uint64_t *ret_id);
+int hf_qmp_parse_migrate_parameters(
+	struct json_object *ret, struct hf_qmp_migrate_parameters *ret_params);
 
 /* ---- descriptors ---- */
 
@@ -236,19 +237,19 @@ struct hf_qmp_ramblock {
  *
  * Return: 0, -EBADMSG, -ENOBUFS when there are more than @max.
  */
-int hf_qmp_parse_ramblocks(const char *text, size_t size, struct hf_qmp_ramblock *blocks,
-	size_t max, size_t *ret_n);
+int hf_qmp_parse_ramblocks(
+	const char *text, size_t size, struct hf_qmp_ramblock *blocks, size_t max, size_t *ret_n);
 
 /** struct hf_qmp_rom - a line of `info roms`. */
 struct hf_qmp_rom {
-	char name[256];      /* the file as the command line or QEMU names it, e.g. "bios-256k.bin" */
-	char fw_path[256];   /* where the guest finds it in fw_cfg, or "" */
+	char name[256];	   /* the file as the command line or QEMU names it, e.g. "bios-256k.bin" */
+	char fw_path[256]; /* where the guest finds it in fw_cfg, or "" */
 	uint64_t size_bytes;
 };
 
 /** hf_qmp_parse_roms() - Parse what `info roms` prints. As hf_qmp_parse_ramblocks(). */
-int hf_qmp_parse_roms(const char *text, size_t size, struct hf_qmp_rom *roms, size_t max,
-	size_t *ret_n);
+int hf_qmp_parse_roms(
+	const char *text, size_t size, struct hf_qmp_rom *roms, size_t max, size_t *ret_n);
 
 /** struct hf_qmp_memdev - a memory backend object. */
 struct hf_qmp_memdev {
@@ -260,14 +261,14 @@ struct hf_qmp_memdev {
 	bool prealloc;
 };
 
-int hf_qmp_query_memdev(struct hf_qmp *q, uint64_t timeout_ns, hf_qmp_reply_fn fn, void *data,
-	uint64_t *ret_id);
-int hf_qmp_parse_memdevs(struct json_object *ret, struct hf_qmp_memdev *devs, size_t max,
-	size_t *ret_n);
+int hf_qmp_query_memdev(
+	struct hf_qmp *q, uint64_t timeout_ns, hf_qmp_reply_fn fn, void *data, uint64_t *ret_id);
+int hf_qmp_parse_memdevs(
+	struct json_object *ret, struct hf_qmp_memdev *devs, size_t max, size_t *ret_n);
 
 /** hf_qmp_query_balloon() - A guest without a balloon answers DeviceNotActive: -ENODEV. */
-int hf_qmp_query_balloon(struct hf_qmp *q, uint64_t timeout_ns, hf_qmp_reply_fn fn, void *data,
-	uint64_t *ret_id);
+int hf_qmp_query_balloon(
+	struct hf_qmp *q, uint64_t timeout_ns, hf_qmp_reply_fn fn, void *data, uint64_t *ret_id);
 int hf_qmp_parse_balloon(struct json_object *ret, uint64_t *ret_actual_bytes);
 
 /** struct hf_qmp_chardev - a character device. */
@@ -277,10 +278,10 @@ struct hf_qmp_chardev {
 	bool frontend_open;
 };
 
-int hf_qmp_query_chardev(struct hf_qmp *q, uint64_t timeout_ns, hf_qmp_reply_fn fn, void *data,
-	uint64_t *ret_id);
-int hf_qmp_parse_chardevs(struct json_object *ret, struct hf_qmp_chardev *devs, size_t max,
-	size_t *ret_n);
+int hf_qmp_query_chardev(
+	struct hf_qmp *q, uint64_t timeout_ns, hf_qmp_reply_fn fn, void *data, uint64_t *ret_id);
+int hf_qmp_parse_chardevs(
+	struct json_object *ret, struct hf_qmp_chardev *devs, size_t max, size_t *ret_n);
 
 /** hf_qmp_qom_get() - A property of a QOM object; @ret of the callback is its bare value. */
 int hf_qmp_qom_get(struct hf_qmp *q, const char *path, const char *property, uint64_t timeout_ns,

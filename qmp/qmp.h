@@ -99,7 +99,8 @@ typedef void (*hf_qmp_reply_fn)(struct hf_qmp *q, int err, struct json_object *r
  * only when the first leaves), -ETIMEDOUT when it greeted but didn't answer `qmp_capabilities`,
  * -EBADMSG, -EMSGSIZE, -ECONNRESET.
  *
- * Return: 0 (on the way), -ENOENT, -ECONNREFUSED, -EACCES … from connect(2), -ENAMETOOLONG, -ENOMEM.
+ * Return: 0 (on the way), -ENOENT, -ECONNREFUSED, -EACCES … from connect(2), -ENAMETOOLONG or
+ * -ENOMEM.
  */
 int hf_qmp_connect(sd_event *event, const char *path, unsigned int flags, uint64_t timeout_ns,
 	const struct hf_qmp_ops *ops, void *userdata, struct hf_qmp **ret, struct hf_error *error);
@@ -110,8 +111,9 @@ int hf_qmp_connect(sd_event *event, const char *path, unsigned int flags, uint64
  *         connection; taken over, on failure too
  * @label: what messages call it, in place of the path
  *
- * Other arguments, and later failures, as in hf_qmp_connect(). There is nothing to wait for but the
- * greeting. Return: 0 or -errno.
+ * Other arguments, and later failures, as in hf_qmp_connect(); but silence is -ETIMEDOUT, as no
+ * other client can be in the way. There is nothing to wait for but the greeting. Return: 0 or
+ * -errno.
  */
 int hf_qmp_attach_fd(sd_event *event, int fd, const char *label, uint64_t timeout_ns,
 	const struct hf_qmp_ops *ops, void *userdata, struct hf_qmp **ret, struct hf_error *error);
