@@ -4,6 +4,30 @@
 #include <limits.h>
 #include <string.h>
 
+/*
+ * Length of the UTF-8 sequence that @size bytes begin with, 0 when it is none (overlong, surrogate
+ * and truncated ones too, which json-c's own check lets pass).
+ */
+static size_t utf8_sequence(const void *data, size_t size)
+{
+	static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
+	const unsigned char *s = data;
+	size_t n = s[0] < 0x80 ? 1 : s[0] >= 0xf0 ? 4 : s[0] >= 0xe0 ? 3 : s[0] >= 0xc0 ? 2 : 0;
+	uint32_t c;
+
+	if (n <= 1)
+		return n;
+	if (s[0] >= 0xf8 || n > size)
+		return 0;
+	c = s[0] & (0x7fu >> n);
+	for (size_t i = 1; i < n; i++) {
+		if ((s[i] & 0xc0) != 0x80)
+			return 0;
+		c = c << 6 | (s[i] & 0x3f);
+	}
+	return c < least[n] || c > 0x10ffff || (c >= 0xd800 && c <= 0xdfff) ? 0 : n;
+}
+
 static const struct hf_json_field *find_field(const struct hf_json_field *fields, const char *key)
 {
 	for (; fields->name; fields++)
@@ -123,34 +147,14 @@ void hf_json_add(struct json_object *obj, const char *key, struct json_object *v
 		json_object_put(value);
 }
 
-/* Length of the UTF-8 sequence at @s, 0 when it is none (overlong, surrogate and truncated ones too). */
-static size_t utf8_sequence(const unsigned char *s)
-{
-	static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
-	size_t n = s[0] < 0x80 ? 1 : s[0] >= 0xf0 ? 4 : s[0] >= 0xe0 ? 3 : s[0] >= 0xc0 ? 2 : 0;
-	uint32_t c;
-
-	if (n <= 1)
-		return n;
-	c = s[0] & (0x7fu >> n);
-	if (s[0] >= 0xf8)
-		return 0;
-	for (size_t i = 1; i < n; i++) {
-		if ((s[i] & 0xc0) != 0x80)
-			return 0;
-		c = c << 6 | (s[i] & 0x3f);
-	}
-	return c < least[n] || c > 0x10ffff || (c >= 0xd800 && c <= 0xdfff) ? 0 : n;
-}
-
 void hf_json_add_string(struct json_object *obj, const char *key, const char *value)
 {
 	cleanup_free char *copy = value ? strdup(value) : NULL;
 
 	if (!copy)
 		return;
-	for (char *p = copy; *p;) {
-		size_t n = utf8_sequence((unsigned char *)p);
+	for (char *p = copy, *end = copy + strlen(copy); p < end;) {
+		size_t n = utf8_sequence(p, (size_t)(end - p));
 
 		if (n == 0)
 			*p = '?';
@@ -184,11 +188,15 @@ int hf_json_parse(const void *data, size_t size, int depth, struct json_object *
 
 	if (size > INT_MAX)
 		return -EBADMSG;
+	for (size_t i = 0, n; i < size; i += n) {
+		n = utf8_sequence(text + i, size - i);
+		if (n == 0)
+			return -EBADMSG;
+	}
 	tok = json_tokener_new_ex(depth);
 	if (!tok)
 		return -ENOMEM;
-	json_tokener_set_flags(tok, JSON_TOKENER_STRICT | JSON_TOKENER_VALIDATE_UTF8 |
-					    JSON_TOKENER_ALLOW_TRAILING_CHARS);
+	json_tokener_set_flags(tok, JSON_TOKENER_STRICT | JSON_TOKENER_ALLOW_TRAILING_CHARS);
 	obj = json_tokener_parse_ex(tok, text, (int)size);
 	end = json_tokener_get_parse_end(tok);
 	json_tokener_free(tok);

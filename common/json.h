@@ -100,6 +100,8 @@ void hf_json_append(struct json_object *array, struct json_object *value);
  * @depth: how deep it may nest
  * @ret:   the object, owned by the caller
  *
- * Strict JSON, valid UTF-8, nothing behind it. Return: 0, -EBADMSG, or -ENOMEM.
+ * Strict JSON (but for json-c taking single quotes around keys), valid UTF-8, nothing behind it.
+ *
+ * Return: 0, -EBADMSG, or -ENOMEM.
  */
 int hf_json_parse(const void *data, size_t size, int depth, struct json_object **ret);

@@ -42,6 +42,7 @@ int hf_varlink_client_connect(const char *path, struct hf_varlink_client **ret, 
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
 	cleanup_varlink_client struct hf_varlink_client *client = NULL;
 
+	hf_error_clear(e);
 	if (!path)
 		path = secure_getenv(HF_VARLINK_SOCKET_ENV);
 	if (!path || !path[0])
@@ -154,6 +155,7 @@ int hf_varlink_client_call(struct hf_varlink_client *client, const char *method,
 {
 	int r;
 
+	hf_error_clear(e);
 	r = send_call(client, method, params, on_reply);
 	/* A server that is about to go may have said something before. */
 	if (r < 0 && r != -EPIPE && r != -ECONNRESET)

@@ -58,11 +58,11 @@ int hf_varlink_framer_pop(struct hf_varlink_framer *f, struct json_object **ret)
 	const char *nul;
 	int r;
 
-	if (f->scan == f->end)
-		return 0;
-	/* Here @scan is at the NUL that ends the first message. */
+	/* @scan is at the NUL that ends the first message, or at the end of what there is of it. */
 	if (f->scan - f->start > f->limit)
 		return -EBADMSG;
+	if (f->scan == f->end)
+		return 0;
 	r = hf_json_parse(f->buf + f->start, f->scan - f->start, HF_VARLINK_MAX_DEPTH, ret);
 	if (r < 0)
 		return r;
