@@ -179,9 +179,9 @@ class Host:
 
     def take_frames(self, data):
         # A kernel that jumped may have cut a frame in two: the next one's greeting starts afresh.
-        greeting = data.rfind(b"\n@hf-boot ")
-        if greeting >= 0 and b"\n" in data[greeting + 1:]:
-            line, _, data = data[greeting + 1:].partition(b"\n")
+        greeting = data.rfind(b"\x1e@hf-boot ")
+        if greeting >= 0 and b"\n" in data[greeting:]:
+            line, _, data = data[greeting:].partition(b"\n")
             _, tsc, mono_ns, release = line.decode().split()
             for job in self.jobs.values():
                 if job.status is None:
@@ -206,10 +206,8 @@ class Host:
                 if job:
                     job.status = int(words[2])
                 data = rest
-            elif greeting >= 0 or not line:
-                data = rest
             else:
-                return data
+                data = rest
 
     def send(self, line):
         self.control.sendall(line.encode() + b"\n")

@@ -50,7 +50,7 @@ make_root() {
 			mv "$temp" "$dir"
 		else
 			# The archive may be out of reach just now; last week's root does, too.
-			dir=$(ls -d "$root_dir/$name"-* 2>/dev/null | head -n1)
+			dir=$(find "$root_dir" -maxdepth 1 -name "$name-*" | head -n1)
 			[ -n "$dir" ] || exit 1
 			say "Keeping the $name root made earlier"
 		fi
@@ -138,7 +138,7 @@ make_image() {
 			-d "$tree" "$out_dir/.image" "${size}M"
 		rm -rf "$tree"
 		# The image before this one stays, for a run that has just started on it.
-		ls -t "$out_dir"/host-*.img 2>/dev/null | tail -n +2 | xargs -r rm -f
+		{ ls -t "$out_dir"/host-*.img 2>/dev/null || true; } | tail -n +2 | xargs -r rm -f
 		mv "$out_dir/.image" "$image"
 	fi
 	echo "$image"

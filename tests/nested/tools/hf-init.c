@@ -11,7 +11,7 @@
  *
  * The control channel (ttyS1), both ways in plain bytes:
  *
- *   to the test    \n@hf-boot TSC MONOTONIC_NS RELEASE\n    once, at start: drop what came before
+ *   to the test    \n\x1e@hf-boot TSC MONOTONIC_NS RELEASE\n once, at start: drop what came before
  *                  @out ID LENGTH\n BYTES                    output of a command
  *                  @end ID STATUS\n                          it ended; 128+N for signal N
  *   from the test  run ID COMMAND\n                          for /bin/sh -c
@@ -410,7 +410,7 @@ int main(void)
 
 	open_control();
 	uname(&uts);
-	tell("\n@hf-boot %llu %lld %s\n", (unsigned long long)tsc,
+	tell("\n\x1e@hf-boot %llu %lld %s\n", (unsigned long long)tsc,
 	     now.tv_sec * 1000000000LL + now.tv_nsec, uts.release);
 	serve(signals);
 }
