@@ -67,6 +67,7 @@ static const struct field guest_fields[] = {
 	F_ARRAY(hf_manifest_guest, "groups", FIELD_U32S, groups, HF_MANIFEST_MAX_GROUPS),
 	F(hf_manifest_guest, "umask", FIELD_U32, umask),
 	F(hf_manifest_guest, "qmp-path", FIELD_STRING, qmp_path),
+	F(hf_manifest_guest, "machine", FIELD_STRING, machine),
 	F(hf_manifest_guest, "qemu-version", FIELD_VERSION, qemu_version),
 	F(hf_manifest_guest, "state-length", FIELD_U64, state_length),
 	F(hf_manifest_guest, "state-xxh3", FIELD_HASH, state_xxh3),

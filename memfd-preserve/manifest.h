@@ -109,6 +109,7 @@ struct hf_manifest_guest {
 	uint32_t umask;
 	struct hf_manifest_stdio stdio[3];
 	char *qmp_path; /* holdfast's own monitor socket */
+	char *machine;  /* versioned machine type that QEMU resolved the user's to, or NULL */
 	uint32_t qemu_version[3];
 
 	struct hf_manifest_ram *ram;
