@@ -25,6 +25,7 @@
 
 struct hf_update;
 struct hf_arrival;
+struct hf_survey;
 
 struct hf_agent {
 	sd_event *event;
@@ -34,6 +35,7 @@ struct hf_agent {
 	enum hf_state state;
 	struct hf_update *update;   /* on its way out, or NULL */
 	struct hf_arrival *arrival; /* on its way in, or held guests, or NULL */
+	struct hf_survey *survey;   /* asking all guests how they are, or NULL */
 	struct hf_tsc_mark start;   /* of this process: the earliest reading there is */
 	uint64_t update_begin_ns;   /* CLOCK_MONOTONIC, for elapsed times */
 	char update_id[HF_UUID_BYTES];

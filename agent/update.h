@@ -7,7 +7,8 @@
  * the next stage, or, if anything failed meanwhile, to the undo. There is one undo, whatever the cause:
  * every guest is rolled back to how it ran, then its session is discarded, then the host's part.
  *
- * The one way out of the old kernel is hf_update_jump_() in update.c.
+ * The ways out are two functions of update.c, each called from one place: jump_kexec(), and
+ * jump_execve() for the hold carrier.
  */
 #pragma once
 
@@ -49,7 +50,7 @@ int hf_update_abort(struct hf_agent *agent, const struct hf_error *cause,
 	struct hf_varlink_call *call, struct hf_error *error);
 
 /**
- * hf_update_guest_json() - Fill in where a guest is in the update, if it takes part.
+ * hf_update_guest_step() - Where a guest is in the update, if it takes part.
  *
  * Return: the step's name, or NULL.
  */

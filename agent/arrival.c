@@ -1,0 +1,282 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "agent/arrival.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "agent/freeze-note.h"
+#include "agent/incoming.h"
+#include "agent/log.h"
+#include "agent/report.h"
+#include "common/fd.h"
+#include "common/worker.h"
+#include "memfd-preserve/readahead.h"
+
+struct hf_arrival {
+	struct hf_agent *agent;
+	struct hf_manifest *manifest;
+	struct hf_session *session; /* the manifest's: finished when every guest is resumed */
+	struct hf_incoming **guests;
+	size_t n_guests;
+	size_t pending; /* guests, the read-ahead, the last finish */
+	size_t n_held;
+	struct hf_readahead_result readahead;
+	struct hf_readahead *reading;
+	struct hf_error error; /* of the worker */
+	sd_event_source *advance;
+	bool finishing;
+};
+
+static void one_done(struct hf_arrival *a)
+{
+	if (--a->pending == 0)
+		sd_event_source_set_enabled(a->advance, SD_EVENT_ONESHOT);
+}
+
+static void on_guest_done(struct hf_incoming *in, const struct hf_error *error, void *data)
+{
+	struct hf_arrival *a = data;
+	const struct hf_manifest_guest *g = hf_incoming_guest(in);
+
+	if (error) {
+		a->n_held++;
+		hf_log(LOG_ERR, g->uuid, "%s is held: %s", g->name, error->message);
+		hf_agent_progress(a->agent, g->name, "held: %s", error->message);
+	} else {
+		hf_agent_progress(a->agent, g->name, "%s", g->was_running ? "resumed" : "back, paused as before");
+	}
+	one_done(a);
+}
+
+static void on_read_ahead(void *data, const struct hf_readahead_result *result)
+{
+	struct hf_arrival *a = data;
+
+	a->readahead = *result;
+	a->reading = NULL;
+	one_done(a);
+}
+
+static void start_readahead(struct hf_arrival *a)
+{
+	struct hf_readahead_list list = {0};
+	int r;
+
+	for (size_t i = 0; i < a->manifest->n_readahead; i++)
+		hf_readahead_add(&list, a->manifest->readahead[i].path, a->manifest->readahead[i].size);
+	if (list.n_files == 0)
+		return;
+	r = hf_readahead_start(a->agent->event, &list, on_read_ahead, a, &a->reading);
+	if (r < 0)
+		hf_log(LOG_WARNING, NULL, "can't read files ahead: %s", strerror(-r));
+	else
+		a->pending++;
+	hf_readahead_clear(&list);
+}
+
+/* ---- the end ---- */
+
+static void make_report(struct hf_arrival *a)
+{
+	struct hf_report_arrival r = {
+		.manifest = a->manifest,
+		.guests = a->guests,
+		.n_guests = a->n_guests,
+		.readahead_bytes = a->readahead.bytes,
+		.readahead_ns = a->readahead.ns,
+	};
+
+	hf_report_arrived(a->agent, &r);
+}
+
+static int finish(void *data)
+{
+	struct hf_arrival *a = data;
+	int r = hf_session_finish(a->session, &a->error);
+
+	if (r == 0)
+		a->session = NULL;
+	return r;
+}
+
+static void on_finished(void *data, int result)
+{
+	struct hf_arrival *a = data;
+
+	if (result < 0)
+		hf_log(LOG_WARNING, NULL, "the manifest's session stays until the next reboot: %s",
+			a->error.message);
+	one_done(a);
+}
+
+static void arrival_free(struct hf_arrival *a)
+{
+	for (size_t i = 0; i < a->n_guests; i++)
+		hf_incoming_free(a->guests[i]);
+	free(a->guests);
+	if (a->session)
+		hf_session_detach(a->session);
+	hf_manifest_free(a->manifest);
+	sd_event_source_disable_unref(a->advance);
+	if (a->agent->arrival == a)
+		a->agent->arrival = NULL;
+	free(a);
+}
+
+static int advance(sd_event_source *s, void *userdata)
+{
+	struct hf_arrival *a = userdata;
+	struct hf_agent *agent = a->agent;
+
+	if (a->pending > 0)
+		return 0;
+	if (a->n_held > 0) {
+		hf_agent_event(agent, HF_EVENT_SOME_HELD);
+		make_report(a);
+		hf_agent_progress(agent, NULL, "degraded: %zu of %zu guests are held", a->n_held, a->n_guests);
+		return 0;
+	}
+	if (!a->finishing) {
+		a->finishing = true;
+		a->pending++;
+		if (hf_worker_run(agent->event, finish, on_finished, a) < 0)
+			on_finished(a, finish(a));
+		return 0;
+	}
+	hf_agent_event(agent, HF_EVENT_ALL_RESUMED);
+	make_report(a);
+	hf_agent_progress(agent, NULL, "done: %zu guests resumed", a->n_guests);
+	arrival_free(a);
+	return 0;
+}
+
+/* ---- the beginning ---- */
+
+static int read_manifest(struct hf_arrival *a, struct hf_error *error)
+{
+	cleanup_close int fd = -EBADF;
+	struct hf_inode inode;
+	uint64_t size = 0;
+	void *map;
+	int r;
+
+	r = hf_session_retrieve(a->session, HF_MANIFEST_TOKEN, &fd, error);
+	if (r < 0)
+		return hf_error_prefix(error, "manifest");
+	r = hf_fd_inode(fd, &inode, &size);
+	if (r < 0 || size == 0 || size > 2ULL * HF_MANIFEST_MAX_BYTES)
+		return hf_error_set(error, -EBADMSG, HF_ERR_DEGRADED, NULL, "the manifest has an impossible size");
+	map = mmap(NULL, size, PROT_READ, MAP_SHARED, fd, 0);
+	if (map == MAP_FAILED)
+		return hf_error_set(error, -errno, HF_ERR_DEGRADED, NULL, "can't map the manifest: %s",
+			strerror(errno));
+	r = hf_manifest_decode(map, size, &a->manifest, error);
+	munmap(map, size);
+	return r;
+}
+
+static int start_guests(struct hf_arrival *a)
+{
+	a->guests = calloc(a->manifest->n_guests ? a->manifest->n_guests : 1, sizeof(*a->guests));
+	if (!a->guests)
+		return -ENOMEM;
+	for (size_t i = 0; i < a->manifest->n_guests; i++) {
+		int r = hf_incoming_new(
+			a->agent, a->manifest->guests[i], on_guest_done, a, &a->guests[a->n_guests]);
+
+		if (r < 0)
+			return r;
+		a->n_guests++;
+	}
+	a->pending += a->n_guests;
+	for (size_t i = 0; i < a->n_guests; i++)
+		hf_incoming_start(a->guests[i]);
+	return 0;
+}
+
+/* Nothing was retrieved but the manifest: every guest stays where it is, in the kernel's keeping. */
+static int stay_degraded(struct hf_arrival *a, int r, struct hf_error *error)
+{
+	if (a->agent->state == HF_STATE_NORMAL)
+		hf_agent_event(a->agent, HF_EVENT_ARRIVED);
+	hf_agent_event(a->agent, HF_EVENT_SOME_HELD);
+	if (!error->remedy[0])
+		snprintf(error->remedy, sizeof(error->remedy),
+			"no guest is lost yet: don't stop holdfastd and don't reboot, and ask for help with its log");
+	hf_agent_progress(a->agent, NULL, "guests came over, but can't be resumed: %s", error->message);
+	return r;
+}
+
+int hf_arrival_start(struct hf_agent *agent, bool readahead, struct hf_error *error)
+{
+	struct hf_arrival *a = calloc(1, sizeof(*a));
+	int r;
+
+	if (!a)
+		return hf_error_set(error, -ENOMEM, HF_ERR_FAILED, NULL, "out of memory");
+	a->agent = agent;
+	agent->update_begin_ns = hf_agent_now_ns();
+	r = hf_carrier_session_retrieve(agent->carrier, HF_MANIFEST_SESSION, &a->session, error);
+	if (r == -ENOENT || r == -ENODEV) {
+		hf_error_clear(error);
+		free(a);
+		return 0;
+	}
+	agent->arrival = a;
+	if (r < 0)
+		return stay_degraded(a, r, error);
+	r = sd_event_add_defer(agent->event, &a->advance, advance, a);
+	if (r >= 0)
+		r = sd_event_source_set_enabled(a->advance, SD_EVENT_OFF);
+	if (r < 0)
+		hf_error_set(error, r, HF_ERR_DEGRADED, NULL, "out of memory");
+	else
+		r = read_manifest(a, error);
+	if (r < 0)
+		return stay_degraded(a, r, error);
+	/* A note of the old process: its guests are this update's. */
+	hf_freeze_note_remove();
+	snprintf(agent->update_id, sizeof(agent->update_id), "%s", a->manifest->update_id);
+	hf_agent_event(agent, HF_EVENT_ARRIVED);
+	hf_agent_progress(agent, NULL, "%zu guests came over from Linux %s", a->manifest->n_guests,
+		a->manifest->from_kernel);
+	if (readahead)
+		start_readahead(a);
+	r = start_guests(a);
+	if (r < 0) {
+		hf_error_set(error, r, HF_ERR_DEGRADED, NULL, "can't resume guests: %s", strerror(-r));
+		return stay_degraded(a, r, error);
+	}
+	if (a->pending == 0)
+		sd_event_source_set_enabled(a->advance, SD_EVENT_ONESHOT);
+	return 1;
+}
+
+const struct hf_manifest *hf_arrival_manifest(const struct hf_arrival *a)
+{
+	return a->manifest;
+}
+
+static struct hf_incoming *find(const struct hf_arrival *a, const char *uuid)
+{
+	for (size_t i = 0; i < a->n_guests; i++) {
+		if (strcmp(hf_incoming_guest(a->guests[i])->uuid, uuid) == 0)
+			return a->guests[i];
+	}
+	return NULL;
+}
+
+const char *hf_arrival_guest_step(const struct hf_arrival *a, const char *uuid)
+{
+	struct hf_incoming *in = find(a, uuid);
+
+	return in ? hf_incoming_step_name(hf_incoming_get_step(in)) : NULL;
+}
+
+const struct hf_error *hf_arrival_guest_error(const struct hf_arrival *a, const char *uuid)
+{
+	struct hf_incoming *in = find(a, uuid);
+
+	return in && hf_incoming_error(in)->err ? hf_incoming_error(in) : NULL;
+}

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/**
+ * DOC: An update on its way in: the new kernel's first minutes.
+ *
+ * Found at start: if the carrier has our manifest, this is the new kernel (or, with hold, the new
+ * process). Every guest then goes through its own chain (incoming.c), all at once, and ends resumed
+ * or held; none waits for another. While sessions are retrieved, the files the VMMs start from are
+ * read into the page cache.
+ *
+ * A held guest keeps its session and its RAM fds open in this process; the host is `degraded`.
+ */
+#pragma once
+
+#include "agent/agent.h"
+#include "memfd-preserve/manifest.h"
+
+/**
+ * hf_arrival_start() - See whether guests came over, and bring them up.
+ * @readahead: read the VMMs' files ahead (off only to measure what it brings)
+ *
+ * Return: 1 when an update has arrived, 0 when this is a normal start, -errno when it can't be told
+ * or the manifest can't be read: then the agent must stay up, in state `degraded`, and @error says why.
+ */
+int hf_arrival_start(struct hf_agent *agent, bool readahead, struct hf_error *error);
+
+/** hf_arrival_manifest() - The manifest that came over; NULL when it could not be read. */
+const struct hf_manifest *hf_arrival_manifest(const struct hf_arrival *arrival);
+
+/** hf_arrival_guest_step() - Where a guest is: its step's name, or NULL when it did not come over. */
+const char *hf_arrival_guest_step(const struct hf_arrival *arrival, const char *uuid);
+
+/** hf_arrival_guest_error() - Why a guest is held; NULL when it is not. */
+const struct hf_error *hf_arrival_guest_error(const struct hf_arrival *arrival, const char *uuid);

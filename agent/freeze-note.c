@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "agent/freeze-note.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "agent/log.h"
+#include "common/fd.h"
+#include "common/json.h"
+#include "vmm-glue/registration.h"
+#include "vmm-glue/vmm.h"
+
+#define RECOVER_TIMEOUT_NS (10 * HF_NSEC_PER_SEC)
+#define NOTE_MAX_BYTES (1024 * 1024)
+
+static void note_path(char *path, size_t size)
+{
+	snprintf(path, size, "%s/frozen.json", hf_run_dir());
+}
+
+int hf_freeze_note_write(const struct hf_manifest *manifest, struct hf_error *error)
+{
+	cleanup_json struct json_object *note = json_object_new_object();
+	struct json_object *guests = json_object_new_array();
+	const char *text;
+	char path[4096];
+	int r;
+
+	hf_json_add_string(note, "update_id", manifest->update_id);
+	for (size_t i = 0; i < manifest->n_guests; i++) {
+		if (manifest->guests[i]->was_running)
+			hf_json_append(guests, json_object_new_string(manifest->guests[i]->uuid));
+	}
+	hf_json_add(note, "guests", guests);
+	text = json_object_to_json_string(note);
+	note_path(path, sizeof(path));
+	r = text ? hf_file_write_atomic(path, text, strlen(text), 0600) : -ENOMEM;
+	if (r < 0)
+		return hf_error_set(error, r, HF_ERR_FAILED, NULL, "can't write %s: %s", path, strerror(-r));
+	return 0;
+}
+
+void hf_freeze_note_remove(void)
+{
+	char path[4096];
+
+	note_path(path, sizeof(path));
+	unlink(path);
+}
+
+/* ---- recovery ---- */
+
+struct recovery {
+	struct hf_agent *agent;
+	struct hf_registration *regs;
+	size_t n_regs;
+	size_t pending;
+	bool failed;
+};
+
+struct recovering {
+	struct recovery *all;
+	struct hf_registration *reg;
+	struct hf_vmm *vmm;
+};
+
+static void recovered(struct recovering *one, const struct hf_error *error)
+{
+	struct recovery *all = one->all;
+
+	if (error) {
+		all->failed = true;
+		hf_log(LOG_ERR, one->reg->guest.uuid,
+			"%s was left paused by an agent that died and can't be resumed: %s",
+			one->reg->guest.name, error->message);
+	} else {
+		hf_log(LOG_NOTICE, one->reg->guest.uuid, "%s was left paused by an agent that died: it runs again",
+			one->reg->guest.name);
+	}
+	hf_vmm_free(one->vmm);
+	free(one);
+	if (--all->pending > 0)
+		return;
+	/* With a failure the note stays: the next start tries again. */
+	if (!all->failed)
+		hf_freeze_note_remove();
+	hf_registration_list_free(all->regs, all->n_regs);
+	free(all);
+}
+
+static void on_resumed(struct hf_vmm *vmm, const struct hf_error *error, void *data)
+{
+	recovered(data, error);
+}
+
+static void on_attached(struct hf_vmm *vmm, const struct hf_error *error, void *data)
+{
+	struct recovering *one = data;
+	struct hf_error e = {0};
+
+	if (error) {
+		recovered(one, error);
+		return;
+	}
+	one->reg->guest.was_running = true;
+	if (hf_vmm_resume(vmm, RECOVER_TIMEOUT_NS, on_resumed, one) < 0) {
+		hf_error_set(&e, -EIO, HF_ERR_FAILED, NULL, "can't ask it to run");
+		recovered(one, &e);
+	}
+}
+
+static bool is_noted(struct json_object *guests, const char *uuid)
+{
+	for (size_t i = 0; i < hf_json_array_size(guests); i++) {
+		const char *s = json_object_get_string(json_object_array_get_idx(guests, i));
+
+		if (s && strcmp(s, uuid) == 0)
+			return true;
+	}
+	return false;
+}
+
+static void recover_one(struct recovery *all, struct hf_registration *reg)
+{
+	struct recovering *one = calloc(1, sizeof(*one));
+	struct hf_agent *agent = all->agent;
+
+	if (!one)
+		return;
+	*one = (struct recovering){.all = all, .reg = reg};
+	if (hf_vmm_new(agent->event, &reg->guest, agent->ring, NULL, NULL, &one->vmm) < 0 ||
+		hf_vmm_attach(one->vmm, reg->pid, reg->start_ticks, RECOVER_TIMEOUT_NS, on_attached, one) < 0) {
+		hf_vmm_free(one->vmm);
+		free(one);
+		all->failed = true;
+		return;
+	}
+	all->pending++;
+}
+
+void hf_freeze_note_recover(struct hf_agent *agent)
+{
+	cleanup_json struct json_object *note = NULL;
+	cleanup_free char *text = NULL;
+	struct recovery *all;
+	char path[4096];
+	size_t size;
+
+	note_path(path, sizeof(path));
+	if (hf_file_read(path, NOTE_MAX_BYTES, &text, &size) < 0)
+		return;
+	if (hf_json_parse(text, size, 8, &note) < 0) {
+		hf_log(LOG_ERR, NULL, "%s is damaged: guests may stand paused, see `holdfast guests`", path);
+		return;
+	}
+	all = calloc(1, sizeof(*all));
+	if (!all || hf_registration_list(&all->regs, &all->n_regs, NULL) < 0) {
+		free(all);
+		return;
+	}
+	all->agent = agent;
+	for (size_t i = 0; i < all->n_regs; i++) {
+		if (is_noted(hf_json_get_array(note, "guests"), all->regs[i].guest.uuid))
+			recover_one(all, &all->regs[i]);
+	}
+	if (all->pending == 0) {
+		if (!all->failed)
+			hf_freeze_note_remove();
+		hf_registration_list_free(all->regs, all->n_regs);
+		free(all);
+	}
+}

@@ -1,0 +1,252 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "agent/incoming.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/fd.h"
+#include "common/worker.h"
+
+#define RESPAWN_TIMEOUT_NS (60 * HF_NSEC_PER_SEC)
+#define RESUME_TIMEOUT_NS (20 * HF_NSEC_PER_SEC)
+
+static const char *const step_names[] = {
+	[HF_IN_IDLE] = "idle",
+	[HF_IN_RETRIEVING] = "retrieving",
+	[HF_IN_LOADING] = "loading",
+	[HF_IN_RESUMING] = "resuming",
+	[HF_IN_FINISHING] = "finishing",
+	[HF_IN_RESUMED] = "resumed",
+	[HF_IN_HELD] = "held",
+};
+static_assert(HF_ARRAY_SIZE(step_names) == HF_IN_N_, "every step has its name");
+
+struct hf_incoming {
+	struct hf_agent *agent;
+	struct hf_manifest_guest *guest;
+	hf_incoming_done_fn done;
+	void *data;
+	enum hf_incoming_step step;
+	struct hf_session *session;
+	int ram_fds[HF_MANIFEST_MAX_RAM];
+	int state_fds[HF_MANIFEST_MAX_CHUNKS];
+	struct hf_vmm *vmm;
+	struct hf_vmm_stamps stamps;
+	uint64_t retrieve_ns;
+	struct hf_error error;
+};
+
+static void hold(struct hf_incoming *in, const struct hf_error *error)
+{
+	in->step = HF_IN_HELD;
+	if (error != &in->error)
+		in->error = *error;
+	hf_error_guest(&in->error, in->guest->name);
+	if (!in->error.remedy[0])
+		snprintf(in->error.remedy, sizeof(in->error.remedy),
+			"its RAM is held as long as holdfastd runs: don't stop it; see its log and the guest's");
+	in->done(in, &in->error, in->data);
+}
+
+static void hold_errno(struct hf_incoming *in, int err, const char *what)
+{
+	struct hf_error e = {0};
+
+	hf_error_set(&e, err, HF_ERR_DEGRADED, NULL, "%s: %s", what, strerror(-err));
+	hold(in, &e);
+}
+
+static void close_fds(struct hf_incoming *in)
+{
+	for (size_t i = 0; i < HF_ARRAY_SIZE(in->ram_fds); i++)
+		hf_close(&in->ram_fds[i]);
+	for (size_t i = 0; i < HF_ARRAY_SIZE(in->state_fds); i++)
+		hf_close(&in->state_fds[i]);
+}
+
+static int finish(void *data)
+{
+	struct hf_incoming *in = data;
+	int r = hf_session_finish(in->session, &in->error);
+
+	if (r == 0)
+		in->session = NULL;
+	return r;
+}
+
+static void on_finished(void *data, int result)
+{
+	struct hf_incoming *in = data;
+
+	if (result < 0) {
+		/* It runs; only the kernel's bookkeeping of it could not be ended. */
+		hf_error_prefix(&in->error, "it runs, but its session can't be finished");
+		hold(in, &in->error);
+		return;
+	}
+	/* Leaves the guest's monitor to whoever comes next. */
+	hf_vmm_free(in->vmm);
+	in->vmm = NULL;
+	in->step = HF_IN_RESUMED;
+	in->done(in, NULL, in->data);
+}
+
+static void on_resumed(struct hf_vmm *vmm, const struct hf_error *error, void *data)
+{
+	struct hf_incoming *in = data;
+	int r;
+
+	if (error) {
+		hold(in, error);
+		return;
+	}
+	in->step = HF_IN_FINISHING;
+	in->stamps = *hf_vmm_get_stamps(vmm);
+	/* QEMU has its own hold on the RAM now. */
+	close_fds(in);
+	hf_error_clear(&in->error);
+	r = hf_worker_run(in->agent->event, finish, on_finished, in);
+	if (r < 0)
+		hold_errno(in, r, "can't start a thread");
+}
+
+static void on_loaded(struct hf_vmm *vmm, const struct hf_error *error, void *data)
+{
+	struct hf_incoming *in = data;
+	int r;
+
+	if (error) {
+		hold(in, error);
+		return;
+	}
+	in->step = HF_IN_RESUMING;
+	r = hf_vmm_resume(vmm, RESUME_TIMEOUT_NS, on_resumed, in);
+	if (r < 0)
+		hold_errno(in, r, "can't resume it");
+}
+
+static int retrieve_fd(struct hf_incoming *in, uint64_t token, const char *what, uint64_t size, int *ret_fd)
+{
+	struct hf_inode inode;
+	uint64_t have = 0;
+	int r;
+
+	r = hf_session_retrieve(in->session, token, ret_fd, &in->error);
+	if (r == 0)
+		r = hf_fd_inode(*ret_fd, &inode, &have);
+	if (r == 0 && have < size)
+		r = hf_error_set(&in->error, -EBADMSG, HF_ERR_DEGRADED, NULL,
+			"it came back with %llu bytes, the manifest says %llu", (unsigned long long)have,
+			(unsigned long long)size);
+	if (r < 0)
+		hf_error_prefix(&in->error, "%s", what);
+	return r;
+}
+
+/* In a worker: the kernel takes time in proportion to RAM here. */
+static int retrieve(void *data)
+{
+	struct hf_incoming *in = data;
+	struct hf_manifest_guest *g = in->guest;
+	uint64_t begin = hf_agent_now_ns();
+	int r;
+
+	r = hf_carrier_session_retrieve(in->agent->carrier, g->session, &in->session, &in->error);
+	for (size_t i = 0; r == 0 && i < g->n_ram; i++)
+		r = retrieve_fd(in, g->ram[i].token, g->ram[i].id, g->ram[i].size, &in->ram_fds[i]);
+	for (size_t i = 0; r == 0 && i < g->n_state; i++)
+		r = retrieve_fd(in, g->state[i].token, "device state", g->state[i].length, &in->state_fds[i]);
+	in->retrieve_ns = hf_agent_now_ns() - begin;
+	return r;
+}
+
+static void on_retrieved(void *data, int result)
+{
+	struct hf_incoming *in = data;
+	int r;
+
+	if (result < 0) {
+		hold(in, &in->error);
+		return;
+	}
+	in->step = HF_IN_LOADING;
+	r = hf_vmm_respawn(in->vmm, in->ram_fds, in->state_fds, RESPAWN_TIMEOUT_NS, on_loaded, in);
+	if (r < 0)
+		hold_errno(in, r, "can't start its QEMU");
+}
+
+void hf_incoming_start(struct hf_incoming *in)
+{
+	int r;
+
+	in->step = HF_IN_RETRIEVING;
+	r = hf_worker_run(in->agent->event, retrieve, on_retrieved, in);
+	if (r < 0)
+		hold_errno(in, r, "can't start a thread");
+}
+
+int hf_incoming_new(struct hf_agent *agent, struct hf_manifest_guest *guest, hf_incoming_done_fn done,
+	void *data, struct hf_incoming **ret)
+{
+	struct hf_incoming *in = calloc(1, sizeof(*in));
+	int r;
+
+	if (!in)
+		return -ENOMEM;
+	*in = (struct hf_incoming){.agent = agent, .guest = guest, .done = done, .data = data};
+	for (size_t i = 0; i < HF_ARRAY_SIZE(in->ram_fds); i++)
+		in->ram_fds[i] = -EBADF;
+	for (size_t i = 0; i < HF_ARRAY_SIZE(in->state_fds); i++)
+		in->state_fds[i] = -EBADF;
+	r = hf_vmm_new(agent->event, guest, agent->ring, NULL, NULL, &in->vmm);
+	if (r < 0) {
+		free(in);
+		return r;
+	}
+	*ret = in;
+	return 0;
+}
+
+void hf_incoming_free(struct hf_incoming *in)
+{
+	if (!in)
+		return;
+	hf_vmm_free(in->vmm);
+	/* A held guest keeps its session to the end of the process. */
+	if (in->session)
+		hf_session_detach(in->session);
+	else
+		close_fds(in);
+	free(in);
+}
+
+enum hf_incoming_step hf_incoming_get_step(const struct hf_incoming *in)
+{
+	return in->step;
+}
+
+const char *hf_incoming_step_name(enum hf_incoming_step step)
+{
+	return step_names[step];
+}
+
+const struct hf_manifest_guest *hf_incoming_guest(const struct hf_incoming *in)
+{
+	return in->guest;
+}
+
+const struct hf_vmm_stamps *hf_incoming_stamps(const struct hf_incoming *in)
+{
+	return in->vmm ? hf_vmm_get_stamps(in->vmm) : &in->stamps;
+}
+
+uint64_t hf_incoming_retrieve_ns(const struct hf_incoming *in)
+{
+	return in->retrieve_ns;
+}
+
+const struct hf_error *hf_incoming_error(const struct hf_incoming *in)
+{
+	return &in->error;
+}

@@ -1,0 +1,387 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "agent/outgoing.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "agent/log.h"
+#include "common/fd.h"
+#include "common/worker.h"
+
+#define ATTACH_TIMEOUT_NS (10 * HF_NSEC_PER_SEC)
+#define SAVE_TIMEOUT_NS (30 * HF_NSEC_PER_SEC)
+#define ROLLBACK_TIMEOUT_NS (30 * HF_NSEC_PER_SEC)
+#define QUIT_TIMEOUT_NS (20 * HF_NSEC_PER_SEC)
+
+static const char *const step_names[] = {
+	[HF_OUT_IDLE] = "idle",
+	[HF_OUT_ATTACHING] = "attaching",
+	[HF_OUT_PRESERVING] = "preserving",
+	[HF_OUT_PREPARED] = "prepared",
+	[HF_OUT_SAVING] = "saving",
+	[HF_OUT_SAVED] = "saved",
+	[HF_OUT_QUITTING] = "quitting",
+	[HF_OUT_QUIT] = "quit",
+	[HF_OUT_UNDOING] = "undoing",
+	[HF_OUT_FAILED] = "failed",
+};
+static_assert(HF_ARRAY_SIZE(step_names) == HF_OUT_N_, "every step has its name");
+
+struct hf_outgoing {
+	struct hf_agent *agent;
+	const struct hf_registration *reg;
+	struct hf_manifest_guest *guest;
+	hf_outgoing_done_fn done;
+	hf_outgoing_gone_fn gone;
+	void *data;
+	enum hf_outgoing_step step;
+	struct hf_vmm *vmm;
+	struct hf_session *session;
+	int ram_fds[HF_MANIFEST_MAX_RAM];
+	int state_fds[HF_SINK_MAX_CHUNKS];
+	size_t n_state_fds;
+	struct hf_sink sink;
+	struct hf_error error; /* of the worker, or of the undo */
+	bool vmm_gone;
+};
+
+/* Ends the chain under way. The callback may free @out: nothing of it is touched afterwards. */
+static void end_chain(struct hf_outgoing *out, enum hf_outgoing_step step, const struct hf_error *error)
+{
+	struct hf_error e;
+
+	out->step = error ? HF_OUT_FAILED : step;
+	if (!error) {
+		out->done(out, NULL, out->data);
+		return;
+	}
+	e = *error;
+	hf_error_guest(&e, out->guest->name);
+	out->done(out, &e, out->data);
+}
+
+static void fail_chain(struct hf_outgoing *out, int err, const char *what)
+{
+	struct hf_error e = {0};
+
+	hf_error_set(&e, err, HF_ERR_FAILED, NULL, "%s: %s", what, strerror(-err));
+	end_chain(out, HF_OUT_FAILED, &e);
+}
+
+static bool in_chain(const struct hf_outgoing *out)
+{
+	return out->step == HF_OUT_ATTACHING || out->step == HF_OUT_PRESERVING ||
+	       out->step == HF_OUT_SAVING || out->step == HF_OUT_QUITTING ||
+	       out->step == HF_OUT_UNDOING;
+}
+
+static void on_vmm_gone(struct hf_vmm *vmm, const struct hf_error *error, void *data)
+{
+	struct hf_outgoing *out = data;
+	struct hf_error e = *error;
+
+	out->vmm_gone = true;
+	/* In a chain the step under way fails by itself: one report is enough. */
+	if (in_chain(out))
+		return;
+	hf_error_guest(&e, out->guest->name);
+	out->gone(out, &e, out->data);
+}
+
+/* ---- prepare ---- */
+
+static uint64_t state_token(size_t index)
+{
+	return HF_TOKEN_STATE + index;
+}
+
+/* One more memfd for device state: made, preserved, mapped. Runs in a worker or (grow) on the loop. */
+static int add_state_chunk(struct hf_outgoing *out, uint64_t capacity, struct hf_error *error)
+{
+	struct hf_manifest_chunk *chunk;
+	cleanup_close int fd = -EBADF;
+	size_t i = out->n_state_fds;
+	int r;
+
+	if (i == HF_ARRAY_SIZE(out->state_fds))
+		return hf_error_set(error, -ENOSPC, HF_ERR_FAILED, NULL,
+			"the device state needs more than %zu memfds", i);
+	r = hf_memfd_new("holdfast:state", capacity, &fd);
+	if (r < 0)
+		return hf_error_set(error, r, HF_ERR_FAILED, "free memory",
+			"can't make a memfd for the device state: %s", strerror(-r));
+	r = hf_session_preserve(out->session, state_token(i), fd, error);
+	if (r == 0)
+		r = hf_sink_add(&out->sink, fd, capacity, 0, error);
+	if (r < 0)
+		return r;
+	chunk = hf_manifest_add_chunk(out->guest);
+	if (!chunk)
+		return hf_error_set(error, -ENOMEM, HF_ERR_FAILED, NULL, "out of memory");
+	chunk->token = state_token(i);
+	chunk->capacity = capacity;
+	out->state_fds[out->n_state_fds++] = TAKE_FD(fd);
+	return 0;
+}
+
+static int grow_state(void *data, struct hf_sink *sink, struct hf_error *error)
+{
+	struct hf_outgoing *out = data;
+	uint64_t have = 0;
+
+	for (size_t i = 0; i < sink->n_chunks; i++)
+		have += sink->chunks[i].capacity;
+	hf_log(LOG_NOTICE, out->guest->uuid, "%s: device state is larger than estimated, adding %llu bytes",
+		out->guest->name, (unsigned long long)have);
+	return add_state_chunk(out, have, error);
+}
+
+/* In a worker: the kernel takes time in proportion to RAM here. */
+static int preserve(void *data)
+{
+	struct hf_outgoing *out = data;
+	uint64_t begin = hf_agent_now_ns();
+	int r;
+
+	r = hf_carrier_session_create(out->agent->carrier, out->guest->session, &out->session, &out->error);
+	for (size_t i = 0; r == 0 && i < out->guest->n_ram; i++) {
+		struct hf_manifest_ram *ram = &out->guest->ram[i];
+
+		ram->token = HF_TOKEN_RAM + i;
+		r = hf_session_preserve(out->session, ram->token, out->ram_fds[i], &out->error);
+		if (r < 0)
+			hf_error_prefix(&out->error, "RAM block %s", ram->id);
+	}
+	out->guest->preserve_ns = hf_agent_now_ns() - begin;
+	if (r == 0)
+		r = add_state_chunk(out, hf_vmm_get_probe(out->vmm)->state_estimate_bytes, &out->error);
+	return r;
+}
+
+static void on_preserved(void *data, int result)
+{
+	struct hf_outgoing *out = data;
+	struct hf_error e = {0};
+
+	if (result < 0) {
+		end_chain(out, HF_OUT_FAILED, &out->error);
+	} else if (out->vmm_gone) {
+		/* QEMU died while the kernel was busy with its RAM. */
+		hf_error_set(&e, -ECONNRESET, HF_ERR_FAILED, "prepare again",
+			"its QEMU went away while its RAM was being preserved");
+		end_chain(out, HF_OUT_FAILED, &e);
+	} else {
+		end_chain(out, HF_OUT_PREPARED, NULL);
+	}
+}
+
+static int check_probe(const struct hf_vmm_probe *probe, struct hf_error *error)
+{
+	if (probe->n_blockers > 0)
+		return hf_error_set(error, -EOPNOTSUPP, HF_ERR_NOT_READY,
+			"remove the device or feature that QEMU names", "QEMU can't save its device state: %s",
+			probe->blockers[0]);
+	/* A guest in any other state is in the middle of something: a load, a dump, an I/O error. */
+	if (!probe->running && strcmp(probe->status, "paused") != 0 &&
+		strcmp(probe->status, "prelaunch") != 0 && strcmp(probe->status, "postmigrate") != 0)
+		return hf_error_set(error, -EBUSY, HF_ERR_NOT_READY,
+			"wait until it runs or is paused, then try again", "its run state is `%s`",
+			probe->status);
+	return 0;
+}
+
+static void on_attached(struct hf_vmm *vmm, const struct hf_error *error, void *data)
+{
+	struct hf_outgoing *out = data;
+	struct hf_registration reg = *out->reg;
+	struct hf_error e = {0};
+	int r;
+
+	if (error) {
+		end_chain(out, HF_OUT_FAILED, error);
+		return;
+	}
+	/* The description has moved from the registration into the manifest: borrow it back. */
+	reg.guest = *out->guest;
+	out->guest->was_running = hf_vmm_get_probe(vmm)->running;
+	r = check_probe(hf_vmm_get_probe(vmm), &e);
+	if (r == 0)
+		r = hf_registration_open_ram(&reg, out->ram_fds, &e);
+	if (r < 0) {
+		end_chain(out, HF_OUT_FAILED, &e);
+		return;
+	}
+	out->step = HF_OUT_PRESERVING;
+	hf_error_clear(&out->error);
+	r = hf_worker_run(out->agent->event, preserve, on_preserved, out);
+	if (r < 0)
+		fail_chain(out, r, "can't start a thread");
+}
+
+void hf_outgoing_prepare(struct hf_outgoing *out)
+{
+	int r;
+
+	out->step = HF_OUT_ATTACHING;
+	r = hf_vmm_attach(out->vmm, out->reg->pid, out->reg->start_ticks, ATTACH_TIMEOUT_NS, on_attached,
+		out);
+	if (r < 0)
+		fail_chain(out, r, "can't attach to its QEMU");
+}
+
+/* ---- save, quit ---- */
+
+static void on_saved(struct hf_vmm *vmm, const struct hf_error *error, void *data)
+{
+	struct hf_outgoing *out = data;
+
+	for (size_t i = 0; i < out->guest->n_state && i < out->sink.n_chunks; i++)
+		out->guest->state[i].length = out->sink.chunks[i].length;
+	end_chain(out, HF_OUT_SAVED, error);
+}
+
+void hf_outgoing_save(struct hf_outgoing *out)
+{
+	int r;
+
+	out->step = HF_OUT_SAVING;
+	r = hf_vmm_save(out->vmm, &out->sink, grow_state, SAVE_TIMEOUT_NS, on_saved, out);
+	if (r < 0)
+		fail_chain(out, r, "can't start to save");
+}
+
+static void on_quit(struct hf_vmm *vmm, const struct hf_error *error, void *data)
+{
+	end_chain(data, HF_OUT_QUIT, error);
+}
+
+void hf_outgoing_quit(struct hf_outgoing *out)
+{
+	int r;
+
+	out->step = HF_OUT_QUITTING;
+	r = hf_vmm_quit(out->vmm, QUIT_TIMEOUT_NS, on_quit, out);
+	if (r < 0)
+		fail_chain(out, r, "can't end its QEMU");
+}
+
+/* ---- undo ---- */
+
+static int discard(void *data)
+{
+	struct hf_outgoing *out = data;
+
+	hf_session_discard(out->session);
+	out->session = NULL;
+	return 0;
+}
+
+static void on_discarded(void *data, int result)
+{
+	struct hf_outgoing *out = data;
+
+	end_chain(out, HF_OUT_IDLE, out->error.err ? &out->error : NULL);
+}
+
+static void undo_session(struct hf_outgoing *out)
+{
+	if (hf_worker_run(out->agent->event, discard, on_discarded, out) < 0) {
+		/* No thread to be had: the loop blocks for once, but nothing stays preserved. */
+		discard(out);
+		on_discarded(out, 0);
+	}
+}
+
+static void on_rolled_back(struct hf_vmm *vmm, const struct hf_error *error, void *data)
+{
+	struct hf_outgoing *out = data;
+
+	if (error)
+		out->error = *error;
+	undo_session(out);
+}
+
+void hf_outgoing_undo(struct hf_outgoing *out)
+{
+	int r;
+
+	out->step = HF_OUT_UNDOING;
+	hf_error_clear(&out->error);
+	if (out->vmm_gone) {
+		/* The guest ended by itself: nothing of it is left to roll back. */
+		undo_session(out);
+		return;
+	}
+	/* The guest first: it may stand paused, and its session's undo takes time. */
+	r = hf_vmm_rollback(out->vmm, ROLLBACK_TIMEOUT_NS, on_rolled_back, out);
+	if (r < 0) {
+		hf_error_set(&out->error, r, HF_ERR_DEGRADED, "look at it with its own monitor",
+			"can't roll it back: %s", strerror(-r));
+		undo_session(out);
+	}
+}
+
+/* ---- life ---- */
+
+int hf_outgoing_new(struct hf_agent *agent, const struct hf_registration *reg,
+	struct hf_manifest_guest *guest, hf_outgoing_done_fn done, hf_outgoing_gone_fn gone, void *data,
+	struct hf_outgoing **ret)
+{
+	struct hf_outgoing *out = calloc(1, sizeof(*out));
+	int r;
+
+	if (!out)
+		return -ENOMEM;
+	*out = (struct hf_outgoing){
+		.agent = agent,
+		.reg = reg,
+		.guest = guest,
+		.done = done,
+		.gone = gone,
+		.data = data,
+	};
+	for (size_t i = 0; i < HF_ARRAY_SIZE(out->ram_fds); i++)
+		out->ram_fds[i] = -EBADF;
+	r = hf_vmm_new(agent->event, guest, agent->ring, on_vmm_gone, out, &out->vmm);
+	if (r < 0) {
+		free(out);
+		return r;
+	}
+	*ret = out;
+	return 0;
+}
+
+void hf_outgoing_free(struct hf_outgoing *out)
+{
+	if (!out)
+		return;
+	hf_vmm_free(out->vmm);
+	hf_sink_release(&out->sink);
+	for (size_t i = 0; i < HF_ARRAY_SIZE(out->ram_fds); i++)
+		hf_close(&out->ram_fds[i]);
+	for (size_t i = 0; i < out->n_state_fds; i++)
+		hf_close(&out->state_fds[i]);
+	hf_session_discard(out->session);
+	free(out);
+}
+
+enum hf_outgoing_step hf_outgoing_get_step(const struct hf_outgoing *out)
+{
+	return out->step;
+}
+
+const char *hf_outgoing_step_name(enum hf_outgoing_step step)
+{
+	return step_names[step];
+}
+
+const struct hf_manifest_guest *hf_outgoing_guest(const struct hf_outgoing *out)
+{
+	return out->guest;
+}
+
+pid_t hf_outgoing_pid(const struct hf_outgoing *out)
+{
+	return hf_vmm_pid(out->vmm);
+}

@@ -1,0 +1,255 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "agent/report.h"
+
+#include <dirent.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/utsname.h>
+
+#include "agent/log.h"
+#include "common/fd.h"
+#include "common/json.h"
+#include "common/tsc.h"
+
+#define MAX_REPORTS 200
+#define MAX_REPORT_BYTES (16 * 1024 * 1024)
+
+static void add_phase(struct json_object *phases, const char *name, uint64_t from, uint64_t to, uint64_t hz)
+{
+	struct json_object *p;
+
+	if (!from || to < from || !hz)
+		return;
+	p = json_object_new_object();
+	hf_json_add_string(p, "name", name);
+	hf_json_add_int(p, "duration_ns", hf_tsc_to_ns(to - from, hz));
+	hf_json_append(phases, p);
+}
+
+struct json_object *hf_report_phases(const struct hf_manifest_guest *g, const struct hf_vmm_stamps *up,
+	uint64_t kernel_start, uint64_t agent_start, uint64_t hz, uint64_t *ret_total_ns)
+{
+	struct json_object *phases = json_object_new_array();
+	uint64_t boot = kernel_start ? kernel_start : agent_start;
+	uint64_t end = up->resumed;
+
+	add_phase(phases, "pause", g->tsc_pause, g->tsc_paused, hz);
+	add_phase(phases, "save", g->tsc_paused, g->tsc_saved, hz);
+	add_phase(phases, "jump", g->tsc_saved, boot, hz);
+	add_phase(phases, "boot", boot, agent_start, hz);
+	add_phase(phases, "agent", agent_start, up->spawn, hz);
+	add_phase(phases, "vmm-start", up->spawn, up->ready, hz);
+	add_phase(phases, "load", up->ready, up->loaded, hz);
+	add_phase(phases, "resume", up->loaded, up->resumed, hz);
+	*ret_total_ns = g->tsc_pause && end > g->tsc_pause && hz ? hf_tsc_to_ns(end - g->tsc_pause, hz) : 0;
+	return phases;
+}
+
+static struct json_object *guest_report(const struct hf_report_arrival *a, const struct hf_incoming *in,
+	uint64_t kernel_start, uint64_t agent_start)
+{
+	const struct hf_manifest_guest *g = hf_incoming_guest(in);
+	bool held = hf_incoming_get_step(in) == HF_IN_HELD;
+	struct json_object *o = json_object_new_object();
+	uint64_t total, ram = 0;
+
+	for (size_t i = 0; i < g->n_ram; i++)
+		ram += g->ram[i].size;
+	hf_json_add_string(o, "uuid", g->uuid);
+	hf_json_add_string(o, "name", g->name);
+	hf_json_add_string(o, "outcome", held ? "held" : g->was_running ? "resumed" : "paused");
+	hf_json_add(o, "phases",
+		hf_report_phases(g, hf_incoming_stamps(in), kernel_start, agent_start, a->manifest->tsc_hz,
+			&total));
+	hf_json_add_int(o, "blackout_ns", total);
+	hf_json_add_int(o, "ram_bytes", ram);
+	hf_json_add_int(o, "state_bytes", g->state_length);
+	hf_json_add_int(o, "preserve_ns", g->preserve_ns);
+	hf_json_add_int(o, "retrieve_ns", hf_incoming_retrieve_ns(in));
+	hf_json_add_string(o, "message", held ? hf_incoming_error(in)->message : NULL);
+	return o;
+}
+
+static struct json_object *report_head(struct hf_agent *agent, const struct hf_manifest *m,
+	const char *outcome, const char *message)
+{
+	struct json_object *o = json_object_new_object();
+	struct utsname uts;
+
+	uname(&uts);
+	hf_json_add_string(o, "id", m->update_id);
+	hf_json_add_string(o, "outcome", outcome);
+	hf_json_add_string(o, "carrier", m->carrier);
+	hf_json_add_string(o, "from_kernel", m->from_kernel);
+	hf_json_add_string(o, "to_kernel", uts.release);
+	hf_json_add_string(o, "from_version", m->writer);
+	hf_json_add_string(o, "to_version", "holdfast " HF_VERSION);
+	hf_json_add_string(o, "message", message);
+	hf_json_add_int(o, "agent_rss_bytes", hf_agent_rss_bytes());
+	return o;
+}
+
+static void make_path(char *path, size_t size, const char *id)
+{
+	snprintf(path, size, "%s/reports%s%s%s", hf_state_dir(), id ? "/" : "", id ? id : "", id ? ".json" : "");
+}
+
+static int oldest_first(const struct dirent **a, const struct dirent **b)
+{
+	char path[4096];
+	struct stat sa = {0}, sb = {0};
+
+	snprintf(path, sizeof(path), "%s/reports/%s", hf_state_dir(), (*a)->d_name);
+	stat(path, &sa);
+	snprintf(path, sizeof(path), "%s/reports/%s", hf_state_dir(), (*b)->d_name);
+	stat(path, &sb);
+	if (sa.st_mtim.tv_sec != sb.st_mtim.tv_sec)
+		return sa.st_mtim.tv_sec < sb.st_mtim.tv_sec ? -1 : 1;
+	return sa.st_mtim.tv_nsec < sb.st_mtim.tv_nsec ? -1 : sa.st_mtim.tv_nsec > sb.st_mtim.tv_nsec;
+}
+
+static int is_report(const struct dirent *e)
+{
+	size_t n = strlen(e->d_name);
+
+	return n == HF_UUID_BYTES - 1 + strlen(".json") && strcmp(e->d_name + n - 5, ".json") == 0;
+}
+
+static int list_reports(struct dirent ***ret)
+{
+	char path[4096];
+
+	make_path(path, sizeof(path), NULL);
+	return scandir(path, ret, is_report, oldest_first);
+}
+
+static void free_list(struct dirent **list, int n)
+{
+	for (int i = 0; i < n; i++)
+		free(list[i]);
+	if (n >= 0)
+		free(list);
+}
+
+static void prune(void)
+{
+	struct dirent **list = NULL;
+	char path[4096];
+	int n = list_reports(&list);
+
+	for (int i = 0; i < n - MAX_REPORTS; i++) {
+		snprintf(path, sizeof(path), "%s/reports/%s", hf_state_dir(), list[i]->d_name);
+		unlink(path);
+	}
+	free_list(list, n);
+}
+
+static void store(struct hf_agent *agent, struct json_object *report)
+{
+	const char *id = hf_json_get_string(report, "id", "");
+	const char *text = json_object_to_json_string_ext(report, JSON_C_TO_STRING_PRETTY);
+	char path[4096];
+	int r;
+
+	make_path(path, sizeof(path), NULL);
+	r = hf_mkdir_p(path, 0755);
+	make_path(path, sizeof(path), id);
+	if (r == 0)
+		r = text ? hf_file_write_atomic(path, text, strlen(text), 0644) : -ENOMEM;
+	if (r < 0)
+		hf_log(LOG_WARNING, NULL, "can't keep the report as %s: %s", path, strerror(-r));
+	else
+		snprintf(agent->last_update_id, sizeof(agent->last_update_id), "%s", id);
+	prune();
+}
+
+static void add_host_times(struct json_object *o, const struct hf_report_arrival *a, uint64_t kernel_start,
+	uint64_t agent_start)
+{
+	const struct hf_manifest *m = a->manifest;
+	uint64_t first = UINT64_MAX, last = 0;
+	struct json_object *phases = json_object_new_array();
+
+	for (size_t i = 0; i < a->n_guests; i++) {
+		uint64_t pause = hf_incoming_guest(a->guests[i])->tsc_pause;
+		uint64_t resumed = hf_incoming_stamps(a->guests[i])->resumed;
+
+		first = pause ? HF_MIN(first, pause) : first;
+		last = HF_MAX(last, resumed);
+	}
+	add_phase(phases, "prepare", m->tsc_prepare, m->tsc_prepared, m->tsc_hz);
+	add_phase(phases, "freeze", m->tsc_commit, m->tsc_jump, m->tsc_hz);
+	add_phase(phases, "jump", m->tsc_jump, kernel_start ? kernel_start : agent_start, m->tsc_hz);
+	add_phase(phases, "boot", kernel_start, agent_start, m->tsc_hz);
+	add_phase(phases, "resume", agent_start, last, m->tsc_hz);
+	hf_json_add(o, "phases", phases);
+	hf_json_add_int(o, "blackout_ns",
+		last > first && m->tsc_hz ? hf_tsc_to_ns(last - first, m->tsc_hz) : 0);
+}
+
+void hf_report_arrived(struct hf_agent *agent, const struct hf_report_arrival *a)
+{
+	const struct hf_manifest *m = a->manifest;
+	uint64_t kernel_start = strcmp(m->carrier, "luo") == 0 ? hf_tsc_kernel_start(m->tsc_hz) : 0;
+	cleanup_json struct json_object *o = NULL;
+	struct json_object *guests = json_object_new_array();
+	size_t held = 0;
+
+	for (size_t i = 0; i < a->n_guests; i++) {
+		held += hf_incoming_get_step(a->guests[i]) == HF_IN_HELD;
+		hf_json_append(guests, guest_report(a, a->guests[i], kernel_start, agent->start.tsc));
+	}
+	o = report_head(agent, m, held ? "degraded" : "done", NULL);
+	add_host_times(o, a, kernel_start, agent->start.tsc);
+	hf_json_add(o, "guests", guests);
+	hf_json_add_int(o, "readahead_bytes", a->readahead_bytes);
+	hf_json_add_int(o, "readahead_ns", a->readahead_ns);
+	store(agent, o);
+}
+
+void hf_report_rolled_back(
+	struct hf_agent *agent, const struct hf_manifest *m, const struct hf_error *cause)
+{
+	cleanup_json struct json_object *o = report_head(agent, m, "rolled-back", cause->message);
+
+	hf_json_add(o, "guests", json_object_new_array());
+	hf_json_add(o, "phases", json_object_new_array());
+	hf_json_add_int(o, "blackout_ns", 0);
+	hf_json_add_int(o, "readahead_bytes", 0);
+	hf_json_add_int(o, "readahead_ns", 0);
+	store(agent, o);
+}
+
+int hf_report_newest_id(char ret_id[HF_UUID_BYTES])
+{
+	struct dirent **list = NULL;
+	int n = list_reports(&list);
+
+	if (n > 0)
+		snprintf(ret_id, HF_UUID_BYTES, "%.36s", list[n - 1]->d_name);
+	free_list(list, n);
+	return n > 0 ? 0 : -ENOENT;
+}
+
+int hf_report_load(const char *id, struct json_object **ret)
+{
+	cleanup_free char *text = NULL;
+	char newest[HF_UUID_BYTES];
+	char path[4096];
+	size_t size;
+	int r;
+
+	if (!id) {
+		r = hf_report_newest_id(newest);
+		if (r < 0)
+			return r;
+		id = newest;
+	}
+	/* It becomes part of a path. */
+	if (strlen(id) != HF_UUID_BYTES - 1 || strspn(id, "0123456789abcdef-") != strlen(id))
+		return -EINVAL;
+	make_path(path, sizeof(path), id);
+	r = hf_file_read(path, MAX_REPORT_BYTES, &text, &size);
+	return r < 0 ? r : hf_json_parse(text, size, 16, ret);
+}

@@ -1,0 +1,259 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "agent/survey.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "agent/arrival.h"
+#include "agent/check.h"
+#include "agent/update.h"
+#include "common/json.h"
+
+#define ASK_TIMEOUT_NS (3 * HF_NSEC_PER_SEC)
+#define MAX_WAITERS 64
+
+struct hf_survey {
+	struct hf_agent *agent;
+	struct hf_survey_guest *guests;
+	size_t n_guests;
+	size_t unreadable;
+	size_t pending;
+	sd_event_source *finish;
+	struct {
+		hf_survey_done_fn done;
+		void *data;
+	} waiters[MAX_WAITERS];
+	size_t n_waiters;
+};
+
+static void survey_free(struct hf_survey *s)
+{
+	for (size_t i = 0; i < s->n_guests; i++) {
+		hf_vmm_free(s->guests[i].vmm);
+		hf_registration_clear(&s->guests[i].reg);
+	}
+	free(s->guests);
+	sd_event_source_disable_unref(s->finish);
+	free(s);
+}
+
+static int on_finish(sd_event_source *source, void *userdata)
+{
+	struct hf_survey *s = userdata;
+
+	s->agent->survey = NULL;
+	for (size_t i = 0; i < s->n_guests; i++) {
+		hf_vmm_free(s->guests[i].vmm);
+		s->guests[i].vmm = NULL;
+	}
+	for (size_t i = 0; i < s->n_waiters; i++)
+		s->waiters[i].done(s, s->waiters[i].data);
+	survey_free(s);
+	return 0;
+}
+
+static void one_done(struct hf_survey *s)
+{
+	if (--s->pending == 0)
+		sd_event_source_set_enabled(s->finish, SD_EVENT_ONESHOT);
+}
+
+static void on_answer(struct hf_vmm *vmm, const struct hf_error *error, void *data)
+{
+	struct hf_survey_guest *g = data;
+
+	if (error)
+		g->error = *error;
+	else
+		g->probe = *hf_vmm_get_probe(vmm);
+	one_done(g->survey);
+}
+
+static const char *update_step(const struct hf_agent *agent, const char *uuid)
+{
+	const char *step = NULL;
+
+	if (agent->update)
+		step = hf_update_guest_step(agent->update, uuid);
+	if (!step && agent->arrival && hf_arrival_manifest(agent->arrival))
+		step = hf_arrival_guest_step(agent->arrival, uuid);
+	return step && strcmp(step, "resumed") != 0 ? step : NULL;
+}
+
+static void ask(struct hf_survey *s, struct hf_survey_guest *g)
+{
+	struct hf_agent *agent = s->agent;
+	int r;
+
+	g->survey = s;
+	if (update_step(agent, g->reg.guest.uuid) || !g->reg.guest.qmp_path)
+		return;
+	g->asked = true;
+	r = hf_vmm_new(agent->event, &g->reg.guest, agent->ring, NULL, NULL, &g->vmm);
+	if (r == 0)
+		r = hf_vmm_attach(g->vmm, g->reg.pid, g->reg.start_ticks, ASK_TIMEOUT_NS, on_answer, g);
+	if (r < 0)
+		hf_error_set(&g->error, r, HF_ERR_FAILED, NULL, "can't ask its QEMU: %s", strerror(-r));
+	else
+		s->pending++;
+}
+
+static int list_guests(struct hf_survey *s)
+{
+	struct hf_registration *regs = NULL;
+	size_t n = 0;
+	int r;
+
+	r = hf_registration_list(&regs, &n, &s->unreadable);
+	if (r < 0)
+		return r;
+	s->guests = calloc(n ? n : 1, sizeof(*s->guests));
+	if (!s->guests) {
+		hf_registration_list_free(regs, n);
+		return -ENOMEM;
+	}
+	for (size_t i = 0; i < n; i++)
+		s->guests[i].reg = regs[i];
+	s->n_guests = n;
+	free(regs); /* its elements have moved */
+	return 0;
+}
+
+static int survey_new(struct hf_agent *agent, struct hf_survey **ret)
+{
+	struct hf_survey *s = calloc(1, sizeof(*s));
+	int r;
+
+	if (!s)
+		return -ENOMEM;
+	s->agent = agent;
+	r = sd_event_add_defer(agent->event, &s->finish, on_finish, s);
+	if (r >= 0)
+		r = sd_event_source_set_enabled(s->finish, SD_EVENT_OFF);
+	if (r >= 0)
+		r = list_guests(s);
+	if (r < 0) {
+		survey_free(s);
+		return r;
+	}
+	*ret = s;
+	return 0;
+}
+
+int hf_survey_start(struct hf_agent *agent, hf_survey_done_fn done, void *data)
+{
+	struct hf_survey *s = agent->survey;
+	int r;
+
+	if (s && s->n_waiters == MAX_WAITERS)
+		return -EBUSY;
+	if (!s) {
+		r = survey_new(agent, &s);
+		if (r < 0)
+			return r;
+		agent->survey = s;
+		for (size_t i = 0; i < s->n_guests; i++)
+			ask(s, &s->guests[i]);
+		if (s->pending == 0)
+			sd_event_source_set_enabled(s->finish, SD_EVENT_ONESHOT);
+	}
+	s->waiters[s->n_waiters].done = done;
+	s->waiters[s->n_waiters++].data = data;
+	return 0;
+}
+
+const struct hf_survey_guest *hf_survey_guests(const struct hf_survey *s, size_t *ret_n)
+{
+	*ret_n = s->n_guests;
+	return s->guests;
+}
+
+size_t hf_survey_unreadable(const struct hf_survey *s)
+{
+	return s->unreadable;
+}
+
+static struct json_object *guest_json(const struct hf_manifest_guest *g, pid_t pid, const char *status,
+	const char *step)
+{
+	struct json_object *o = json_object_new_object();
+	struct json_object *ram = json_object_new_array();
+
+	hf_json_add_string(o, "uuid", g->uuid);
+	hf_json_add_string(o, "name", g->name);
+	hf_json_add_string(o, "manager", g->manager);
+	hf_json_add_int(o, "pid", pid);
+	hf_json_add_string(o, "status", status);
+	hf_json_add_string(o, "step", step ? step : "idle");
+	hf_json_add_string(o, "vmm", g->vmm);
+	for (size_t i = 0; i < g->n_ram; i++) {
+		struct json_object *block = json_object_new_object();
+		char file[32];
+
+		snprintf(file, sizeof(file), "/proc/%d/fd/%d", (int)pid, g->ram[i].fd);
+		hf_json_add_string(block, "id", g->ram[i].id);
+		hf_json_add_int(block, "size_bytes", g->ram[i].size);
+		hf_json_add_string(block, "file", pid ? file : "");
+		hf_json_append(ram, block);
+	}
+	hf_json_add(o, "ram", ram);
+	return o;
+}
+
+/* Guests in the arrival whose VMM is not (or not yet) running. */
+static void add_held(const struct hf_survey *s, struct json_object *list)
+{
+	const struct hf_arrival *a = s->agent->arrival;
+	const struct hf_manifest *m = a ? hf_arrival_manifest(a) : NULL;
+
+	for (size_t i = 0; m && i < m->n_guests; i++) {
+		const struct hf_manifest_guest *g = m->guests[i];
+		const struct hf_error *error = hf_arrival_guest_error(a, g->uuid);
+		const char *step = update_step(s->agent, g->uuid);
+		struct json_object *findings = json_object_new_array();
+		struct json_object *o;
+
+		if (!step) {
+			json_object_put(findings);
+			continue;
+		}
+		o = guest_json(g, 0, error ? "held" : "arriving", step);
+		hf_json_add_bool(o, "eligible", false);
+		if (error)
+			hf_json_append(findings,
+				hf_finding_new("guest.held", HF_REFUSAL, g->name, error->message, error->remedy));
+		hf_json_add(o, "findings", findings);
+		hf_json_append(list, o);
+	}
+}
+
+static bool is_arriving(const struct hf_survey *s, const char *uuid)
+{
+	const struct hf_arrival *a = s->agent->arrival;
+
+	return a && hf_arrival_manifest(a) && update_step(s->agent, uuid) &&
+	       hf_arrival_guest_step(a, uuid);
+}
+
+struct json_object *hf_survey_json(const struct hf_survey *s)
+{
+	struct json_object *list = json_object_new_array();
+
+	for (size_t i = 0; i < s->n_guests; i++) {
+		const struct hf_survey_guest *g = &s->guests[i];
+		const char *status = g->asked && !g->error.err ? g->probe.status : "unknown";
+		struct json_object *findings, *o;
+		enum hf_verdict verdict;
+
+		if (is_arriving(s, g->reg.guest.uuid))
+			continue;
+		findings = json_object_new_array();
+		verdict = hf_check_guest(g, findings);
+		o = guest_json(&g->reg.guest, g->reg.pid, status, update_step(s->agent, g->reg.guest.uuid));
+		hf_json_add_bool(o, "eligible", verdict != HF_REFUSAL);
+		hf_json_add(o, "findings", findings);
+		hf_json_append(list, o);
+	}
+	add_held(s, list);
+	return list;
+}

@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/**
+ * DOC: Asking every guest how it is, all at once.
+ *
+ * A QEMU monitor serves one client, so there is one survey at a time: who asks while one is under
+ * way gets its result. Guests that an update holds the monitors of are not asked; their step in the
+ * update is what is known of them. When callbacks run, all monitors are free again.
+ */
+#pragma once
+
+#include <json-c/json.h>
+
+#include "agent/agent.h"
+#include "vmm-glue/registration.h"
+#include "vmm-glue/vmm.h"
+
+/** struct hf_survey_guest - one guest and its answer. */
+struct hf_survey_guest {
+	struct hf_registration reg;
+	struct hf_vmm *vmm;
+	struct hf_survey *survey;
+	bool asked;
+	struct hf_vmm_probe probe; /* valid when asked and error.err is 0 */
+	struct hf_error error;
+};
+
+struct hf_survey;
+
+/** Called once, on the loop; @survey is borrowed for the call. */
+typedef void (*hf_survey_done_fn)(const struct hf_survey *survey, void *data);
+
+/** hf_survey_start() - Ask. Return: 0 when @done will be called, or -errno. */
+int hf_survey_start(struct hf_agent *agent, hf_survey_done_fn done, void *data);
+
+const struct hf_survey_guest *hf_survey_guests(const struct hf_survey *survey, size_t *ret_n);
+
+/** hf_survey_unreadable() - How many registrations could not be read. */
+size_t hf_survey_unreadable(const struct hf_survey *survey);
+
+/** hf_survey_json() - Array of Guest objects, held ones included; owned by the caller. */
+struct json_object *hf_survey_json(const struct hf_survey *survey);
