@@ -44,6 +44,7 @@ struct hf_agent {
 	struct hf_varlink_call *watchers[HF_VARLINK_MAX_CLIENTS];
 	size_t n_watchers;
 	char **argv; /* our own, for the jump of the hold carrier */
+	bool stopping; /* leave when the update under way is undone */
 };
 
 /** hf_agent_is_luo() - Does this agent cross a kexec (or only its own execve)? */

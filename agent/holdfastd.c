@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/**
+ * DOC: holdfastd: the agent's main function.
+ *
+ * Order at start: readings of the clock first (they end the blackout's boot phase), then the lock,
+ * then the carrier and what came over, and only then the control socket: nobody can interfere with
+ * an update that is arriving.
+ */
+#include <fcntl.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/signal.h>
+#include <systemd/sd-daemon.h>
+
+#include "agent/agent.h"
+#include "agent/arrival.h"
+#include "agent/freeze-note.h"
+#include "agent/log.h"
+#include "agent/service.h"
+#include "agent/update.h"
+#include "common/fd.h"
+#include "memfd-preserve/luo.h"
+#include "vmm-glue/registration.h"
+
+enum { EXIT_USAGE = 2, EXIT_NOT_READY = 3, EXIT_TEMPFAIL = 75 };
+
+struct options {
+	const char *carrier;
+	const char *socket;
+	bool readahead;
+};
+
+static void usage(FILE *out)
+{
+	fprintf(out, "Usage: holdfastd [OPTION...]\n\n"
+		     "Carries virtual machines over a change of the host kernel.\n\n"
+		     "      --carrier luo|hold  how memory crosses: through kexec (luo, default), or kept by\n"
+		     "                          the agent while QEMU is replaced and the kernel stays (hold)\n"
+		     "      --socket PATH       control socket (default: $HOLDFAST_SOCKET, or control.sock in\n"
+		     "                          the runtime folder)\n"
+		     "      --no-readahead      don't read the VMMs' files ahead after the jump\n"
+		     "      --debug             log more\n"
+		     "      --print-states      print the state tables as Markdown and exit\n"
+		     "      --version           print the version and exit\n"
+		     "      --help              print this and exit\n");
+}
+
+/* Return: -1 to go on, else an exit status. */
+static int parse_options(int argc, char **argv, struct options *o)
+{
+	enum { OPT_CARRIER = 256, OPT_SOCKET, OPT_NO_READAHEAD, OPT_DEBUG, OPT_STATES, OPT_VERSION, OPT_HELP };
+	static const struct option longs[] = {
+		{"carrier", required_argument, NULL, OPT_CARRIER},
+		{"socket", required_argument, NULL, OPT_SOCKET},
+		{"no-readahead", no_argument, NULL, OPT_NO_READAHEAD},
+		{"debug", no_argument, NULL, OPT_DEBUG},
+		{"print-states", no_argument, NULL, OPT_STATES},
+		{"version", no_argument, NULL, OPT_VERSION},
+		{"help", no_argument, NULL, OPT_HELP},
+		{NULL, 0, NULL, 0},
+	};
+	int c;
+
+	while ((c = getopt_long(argc, argv, "", longs, NULL)) >= 0) {
+		switch (c) {
+		case OPT_CARRIER:
+			o->carrier = optarg;
+			break;
+		case OPT_SOCKET:
+			o->socket = optarg;
+			break;
+		case OPT_NO_READAHEAD:
+			o->readahead = false;
+			break;
+		case OPT_DEBUG:
+			hf_log_debug_on();
+			break;
+		case OPT_STATES:
+			hf_state_print(stdout);
+			return 0;
+		case OPT_VERSION:
+			printf("holdfastd %s\n", HF_VERSION);
+			return 0;
+		case OPT_HELP:
+			usage(stdout);
+			return 0;
+		default:
+			usage(stderr);
+			return EXIT_USAGE;
+		}
+	}
+	if (optind < argc || (strcmp(o->carrier, "luo") != 0 && strcmp(o->carrier, "hold") != 0)) {
+		fprintf(stderr, "holdfastd: %s\n",
+			optind < argc ? "unexpected argument" : "the carrier is luo or hold");
+		usage(stderr);
+		return EXIT_USAGE;
+	}
+	return -1;
+}
+
+/* Two agents would fight over monitors and sessions. The lock dies with its process. */
+static int take_lock(int *ret_fd, struct hf_error *error)
+{
+	cleanup_close int fd = -EBADF;
+	char path[4096];
+	int r;
+
+	r = hf_mkdir_p(hf_run_dir(), 0755);
+	if (r < 0)
+		return hf_error_set(error, r, HF_ERR_FAILED, "run holdfastd as root, or set HOLDFAST_RUN_DIR",
+			"can't make %s: %s", hf_run_dir(), strerror(-r));
+	snprintf(path, sizeof(path), "%s/agent.lock", hf_run_dir());
+	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return hf_error_set(error, -errno, HF_ERR_FAILED, "run holdfastd as root, or set HOLDFAST_RUN_DIR",
+			"can't open %s: %s", path, strerror(errno));
+	if (flock(fd, LOCK_EX | LOCK_NB) < 0)
+		return hf_error_set(error, -EBUSY, HF_ERR_BUSY, "use that one, or stop it first",
+			"another holdfastd runs on this host (it holds %s)", path);
+	*ret_fd = TAKE_FD(fd);
+	return 0;
+}
+
+static int make_carrier(struct hf_agent *agent, const char *name, struct hf_error *error)
+{
+	if (strcmp(name, "hold") == 0)
+		return hf_carrier_hold_new(&agent->carrier, error);
+	return hf_carrier_luo_new(NULL, &agent->carrier, error);
+}
+
+static int on_signal(sd_event_source *s, const struct signalfd_siginfo *si, void *userdata)
+{
+	struct hf_agent *agent = userdata;
+	struct hf_error e = {0};
+
+	if (agent->arrival) {
+		/* Held guests live in this process's fds: going away would give their RAM up. */
+		hf_log(LOG_ERR, NULL, "not stopping: guests are held here, see `holdfast status`");
+		return 0;
+	}
+	if (!agent->update)
+		return sd_event_exit(sd_event_source_get_event(s), 0);
+	hf_log(LOG_NOTICE, NULL, "asked to stop: undoing the update first");
+	hf_error_set(&e, -ECANCELED, HF_ERR_ROLLED_BACK, NULL, "holdfastd was asked to stop");
+	hf_update_abort(agent, &e, NULL, NULL);
+	agent->stopping = true;
+	return 0;
+}
+
+/* Leaves once the undo that a signal asked for is over. */
+static int on_post(sd_event_source *s, void *userdata)
+{
+	struct hf_agent *agent = userdata;
+
+	if (agent->stopping && !agent->update)
+		sd_event_exit(sd_event_source_get_event(s), 0);
+	return 0;
+}
+
+static int watch_signals(struct hf_agent *agent)
+{
+	sigset_t mask;
+	int r;
+
+	sigemptyset(&mask);
+	sigaddset(&mask, SIGTERM);
+	sigaddset(&mask, SIGINT);
+	sigprocmask(SIG_BLOCK, &mask, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	r = sd_event_add_signal(agent->event, NULL, SIGTERM, on_signal, agent);
+	if (r >= 0)
+		r = sd_event_add_signal(agent->event, NULL, SIGINT, on_signal, agent);
+	if (r >= 0)
+		r = sd_event_add_post(agent->event, NULL, on_post, agent);
+	return r;
+}
+
+static int start(struct hf_agent *agent, const struct options *o, struct hf_error *error)
+{
+	int r = sd_event_new(&agent->event);
+
+	if (r >= 0)
+		r = watch_signals(agent);
+	if (r < 0)
+		return hf_error_set(error, r, HF_ERR_FAILED, NULL, "can't set up the loop: %s", strerror(-r));
+	r = hf_stream_ring_new(agent->event, &agent->ring, error);
+	if (r < 0)
+		return r;
+	r = hf_arrival_start(agent, o->readahead, error);
+	if (r < 0) {
+		hf_log(LOG_ERR, NULL, "%s. %s", error->message, error->remedy);
+		hf_error_clear(error);
+	}
+	if (r == 0)
+		hf_freeze_note_recover(agent);
+	return hf_service_start(agent, o->socket, error);
+}
+
+static void stop(struct hf_agent *agent)
+{
+	agent->server = hf_varlink_server_free(agent->server);
+	hf_stream_ring_free(agent->ring);
+	hf_carrier_free(agent->carrier);
+	sd_event_unref(agent->event);
+}
+
+int main(int argc, char **argv)
+{
+	struct hf_agent agent = {.start = hf_tsc_mark(), .argv = argv};
+	struct options o = {.carrier = "luo", .readahead = true};
+	cleanup_close int lock = -EBADF;
+	struct hf_error e = {0};
+	int r = parse_options(argc, argv, &o);
+
+	if (r >= 0)
+		return r;
+	/* Before anything else opens fds: the hold carrier takes over those it was given. */
+	r = make_carrier(&agent, o.carrier, &e);
+	if (r >= 0)
+		r = take_lock(&lock, &e);
+	if (r >= 0)
+		r = start(&agent, &o, &e);
+	if (r < 0) {
+		hf_log(LOG_ERR, NULL, "%s%s%s", e.message, e.remedy[0] ? ". Remedy: " : "", e.remedy);
+		return r == -EBUSY || r == -EADDRINUSE ? EXIT_TEMPFAIL : EXIT_FAILURE;
+	}
+	sd_notify(0, "READY=1");
+	r = sd_event_loop(agent.event);
+	sd_notify(0, "STOPPING=1");
+	stop(&agent);
+	return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+}

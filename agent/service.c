@@ -1,0 +1,578 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "agent/service.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/utsname.h>
+
+#include "agent/arrival.h"
+#include "agent/check.h"
+#include "agent/interface.h"
+#include "agent/report.h"
+#include "agent/survey.h"
+#include "agent/update.h"
+#include "common/json.h"
+#include "memfd-preserve/kho.h"
+#include "vmm-glue/registration.h"
+
+#define MAX_MANIFEST_TEXT (8 * 1024 * 1024)
+
+/* A call that waits for a survey, with what it asked for. */
+struct request {
+	struct hf_agent *agent;
+	struct hf_varlink_call *call;
+	char *kernel;
+	char *initrd;
+	char *append;
+	char *cmdline;
+	bool has_target;
+	bool dry_run;
+	bool commit;
+};
+
+static void request_free(struct request *q)
+{
+	hf_varlink_call_unref(q->call);
+	free(q->kernel);
+	free(q->initrd);
+	free(q->append);
+	free(q->cmdline);
+	free(q);
+}
+
+static void answer_errno(struct hf_varlink_call *call, int err, const char *what)
+{
+	struct hf_error e = {0};
+
+	hf_error_set(&e, err, HF_ERR_FAILED, NULL, "%s: %s", what, strerror(-err));
+	hf_varlink_call_error(call, &e, NULL);
+}
+
+static char *copy(const char *s)
+{
+	return s ? strdup(s) : NULL;
+}
+
+static int take_target(struct request *q, struct json_object *target)
+{
+	const char *kernel = NULL, *initrd = NULL, *append = NULL, *cmdline = NULL;
+	const struct hf_json_field fields[] = {
+		{"kernel", json_type_string, 0, &kernel},
+		{"initrd", json_type_string, HF_JSON_OPTIONAL, &initrd},
+		{"append", json_type_string, HF_JSON_OPTIONAL, &append},
+		{"cmdline", json_type_string, HF_JSON_OPTIONAL, &cmdline},
+		{NULL, json_type_null, 0, NULL},
+	};
+
+	if (hf_varlink_call_dispatch(q->call, target, fields) < 0)
+		return -EINVAL;
+	q->has_target = true;
+	q->kernel = copy(kernel);
+	q->initrd = copy(initrd);
+	q->append = copy(append);
+	q->cmdline = copy(cmdline);
+	return 0;
+}
+
+static struct request *request_new(struct hf_agent *agent, struct hf_varlink_call *call)
+{
+	struct request *q = calloc(1, sizeof(*q));
+
+	if (!q) {
+		answer_errno(call, -ENOMEM, "request");
+		return NULL;
+	}
+	*q = (struct request){.agent = agent, .call = hf_varlink_call_ref(call)};
+	return q;
+}
+
+static void survey_for(struct request *q, hf_survey_done_fn done)
+{
+	int r = hf_survey_start(q->agent, done, q);
+
+	if (r < 0) {
+		answer_errno(q->call, r, "can't list the guests");
+		request_free(q);
+	}
+}
+
+/* ---- Check ---- */
+
+static enum hf_verdict check_all(struct request *q, const struct hf_survey *survey,
+	struct json_object *findings)
+{
+	enum hf_verdict worst = hf_check_host(q->agent, findings);
+	enum hf_verdict v;
+
+	if (q->has_target && hf_agent_is_luo(q->agent)) {
+		struct hf_target target = {0};
+		struct hf_error e = {0};
+		int r = hf_target_new(q->kernel, q->initrd, q->append, q->cmdline, &target, &e);
+
+		v = hf_check_target(&target, r < 0 ? &e : NULL, findings);
+		worst = HF_MAX(worst, v);
+		hf_target_clear(&target);
+	}
+	v = hf_check_guests(survey, findings);
+	return HF_MAX(worst, v);
+}
+
+static void on_check(const struct hf_survey *survey, void *data)
+{
+	struct request *q = data;
+	struct json_object *params = json_object_new_object();
+	struct json_object *findings = json_object_new_array();
+	enum hf_verdict verdict = check_all(q, survey, findings);
+
+	hf_json_add_string(params, "verdict", hf_verdict_name(verdict));
+	hf_json_add(params, "findings", findings);
+	hf_json_add(params, "guests", hf_survey_json(survey));
+	hf_varlink_call_reply(q->call, params);
+	request_free(q);
+}
+
+static void handle_check(struct hf_varlink_call *call, struct json_object *params, void *userdata)
+{
+	struct json_object *target = NULL;
+	const struct hf_json_field fields[] = {
+		{"target", json_type_object, HF_JSON_OPTIONAL, &target},
+		{NULL, json_type_null, 0, NULL},
+	};
+	struct request *q;
+
+	if (hf_varlink_call_dispatch(call, params, fields) < 0)
+		return;
+	q = request_new(userdata, call);
+	if (!q)
+		return;
+	if (target && take_target(q, target) < 0)
+		request_free(q);
+	else
+		survey_for(q, on_check);
+}
+
+/* ---- Guests, Status ---- */
+
+static bool no_parameters(struct hf_varlink_call *call, struct json_object *params)
+{
+	static const struct hf_json_field fields[] = {{NULL, json_type_null, 0, NULL}};
+
+	return hf_varlink_call_dispatch(call, params, fields) == 0;
+}
+
+static void on_guests(const struct hf_survey *survey, void *data)
+{
+	struct request *q = data;
+	struct json_object *params = json_object_new_object();
+
+	hf_json_add(params, "guests", hf_survey_json(survey));
+	hf_varlink_call_reply(q->call, params);
+	request_free(q);
+}
+
+static void handle_guests(struct hf_varlink_call *call, struct json_object *params, void *userdata)
+{
+	struct request *q;
+
+	if (no_parameters(call, params) && (q = request_new(userdata, call)))
+		survey_for(q, on_guests);
+}
+
+static struct json_object *status_json(struct hf_agent *agent, const struct hf_survey *survey)
+{
+	struct json_object *params = json_object_new_object();
+	char newest[HF_UUID_BYTES];
+	struct utsname uts;
+
+	uname(&uts);
+	hf_json_add_string(params, "state", hf_state_name(agent->state));
+	hf_json_add_string(params, "agent_version", HF_VERSION);
+	hf_json_add_string(params, "kernel", uts.release);
+	hf_json_add_string(params, "carrier", hf_carrier_name(agent->carrier));
+	hf_json_add_string(params, "update_id", agent->state != HF_STATE_NORMAL ? agent->update_id : NULL);
+	hf_json_add_string(params, "message", agent->message[0] ? agent->message : NULL);
+	hf_json_add_string(params, "last_update_id", hf_report_newest_id(newest) == 0 ? newest : NULL);
+	hf_json_add(params, "guests", hf_survey_json(survey));
+	return params;
+}
+
+static void on_status(const struct hf_survey *survey, void *data)
+{
+	struct request *q = data;
+
+	if (hf_varlink_call_wants_more(q->call)) {
+		/* Now, and again at each change: hf_service_status_changed() asks anew. */
+		hf_varlink_call_notify(q->call, status_json(q->agent, survey));
+	} else {
+		hf_varlink_call_reply(q->call, status_json(q->agent, survey));
+	}
+	request_free(q);
+}
+
+struct status_watch {
+	struct hf_agent *agent;
+	struct hf_varlink_call *call;
+	sd_event_source *timer;
+	enum hf_state state;
+	char message[sizeof(((struct hf_agent *)0)->message)];
+};
+
+static void on_watcher_gone(struct hf_varlink_call *call, void *userdata)
+{
+	struct status_watch *w = userdata;
+
+	sd_event_source_disable_unref(w->timer);
+	hf_varlink_call_unref(w->call);
+	free(w);
+}
+
+static void send_status(struct status_watch *w)
+{
+	struct request *q = request_new(w->agent, w->call);
+
+	w->state = w->agent->state;
+	snprintf(w->message, sizeof(w->message), "%s", w->agent->message);
+	if (q)
+		survey_for(q, on_status);
+}
+
+/* Looks for a change often enough for a person's eye; costs nothing when nobody watches. */
+#define WATCH_PERIOD_USEC (200 * 1000)
+
+static int on_watch_timer(sd_event_source *s, uint64_t usec, void *userdata)
+{
+	struct status_watch *w = userdata;
+
+	if (w->state != w->agent->state || strcmp(w->message, w->agent->message) != 0)
+		send_status(w);
+	sd_event_source_set_time_relative(s, WATCH_PERIOD_USEC);
+	sd_event_source_set_enabled(s, SD_EVENT_ONESHOT);
+	return 0;
+}
+
+static void watch_status(struct hf_agent *agent, struct hf_varlink_call *call)
+{
+	struct status_watch *w = calloc(1, sizeof(*w));
+	int r = -ENOMEM;
+
+	if (w) {
+		*w = (struct status_watch){.agent = agent, .call = hf_varlink_call_ref(call)};
+		r = sd_event_add_time_relative(
+			agent->event, &w->timer, CLOCK_MONOTONIC, WATCH_PERIOD_USEC, 0, on_watch_timer, w);
+	}
+	if (r < 0) {
+		answer_errno(call, r, "can't watch");
+		if (w)
+			hf_varlink_call_unref(w->call);
+		free(w);
+		return;
+	}
+	hf_varlink_call_on_gone(call, on_watcher_gone, w);
+	send_status(w);
+}
+
+static void handle_status(struct hf_varlink_call *call, struct json_object *params, void *userdata)
+{
+	struct request *q;
+
+	if (!no_parameters(call, params))
+		return;
+	if (hf_varlink_call_wants_more(call))
+		watch_status(userdata, call);
+	else if ((q = request_new(userdata, call)))
+		survey_for(q, on_status);
+}
+
+/* ---- Prepare, Upgrade, Commit, Abort ---- */
+
+static void refuse(struct request *q, struct json_object *findings)
+{
+	struct json_object *extra = json_object_new_object();
+	struct hf_error e = {0};
+
+	/* The first refusal speaks for all of them; programs find the others in `findings`. */
+	for (size_t i = 0; i < hf_json_array_size(findings); i++) {
+		struct json_object *f = json_object_array_get_idx(findings, i);
+
+		if (strcmp(hf_json_get_string(f, "verdict", ""), hf_verdict_name(HF_REFUSAL)) != 0)
+			continue;
+		hf_error_set(&e, -EOPNOTSUPP, HF_ERR_NOT_READY, hf_json_get_string(f, "remedy", NULL), "%s",
+			hf_json_get_string(f, "message", ""));
+		hf_error_guest(&e, hf_json_get_string(f, "guest", ""));
+		break;
+	}
+	hf_json_add(extra, "findings", findings);
+	hf_varlink_call_error(q->call, &e, extra);
+}
+
+static void begin(struct request *q)
+{
+	const struct hf_update_request request = {
+		.kernel = q->kernel,
+		.initrd = q->initrd,
+		.append = q->append,
+		.cmdline = q->cmdline,
+		.commit = q->commit,
+	};
+	struct hf_error e = {0};
+
+	if (hf_update_prepare(q->agent, &request, q->call, &e) < 0)
+		hf_varlink_call_error(q->call, &e, NULL);
+}
+
+static void on_checked(const struct hf_survey *survey, void *data)
+{
+	struct request *q = data;
+	struct json_object *findings = json_object_new_array();
+	enum hf_verdict verdict = check_all(q, survey, findings);
+
+	if (!hf_varlink_call_is_open(q->call)) {
+		json_object_put(findings);
+	} else if (verdict == HF_REFUSAL && q->agent->state == HF_STATE_NORMAL) {
+		refuse(q, findings);
+	} else if (q->dry_run) {
+		struct json_object *params = json_object_new_object();
+
+		json_object_put(findings);
+		hf_json_add_string(params, "update_id", NULL);
+		hf_varlink_call_reply(q->call, params);
+	} else {
+		json_object_put(findings);
+		begin(q);
+	}
+	request_free(q);
+}
+
+static void handle_begin(struct hf_varlink_call *call, struct json_object *params, void *userdata,
+	bool commit)
+{
+	struct json_object *target = NULL;
+	bool dry_run = false;
+	const struct hf_json_field fields[] = {
+		{"target", json_type_object, 0, &target},
+		{commit ? "dry_run" : NULL, json_type_boolean, HF_JSON_OPTIONAL, &dry_run},
+		{NULL, json_type_null, 0, NULL},
+	};
+	struct request *q;
+
+	if (hf_varlink_call_dispatch(call, params, fields) < 0)
+		return;
+	q = request_new(userdata, call);
+	if (!q)
+		return;
+	q->commit = commit;
+	if (take_target(q, target) < 0) {
+		request_free(q);
+		return;
+	}
+	q->dry_run = dry_run;
+	survey_for(q, on_checked);
+}
+
+static void handle_prepare(struct hf_varlink_call *call, struct json_object *params, void *userdata)
+{
+	handle_begin(call, params, userdata, false);
+}
+
+static void handle_upgrade(struct hf_varlink_call *call, struct json_object *params, void *userdata)
+{
+	handle_begin(call, params, userdata, true);
+}
+
+static void handle_commit(struct hf_varlink_call *call, struct json_object *params, void *userdata)
+{
+	struct hf_error e = {0};
+
+	if (no_parameters(call, params) && hf_update_commit(userdata, call, &e) < 0)
+		hf_varlink_call_error(call, &e, NULL);
+}
+
+static void handle_abort(struct hf_varlink_call *call, struct json_object *params, void *userdata)
+{
+	struct hf_error e = {0};
+
+	if (no_parameters(call, params) && hf_update_abort(userdata, NULL, call, &e) < 0)
+		hf_varlink_call_error(call, &e, NULL);
+}
+
+/* ---- Report, Inspect ---- */
+
+static void handle_report(struct hf_varlink_call *call, struct json_object *params, void *userdata)
+{
+	const char *id = NULL;
+	const struct hf_json_field fields[] = {
+		{"id", json_type_string, HF_JSON_OPTIONAL, &id},
+		{NULL, json_type_null, 0, NULL},
+	};
+	struct json_object *report = NULL, *reply;
+	struct hf_error e = {0};
+	int r;
+
+	if (hf_varlink_call_dispatch(call, params, fields) < 0)
+		return;
+	r = hf_report_load(id, &report);
+	if (r < 0) {
+		hf_error_set(&e, r, r == -EBADMSG ? HF_ERR_FAILED : HF_ERR_INVALID, NULL, "%s",
+			r == -ENOENT ? (id ? "no update has this id" : "no update has been made yet")
+			: r == -EINVAL ? "this is not an update's id"
+				       : "the report can't be read");
+		hf_varlink_call_error(call, &e, NULL);
+		return;
+	}
+	reply = json_object_new_object();
+	hf_json_add(reply, "report", report);
+	hf_varlink_call_reply(call, reply);
+}
+
+static int decode_base64(const char *text, uint8_t **ret, size_t *ret_size)
+{
+	static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+	size_t n = strlen(text), size = 0;
+	cleanup_free uint8_t *out = malloc(n / 4 * 3 + 4);
+	uint32_t bits = 0;
+	int have = 0;
+
+	if (!out)
+		return -ENOMEM;
+	while (n > 0 && text[n - 1] == '=')
+		n--;
+	for (size_t i = 0; i < n; i++) {
+		const char *d = text[i] ? strchr(digits, text[i]) : NULL;
+
+		if (!d)
+			return -EINVAL;
+		bits = bits << 6 | (uint32_t)(d - digits);
+		have += 6;
+		if (have >= 8) {
+			have -= 8;
+			out[size++] = (uint8_t)(bits >> have);
+		}
+	}
+	*ret = TAKE_PTR(out);
+	*ret_size = size;
+	return 0;
+}
+
+static void reply_manifest(struct hf_varlink_call *call, const struct hf_manifest *m)
+{
+	struct json_object *params = json_object_new_object();
+
+	hf_json_add(params, "manifest", hf_manifest_to_json(m));
+	hf_varlink_call_reply(call, params);
+}
+
+static void inspect_given(struct hf_varlink_call *call, const char *text)
+{
+	cleanup_free uint8_t *data = NULL;
+	struct hf_manifest *m = NULL;
+	struct hf_error e = {0};
+	size_t size;
+
+	if (strlen(text) > MAX_MANIFEST_TEXT || decode_base64(text, &data, &size) < 0) {
+		hf_varlink_call_invalid(call, "data");
+		return;
+	}
+	if (hf_manifest_decode(data, size, &m, &e) < 0) {
+		snprintf(e.name, sizeof(e.name), "%s", HF_ERR_INVALID);
+		hf_varlink_call_error(call, &e, NULL);
+		return;
+	}
+	reply_manifest(call, m);
+	hf_manifest_free(m);
+}
+
+static void handle_inspect_manifest(struct hf_varlink_call *call, struct json_object *params, void *userdata)
+{
+	struct hf_agent *agent = userdata;
+	const struct hf_manifest *m = NULL;
+	struct hf_error e = {0};
+	const char *text = NULL;
+	const struct hf_json_field fields[] = {
+		{"data", json_type_string, HF_JSON_OPTIONAL, &text},
+		{NULL, json_type_null, 0, NULL},
+	};
+
+	if (hf_varlink_call_dispatch(call, params, fields) < 0)
+		return;
+	if (text) {
+		inspect_given(call, text);
+		return;
+	}
+	if (agent->update)
+		m = hf_update_manifest(agent->update);
+	else if (agent->arrival)
+		m = hf_arrival_manifest(agent->arrival);
+	if (m) {
+		reply_manifest(call, m);
+		return;
+	}
+	hf_error_set(&e, -ENOENT, HF_ERR_STATE, "prepare one, or give a manifest's file",
+		"no update is under way, so there is no manifest");
+	hf_varlink_call_error(call, &e, NULL);
+}
+
+static void handle_inspect_kho(struct hf_varlink_call *call, struct json_object *params, void *userdata)
+{
+	struct json_object *trees = NULL, *reply;
+	struct hf_error e = {0};
+
+	if (!no_parameters(call, params))
+		return;
+	if (hf_kho_inspect(HF_KHO_DEBUGFS, &trees, &e) < 0) {
+		hf_varlink_call_error(call, &e, NULL);
+		return;
+	}
+	reply = json_object_new_object();
+	hf_json_add(reply, "trees", trees);
+	hf_varlink_call_reply(call, reply);
+}
+
+/* Guest command lines and environments are in manifests and KHO trees: for root's eyes only. */
+static const struct hf_varlink_method methods[] = {
+	{"Check", handle_check, 0},
+	{"Guests", handle_guests, 0},
+	{"Prepare", handle_prepare, HF_VARLINK_MUTATING},
+	{"Commit", handle_commit, HF_VARLINK_MUTATING},
+	{"Upgrade", handle_upgrade, HF_VARLINK_MUTATING},
+	{"Abort", handle_abort, HF_VARLINK_MUTATING},
+	{"Status", handle_status, 0},
+	{"Report", handle_report, 0},
+	{"InspectManifest", handle_inspect_manifest, HF_VARLINK_MUTATING},
+	{"InspectKho", handle_inspect_kho, HF_VARLINK_MUTATING},
+	{NULL, NULL, 0},
+};
+
+int hf_service_start(struct hf_agent *agent, const char *path, struct hf_error *error)
+{
+	static char buf[4096];
+	static struct hf_varlink_interface interfaces[2];
+	struct hf_varlink_server_options options = {
+		.listen_fd = -EBADF,
+		.vendor = "holdfast",
+		.product = "holdfastd",
+		.version = HF_VERSION,
+		.url = "https://holdfast.invalid/",
+		.interfaces = interfaces,
+		.userdata = agent,
+	};
+	int r;
+
+	interfaces[0] = (struct hf_varlink_interface){
+		.name = HF_INTERFACE,
+		.description = hf_interface_description,
+		.methods = methods,
+	};
+	if (!path)
+		path = getenv(HF_VARLINK_SOCKET_ENV);
+	if (!path) {
+		snprintf(buf, sizeof(buf), "%s/control.sock", hf_run_dir());
+		path = buf;
+	}
+	options.path = path;
+	r = hf_varlink_server_new(agent->event, &options, &agent->server);
+	if (r < 0)
+		return hf_error_set(error, r, r == -EADDRINUSE ? HF_ERR_BUSY : HF_ERR_FAILED,
+			r == -EADDRINUSE ? "another holdfastd runs: use that one, or stop it" : NULL,
+			"can't serve on %s: %s", path, strerror(-r));
+	return 0;
+}

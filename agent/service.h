@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/**
+ * DOC: The agent's face: org.holdfast.Host on /run/holdfast/control.sock.
+ */
+#pragma once
+
+#include "agent/agent.h"
+
+/**
+ * hf_service_start() - Serve on a socket; agent->server is set.
+ * @path: $HOLDFAST_SOCKET, or control.sock in the runtime folder when NULL
+ */
+int hf_service_start(struct hf_agent *agent, const char *path, struct hf_error *error);
