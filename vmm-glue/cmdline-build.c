@@ -1,0 +1,302 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/json.h"
+#include "vmm-glue/cmdline-internal.h"
+
+#define CANONICAL "x-use-canonical-path-for-ramblock-id"
+#define FILE_BACKEND "memory-backend-file"
+
+/* A growing text; after a failure it stays failed. */
+struct text {
+	char *s;
+	size_t n, room;
+	bool failed;
+};
+
+static void text_add(struct text *t, const char *s, size_t n)
+{
+	if (!t->failed && t->n + n + 1 > t->room) {
+		size_t room = (t->n + n + 1) * 2;
+		char *p = realloc(t->s, room);
+
+		if (p) {
+			t->s = p;
+			t->room = room;
+		} else {
+			t->failed = true;
+		}
+	}
+	if (t->failed)
+		return;
+	memcpy(t->s + t->n, s, n);
+	t->n += n;
+	t->s[t->n] = 0;
+}
+
+static void text_puts(struct text *t, const char *s)
+{
+	text_add(t, s, strlen(s));
+}
+
+static void HF_PRINTF(2, 3) text_printf(struct text *t, const char *fmt, ...)
+{
+	char buf[256];
+	va_list ap;
+	int n;
+
+	va_start(ap, fmt);
+	n = vsnprintf(buf, sizeof(buf), fmt, ap);
+	va_end(ap);
+	if (n < 0 || n >= (int)sizeof(buf))
+		t->failed = true;
+	else
+		text_add(t, buf, n);
+}
+
+/* A value within a list: commas doubled. */
+static void text_value(struct text *t, const char *value)
+{
+	for (const char *s = value; *s; s++)
+		text_add(t, *s == ',' ? ",," : s, *s == ',' ? 2 : 1);
+}
+
+/* The new argv: strings behind each other, split at the end. */
+struct args {
+	struct text text;
+	size_t n;
+};
+
+static void args_add(struct args *a, const char *s)
+{
+	text_add(&a->text, s, strlen(s) + 1);
+	a->n++;
+}
+
+static int args_finish(struct args *a, char ***ret_argv, size_t *ret_n)
+{
+	char **argv = NULL;
+	char *s;
+
+	if (!a->text.failed)
+		argv = malloc((a->n + 1) * sizeof(*argv) + a->text.n);
+	if (!argv)
+		return -ENOMEM;
+	s = (char *)(argv + a->n + 1);
+	memcpy(s, a->text.s, a->text.n);
+	for (size_t i = 0; i < a->n; i++) {
+		argv[i] = s;
+		s += strlen(s) + 1;
+	}
+	argv[a->n] = NULL;
+	*ret_argv = argv;
+	if (ret_n)
+		*ret_n = a->n;
+	return 0;
+}
+
+bool hf_cmdline_replaced(const char *key)
+{
+	static const char *const keys[] = {"qom-type", "share", "mem-path", "discard-data", "hugetlb",
+		"hugetlbsize", "seal"};
+
+	for (size_t i = 0; i < HF_ARRAY_SIZE(keys); i++)
+		if (strcmp(keys[i], key) == 0)
+			return true;
+	return false;
+}
+
+/*
+ * With machine types up to 3.1, memory-backend-file and -memfd name their RAMBlock after the
+ * object's full path ("/objects/m0") and the others after its id alone. So an object that was
+ * neither must say that it wants the id.
+ */
+static bool needs_plain_name(const struct hf_params *v)
+{
+	const char *type = hf_params_get(v, "qom-type");
+
+	return type && strcmp(type, "memory-backend-memfd") != 0 && !hf_params_get(v, CANONICAL);
+}
+
+static void rewrite_list(const struct hf_params *v, const char *original, int fd, bool no_prealloc,
+	struct text *out)
+{
+	text_puts(out, FILE_BACKEND);
+	for (size_t i = 0; i < v->n; i++) {
+		const struct hf_param *part = &v->v[i];
+
+		if (hf_cmdline_replaced(part->key) ||
+			(no_prealloc && strcmp(part->key, "prealloc") == 0))
+			continue;
+		text_puts(out, ",");
+		text_add(out, original + part->start, part->length);
+	}
+	text_printf(out, ",share=on,mem-path=/proc/self/fd/%d", fd);
+	if (needs_plain_name(v))
+		text_puts(out, "," CANONICAL "=off");
+	if (no_prealloc)
+		text_puts(out, ",prealloc=off");
+}
+
+static int rewrite_json(const struct hf_params *v, const char *original, int fd, bool no_prealloc,
+	struct text *out)
+{
+	cleanup_json struct json_object *in = NULL, *obj = json_object_new_object();
+	char path[64];
+	int r;
+
+	r = hf_json_parse(original, strlen(original), 8, &in);
+	if (r < 0 || !obj)
+		return r < 0 ? r : -ENOMEM;
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	hf_json_add_string(obj, "qom-type", FILE_BACKEND);
+	json_object_object_foreach(in, key, value)
+	{
+		if (!hf_cmdline_replaced(key) && !(no_prealloc && strcmp(key, "prealloc") == 0))
+			hf_json_add(obj, key, json_object_get(value));
+	}
+	hf_json_add_bool(obj, "share", true);
+	hf_json_add_string(obj, "mem-path", path);
+	if (needs_plain_name(v))
+		hf_json_add_bool(obj, CANONICAL, false);
+	if (no_prealloc)
+		hf_json_add_bool(obj, "prealloc", false);
+	text_puts(out, json_object_to_json_string_ext(obj,
+			       JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE)
+			       ?: "");
+	return 0;
+}
+
+/* The value of a memory object's -object, with the memfd in the place of what it had. */
+static int add_object(struct args *a, const char *original, int fd, bool no_prealloc)
+{
+	cleanup_params struct hf_params v = {0};
+	struct text out = {0};
+	int r;
+
+	r = hf_params_parse(original, "qom-type", &v);
+	if (r < 0)
+		return r == -EBADMSG ? -EINVAL : r;
+	if (v.json)
+		r = rewrite_json(&v, original, fd, no_prealloc, &out);
+	else
+		rewrite_list(&v, original, fd, no_prealloc, &out);
+	if (r == 0 && (out.failed || !out.n))
+		r = -ENOMEM;
+	if (r == 0)
+		args_add(a, out.s);
+	free(out.s);
+	return r == -EBADMSG ? -EINVAL : r;
+}
+
+static const struct hf_cmdline_ram *ram_of_arg(const struct hf_cmdline *plan, size_t arg)
+{
+	for (size_t i = 0; i < plan->n_ram; i++)
+		if (plan->ram[i].arg == (int)arg)
+			return &plan->ram[i];
+	return NULL;
+}
+
+/* Strings that were put together, as one argument. Takes the text. */
+static void add_text(struct args *a, const char *option, struct text *t)
+{
+	args_add(a, option);
+	if (t->failed || !t->s)
+		a->text.failed = true;
+	else
+		args_add(a, t->s);
+	free(t->s);
+	*t = (struct text){0};
+}
+
+static void add_default_ram(struct args *a, const struct hf_cmdline *plan,
+	const struct hf_cmdline_how *how, bool no_prealloc)
+{
+	struct text t = {0};
+	const struct hf_cmdline_ram *ram = NULL;
+
+	for (size_t i = 0; i < plan->n_ram; i++)
+		if (plan->ram[i].arg < 0)
+			ram = &plan->ram[i];
+	if (ram) {
+		text_printf(&t, FILE_BACKEND ",id=%s,size=%llu,share=on,mem-path=/proc/self/fd/%d",
+			ram->id, (unsigned long long)ram->size, how->ram_fds[ram - plan->ram]);
+		text_puts(&t, "," CANONICAL "=off");
+		if (no_prealloc)
+			text_puts(&t, ",prealloc=off");
+		add_text(a, "-object", &t);
+	}
+	/* A further -machine merges with the user's, key by key. */
+	if (ram || how->machine_type) {
+		if (how->machine_type) {
+			text_puts(&t, "type=");
+			text_value(&t, how->machine_type);
+		}
+		if (ram) {
+			text_puts(&t, how->machine_type ? ",memory-backend=" : "memory-backend=");
+			text_puts(&t, ram->id);
+		}
+		add_text(a, "-machine", &t);
+	}
+}
+
+/* Any monitor on the command line takes away the one QEMU makes by itself, so that is added too. */
+static void add_monitor(struct args *a, const struct hf_cmdline *plan, const char *path)
+{
+	struct text t = {0};
+
+	text_puts(&t, "socket,id=" HF_CMDLINE_QMP_ID ",path=");
+	text_value(&t, path);
+	text_puts(&t, ",server=on,wait=off");
+	add_text(a, "-chardev", &t);
+	args_add(a, "-mon");
+	args_add(a, "chardev=" HF_CMDLINE_QMP_ID ",mode=control");
+	if (!plan->default_monitor)
+		return;
+	if (plan->nographic && plan->default_serial) {
+		args_add(a, "-serial");
+		args_add(a, "mon:stdio");
+	} else {
+		args_add(a, "-monitor");
+		args_add(a, plan->nographic ? "stdio" : "vc");
+	}
+}
+
+int hf_cmdline_build(const struct hf_cmdline *plan, const struct hf_cmdline_how *how,
+	char ***ret_argv, size_t *ret_n, struct hf_error *e)
+{
+	bool no_prealloc = how->respawn && plan->prealloc;
+	struct args a = {0};
+	struct hf_option o;
+	size_t pos = 1;
+	int r = 0;
+
+	args_add(&a, plan->argv[0]);
+	while (r == 0 && hf_option_next(plan->argv, plan->n_argv, &pos, &o)) {
+		const struct hf_cmdline_ram *ram = ram_of_arg(plan, o.value_arg);
+
+		if (how->respawn && (o.kind == HF_OPTION_LOADVM || o.kind == HF_OPTION_INCOMING))
+			continue;
+		args_add(&a, plan->argv[o.arg]);
+		if (ram)
+			r = add_object(&a, o.value, how->ram_fds[ram - plan->ram], no_prealloc);
+		else if (o.value_arg != o.arg)
+			args_add(&a, o.value);
+	}
+	add_default_ram(&a, plan, how, no_prealloc);
+	if (how->qmp_path)
+		add_monitor(&a, plan, how->qmp_path);
+	if (how->respawn) {
+		args_add(&a, "-incoming");
+		args_add(&a, "defer");
+		args_add(&a, "-S");
+	}
+	if (r == 0)
+		r = args_finish(&a, ret_argv, ret_n);
+	free(a.text.s);
+	if (r < 0)
+		hf_error_set(e, r, HF_ERR_FAILED, NULL, "writing the command line: %s", strerror(-r));
+	return r;
+}
