@@ -27,8 +27,7 @@ OPT_release := -O2 -g -D_FORTIFY_SOURCE=2 -DHF_RELEASE=1
 HARDEN := -fstack-protector-strong -fPIE
 HF_CFLAGS := -std=gnu17 $(OPT_$(VARIANT)) $(HARDEN) $(WARN) -I. $(PKG_CFLAGS) -D_GNU_SOURCE \
 	-DHF_VERSION='"$(VERSION)"' $(CFLAGS)
-HF_LDFLAGS := -pie -Wl,-z,relro,-z,now $(if $(filter asan,$(VARIANT)),-fsanitize=address$(comma)undefined) $(LDFLAGS)
-comma := ,
+HF_LDFLAGS := -pie -Wl,-z,relro,-z,now $(if $(filter asan,$(VARIANT)),-fsanitize=address -fsanitize=undefined) $(LDFLAGS)
 
 # The mains are linked into programs, everything else into its folder's library.
 MAINS := agent/holdfastd.c vmm-glue/holdfast-vmm.c agent/cli/holdfast.c
