@@ -1,0 +1,431 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/**
+ * DOC: Starting processes, and holding them by pidfd (see spawn.h).
+ *
+ * The child is cloned with CLONE_VM | CLONE_VFORK on a stack of its own: nothing is copied, the
+ * parent's thread sleeps until the program is executed, and a failure in the child is simply left
+ * in shared memory. In exchange the child may change nothing that the parent sees: signals are
+ * blocked throughout, and credentials are set by raw system calls, because glibc's wrappers would
+ * try to set those of the parent's threads too.
+ */
+#include "vmm-glue/spawn.h"
+
+#include <ctype.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+#include "common/fd.h"
+
+#define CHILD_STACK_BYTES (64u * 1024u)
+#define MAX_SPAWN_FDS 64
+
+struct hf_child {
+	sd_event_source *source;
+	pid_t pid;
+	int pidfd;
+	int stderr_fd;       /* for reading, or -EBADF */
+	off_t stderr_offset; /* what was there before it started */
+	bool ours;           /* we have to reap it */
+	bool exited;
+	bool have_status;
+	siginfo_t status;
+	hf_child_exit_fn on_exit;
+	void *data;
+};
+
+/* All that the child needs, prepared by the parent: the child allocates nothing. */
+struct child_work {
+	const struct hf_spawn_spec *spec;
+	const char *path;
+	int log_fd;
+	int moved[MAX_SPAWN_FDS]; /* copies above every number that is wanted */
+	int first_free;           /* the lowest number that is not wanted */
+	bool set_credentials;
+	int err;                  /* out: positive errno of the step that failed */
+	const char *step;
+};
+
+static int child_fail(struct child_work *w, const char *step)
+{
+	w->err = errno;
+	w->step = step;
+	return 127;
+}
+
+static void child_reset_signals(void)
+{
+	struct sigaction def = {.sa_handler = SIG_DFL};
+
+	for (int sig = 1; sig < NSIG; sig++)
+		sigaction(sig, &def, NULL); /* fails for SIGKILL and the like, which can't differ */
+}
+
+static int child_credentials(const struct hf_spawn_spec *s)
+{
+	if (syscall(SYS_setgroups, s->n_groups, s->groups) < 0)
+		return -1;
+	if (syscall(SYS_setresgid, s->gid, s->gid, s->gid) < 0)
+		return -1;
+	return syscall(SYS_setresuid, s->uid, s->uid, s->uid) < 0 ? -1 : 0;
+}
+
+static int child_stdio(struct child_work *w)
+{
+	for (int i = 0; i < 3; i++) {
+		const char *path = w->spec->stdio[i];
+		int fd = -1;
+
+		/* O_NONBLOCK only for the opening: a FIFO without a reader must not stop us here. */
+		if (path && path[0])
+			fd = open(path, (i == 0 ? O_RDONLY : O_WRONLY | O_APPEND) | O_NOCTTY |
+					O_NONBLOCK | O_CLOEXEC);
+		if (fd >= 0)
+			fcntl(fd, F_SETFL, i == 0 ? 0 : O_APPEND);
+		else if (i > 0 && w->log_fd >= 0)
+			fd = fcntl(w->log_fd, F_DUPFD_CLOEXEC, 3);
+		else
+			fd = open("/dev/null", (i == 0 ? O_RDONLY : O_WRONLY) | O_CLOEXEC);
+		if (fd < 0)
+			return -1;
+		/* 0..2 may be closed in the parent; then open() gave us the very number. */
+		if (fd == i ? hf_fd_cloexec(fd, false) < 0 : dup2(fd, i) < 0)
+			return -1;
+		if (fd > 2)
+			close(fd);
+	}
+	return 0;
+}
+
+static int child_descriptors(struct child_work *w)
+{
+	const struct hf_spawn_spec *s = w->spec;
+	int next = 3;
+
+	for (size_t i = 0; i < s->n_fds; i++) {
+		/* dup2() on another number leaves close-on-exec off there. */
+		if (dup2(w->moved[i], s->fds[i].number) < 0)
+			return -1;
+		if (s->fds[i].number > next &&
+			close_range(next, s->fds[i].number - 1, 0) < 0)
+			return -1;
+		next = s->fds[i].number + 1;
+	}
+	return close_range(next, ~0u, 0);
+}
+
+static int child_main(void *arg)
+{
+	struct child_work *w = arg;
+	const struct hf_spawn_spec *s = w->spec;
+	sigset_t none;
+
+	child_reset_signals();
+	if (setsid() < 0)
+		return child_fail(w, "start a session");
+	umask(s->umask);
+	if (w->set_credentials && child_credentials(s) < 0)
+		return child_fail(w, "become the guest's user");
+	if (chdir(s->cwd && s->cwd[0] ? s->cwd : "/") < 0)
+		return child_fail(w, "enter the folder it was started in");
+	if (child_stdio(w) < 0)
+		return child_fail(w, "open the standard streams");
+	if (child_descriptors(w) < 0)
+		return child_fail(w, "arrange the file descriptors");
+	sigemptyset(&none);
+	if (sigprocmask(SIG_SETMASK, &none, NULL) < 0)
+		return child_fail(w, "unblock signals");
+	execve(w->path, s->argv, s->envp);
+	return child_fail(w, "execute it");
+}
+
+/* Look a program up in the PATH that it will have itself. */
+static int find_program(const struct hf_spawn_spec *s, char *ret, size_t size)
+{
+	const char *path = "/usr/local/bin:/usr/bin:/bin";
+	int r = -ENOENT;
+
+	if (strchr(s->program, '/'))
+		return snprintf(ret, size, "%s", s->program) < (int)size ? 0 : -ENAMETOOLONG;
+	for (char *const *e = s->envp; e && *e; e++)
+		if (strncmp(*e, "PATH=", 5) == 0)
+			path = *e + 5;
+	while (*path) {
+		int len = (int)strcspn(path, ":");
+		struct stat st;
+
+		if (len > 0 && snprintf(ret, size, "%.*s/%s", len, path, s->program) < (int)size &&
+			stat(ret, &st) == 0 && S_ISREG(st.st_mode)) {
+			if (access(ret, X_OK) == 0)
+				return 0;
+			r = -errno;
+		}
+		path += len + (path[len] == ':');
+	}
+	return r;
+}
+
+/* Copies of all descriptors above the numbers wanted, so that no dup2() hits one still needed. */
+static int move_fds(struct child_work *w)
+{
+	const struct hf_spawn_spec *s = w->spec;
+	int min = 3;
+
+	for (size_t i = 0; i < s->n_fds; i++) {
+		if (s->fds[i].number < min)
+			return -EINVAL;
+		min = s->fds[i].number + 1;
+	}
+	for (size_t i = 0; i < s->n_fds; i++) {
+		w->moved[i] = fcntl(s->fds[i].fd, F_DUPFD_CLOEXEC, min);
+		if (w->moved[i] < 0)
+			return -errno;
+	}
+	return 0;
+}
+
+static int clone_child(struct child_work *w, struct hf_child *c)
+{
+	cleanup_free char *stack = malloc(CHILD_STACK_BYTES);
+	sigset_t all, old;
+	int pidfd = -EBADF;
+	pid_t pid;
+
+	if (!stack)
+		return -ENOMEM;
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	pid = clone(child_main, (char *)(((uintptr_t)stack + CHILD_STACK_BYTES) & ~(uintptr_t)15),
+		CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD, w, &pidfd);
+	if (pid < 0)
+		w->err = errno;
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	if (pid < 0) {
+		w->step = "make a process";
+		return -w->err;
+	}
+	c->pid = pid;
+	c->pidfd = pidfd;
+	if (w->err != 0) {
+		waitid(P_PIDFD, pidfd, &c->status, WEXITED);
+		return -w->err;
+	}
+	return 0;
+}
+
+static void child_free(struct hf_child *c)
+{
+	hf_close(&c->pidfd);
+	hf_close(&c->stderr_fd);
+	free(c);
+}
+
+static void cleanup_childp(struct hf_child **c)
+{
+	if (*c) {
+		sd_event_source_disable_unref((*c)->source);
+		child_free(*c);
+	}
+}
+
+/* The file that stderr goes to, to be read when the process ends early. */
+static void open_stderr_reader(const struct hf_spawn_spec *s, struct hf_child *c)
+{
+	const char *path = s->stdio[2] && s->stdio[2][0] ? s->stdio[2] : s->log_path;
+	struct stat st;
+
+	if (!path)
+		return;
+	c->stderr_fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	if (c->stderr_fd >= 0 && fstat(c->stderr_fd, &st) == 0 && S_ISREG(st.st_mode))
+		c->stderr_offset = st.st_size;
+	else
+		hf_close(&c->stderr_fd);
+}
+
+static int on_child_io(sd_event_source *source, int fd, uint32_t revents, void *data)
+{
+	struct hf_child *c = data;
+
+	c->exited = true;
+	sd_event_source_set_enabled(source, SD_EVENT_OFF);
+	if (c->ours)
+		c->have_status = waitid(P_PIDFD, c->pidfd, &c->status, WEXITED | WNOHANG) == 0 &&
+			c->status.si_pid != 0;
+	if (!c->source)
+		/* Let go of before: drops the last reference, which frees @c after this call. */
+		sd_event_source_set_floating(source, false);
+	else if (c->on_exit)
+		c->on_exit(c, c->data);
+	return 0;
+}
+
+int hf_spawn(sd_event *event, const struct hf_spawn_spec *spec, hf_child_exit_fn on_exit,
+	void *data, struct hf_child **ret, struct hf_error *error)
+{
+	HF_CLEANUP(cleanup_childp) struct hf_child *c = calloc(1, sizeof(*c));
+	struct child_work work = {.spec = spec, .log_fd = -EBADF, .step = "prepare it"};
+	char path[4096];
+	int r;
+
+	if (!c)
+		return hf_error_set(error, -ENOMEM, HF_ERR_FAILED, NULL, "out of memory");
+	*c = (struct hf_child){.pidfd = -EBADF, .stderr_fd = -EBADF, .ours = true,
+		.on_exit = on_exit, .data = data};
+	for (size_t i = 0; i < MAX_SPAWN_FDS; i++)
+		work.moved[i] = -EBADF;
+	if (spec->n_fds > MAX_SPAWN_FDS)
+		return hf_error_set(error, -E2BIG, HF_ERR_FAILED, NULL,
+			"%zu descriptors are more than a process can be given", spec->n_fds);
+	r = find_program(spec, path, sizeof(path));
+	if (r < 0)
+		return hf_error_set(error, r, HF_ERR_FAILED, "install the VMM's package",
+			"can't find the program `%s`: %s", spec->program, strerror(-r));
+	work.path = path;
+	if (spec->log_path)
+		work.log_fd = open(spec->log_path,
+			O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0640);
+	open_stderr_reader(spec, c);
+	/* Without root there is only one user to be. */
+	work.set_credentials = geteuid() == 0;
+	if (!work.set_credentials && (spec->uid != geteuid() || spec->gid != getegid())) {
+		work.step = "become the guest's user";
+		r = -EPERM;
+	} else {
+		r = move_fds(&work);
+	}
+	if (r == 0)
+		r = clone_child(&work, c);
+	for (size_t i = 0; i < spec->n_fds; i++)
+		hf_close(&work.moved[i]);
+	hf_close(&work.log_fd);
+	if (r < 0)
+		return hf_error_set(error, r, HF_ERR_FAILED, NULL, "can't start `%s`: %s: %s", path,
+			work.step, strerror(-r));
+	r = sd_event_add_io(event, &c->source, c->pidfd, EPOLLIN, on_child_io, c);
+	if (r < 0) {
+		hf_child_kill(c);
+		waitid(P_PIDFD, c->pidfd, &c->status, WEXITED);
+		return hf_error_set(error, r, HF_ERR_FAILED, NULL, "can't watch `%s`: %s", path,
+			strerror(-r));
+	}
+	*ret = TAKE_PTR(c);
+	return 0;
+}
+
+int hf_child_watch(sd_event *event, pid_t pid, uint64_t start_ticks, hf_child_exit_fn on_exit,
+	void *data, struct hf_child **ret)
+{
+	HF_CLEANUP(cleanup_childp) struct hf_child *c = calloc(1, sizeof(*c));
+	uint64_t ticks;
+	int r;
+
+	if (!c)
+		return -ENOMEM;
+	*c = (struct hf_child){.pid = pid, .pidfd = -EBADF, .stderr_fd = -EBADF,
+		.on_exit = on_exit, .data = data};
+	c->pidfd = syscall(SYS_pidfd_open, pid, 0);
+	if (c->pidfd < 0)
+		return errno == EINVAL ? -ESRCH : -errno;
+	/* Read after the pidfd is there: what it names can't change any more. */
+	r = hf_pid_start_time(pid, &ticks);
+	if (r < 0)
+		return r;
+	if (ticks != start_ticks)
+		return -ESTALE;
+	r = sd_event_add_io(event, &c->source, c->pidfd, EPOLLIN, on_child_io, c);
+	if (r < 0)
+		return r;
+	*ret = TAKE_PTR(c);
+	return 0;
+}
+
+static void destroy_floating(void *data)
+{
+	child_free(data);
+}
+
+void hf_child_release(struct hf_child *child)
+{
+	sd_event_source *source;
+
+	if (!child)
+		return;
+	child->on_exit = NULL;
+	source = TAKE_PTR(child->source);
+	if (child->ours && !child->exited &&
+		sd_event_source_set_destroy_callback(source, destroy_floating) >= 0) {
+		/* The loop keeps the source, and with it the child, until the process ends. */
+		sd_event_source_set_floating(source, true);
+		sd_event_source_unref(source);
+		return;
+	}
+	sd_event_source_disable_unref(source);
+	child_free(child);
+}
+
+pid_t hf_child_pid(const struct hf_child *child)
+{
+	return child->pid;
+}
+
+bool hf_child_exited(const struct hf_child *child)
+{
+	return child->exited;
+}
+
+int hf_child_kill(struct hf_child *child)
+{
+	if (child->exited)
+		return 0;
+	if (syscall(SYS_pidfd_send_signal, child->pidfd, SIGKILL, NULL, 0) < 0)
+		return errno == ESRCH ? 0 : -errno;
+	return 0;
+}
+
+/* The last lines of what was written to stderr since the start, joined by " / ". */
+static void append_tail(const struct hf_child *c, char *buf, size_t size)
+{
+	size_t used = strlen(buf), room = size - used;
+	char tail[400];
+	struct stat st;
+	off_t from;
+	ssize_t n;
+
+	if (c->stderr_fd < 0 || fstat(c->stderr_fd, &st) < 0 || room < 8)
+		return;
+	from = HF_MAX(c->stderr_offset, st.st_size - (off_t)HF_MIN(sizeof(tail), room - 8));
+	n = pread(c->stderr_fd, tail, HF_MIN(sizeof(tail), room - 8), from);
+	while (n > 0 && isspace((unsigned char)tail[n - 1]))
+		n--;
+	if (n <= 0)
+		return;
+	used += snprintf(buf + used, room, ": ");
+	for (ssize_t i = 0; i < n && used + 4 < size; i++) {
+		if (tail[i] == '\n')
+			used += snprintf(buf + used, size - used, " / ");
+		else
+			buf[used++] = iscntrl((unsigned char)tail[i]) ? ' ' : tail[i];
+	}
+	buf[used] = 0;
+}
+
+void hf_child_describe(const struct hf_child *child, char *buf, size_t size)
+{
+	if (!child->exited)
+		snprintf(buf, size, "still runs");
+	else if (!child->have_status)
+		snprintf(buf, size, "ended");
+	else if (child->status.si_code == CLD_EXITED)
+		snprintf(buf, size, "ended with status %d", child->status.si_status);
+	else
+		snprintf(buf, size, "was killed by signal %d (%s)", child->status.si_status,
+			strsignal(child->status.si_status));
+	append_tail(child, buf, size);
+}

@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/**
+ * DOC: What the files of vmm.h share. Nobody else includes this.
+ *
+ * vmm.c holds the frame: operations, time-outs, the end of QEMU. vmm-attach.c, vmm-save.c,
+ * vmm-rollback.c and vmm-respawn.c hold one step of a guest's way each.
+ *
+ * An operation ends by hf_vmm_end() or hf_vmm_fail(). That only notes the outcome: the callback runs
+ * later, from the loop, once the guest is *settled*, which means that no stream uses a sink any more and
+ * that no QEMU which was to be killed is still there. So callbacks never run inside calls, and what
+ * was borrowed for an operation is free when they do.
+ */
+#pragma once
+
+#include "common/fd.h"
+#include "common/tsc.h"
+#include "qmp/commands.h"
+#include "vmm-glue/spawn.h"
+#include "vmm-glue/vmm.h"
+
+#define HF_VMM_GETFD_NAME "holdfast-state"
+#define HF_VMM_MAX_TRACKED 24
+
+enum hf_vmm_op_kind {
+	HF_VMM_OP_NONE,
+	HF_VMM_OP_ATTACH,
+	HF_VMM_OP_SAVE,
+	HF_VMM_OP_ROLLBACK,
+	HF_VMM_OP_QUIT,
+	HF_VMM_OP_RESPAWN,
+	HF_VMM_OP_RESUME,
+};
+
+/* One operation, from its start until its callback ran. */
+struct hf_vmm_op {
+	enum hf_vmm_op_kind kind;
+	bool ended; /* outcome known, callback still due */
+	hf_vmm_done_fn done;
+	void *data;
+	uint64_t timeout_ns;
+	struct hf_error error; /* err is 0 on success */
+};
+
+struct hf_vmm {
+	sd_event *event;
+	struct hf_manifest_guest *guest;
+	struct hf_stream_ring *ring;
+	hf_vmm_gone_fn gone;
+	void *gone_data;
+
+	struct hf_qmp *qmp;
+	struct hf_child *child;
+	struct hf_vmm_op op;      /* the one under way */
+	struct hf_vmm_op overrun; /* one that a rollback ended, its callback still due */
+	sd_event_source *deadline;
+	sd_event_source *poll;
+	sd_event_source *settle;
+	void (*poll_fn)(struct hf_vmm *vmm);
+	unsigned int n_polls;
+	const char *waiting;      /* what QEMU is to do, for the message when it doesn't */
+	uint64_t tracked[HF_VMM_MAX_TRACKED]; /* commands whose callbacks may still come */
+	size_t n_tracked;
+
+	bool attached;      /* it was known to be there, so that its end is news */
+	bool killing;       /* a QEMU that must be gone before anything is reported */
+	bool lost;          /* its monitor or process went away */
+	bool gone_due;
+	struct hf_error gone_error;
+	bool freed;         /* by its owner, while a callback or a stream still used it */
+	unsigned int in_callback;
+
+	struct hf_vmm_probe probe;
+	struct hf_vmm_stamps stamps;
+	uint64_t other_ram_bytes; /* used bytes of all blocks that are not preserved RAM */
+	unsigned int n_replies;   /* outstanding replies of the step under way */
+
+	/* What save changed and rollback has to change back. */
+	bool save_begun;
+	bool migrate_sent;
+	bool status_known;           /* guest->was_running is of this save */
+	uint64_t old_max_bandwidth;
+	bool old_ignore_shared;
+	bool old_events;
+
+	/* Save and load. */
+	struct hf_stream *stream;
+	bool streaming;              /* @stream's done is still to come */
+	bool stream_ok;
+	struct hf_error stream_error;
+	struct hf_stream_result result;
+	struct hf_sink *sink;        /* borrowed: save */
+	struct hf_sink load_sink;    /* own: load */
+	hf_stream_grow_fn grow;
+	int stream_fd;               /* QEMU's end, until it has been sent */
+	bool migration_completed;
+	bool incoming_sent;
+	struct hf_inode ram_inodes[16];
+	int ram_fds[HF_MANIFEST_MAX_RAM]; /* borrowed: respawn waits for its network first */
+	char **built_argv;           /* while QEMU is being started */
+};
+
+/**
+ * hf_vmm_begin() - Start an operation. Return: 0, -EBUSY when one is under way, or -errno.
+ */
+int hf_vmm_begin(struct hf_vmm *vmm, enum hf_vmm_op_kind kind, uint64_t timeout_ns,
+	hf_vmm_done_fn done, void *data);
+
+/** hf_vmm_end() - The operation under way succeeded. */
+void hf_vmm_end(struct hf_vmm *vmm);
+
+/** hf_vmm_fail() - The operation under way failed. A QEMU that was being respawned is killed. */
+void hf_vmm_fail(struct hf_vmm *vmm, const struct hf_error *error);
+
+/** hf_vmm_failf() - The same, from its parts. @remedy may be NULL. */
+void hf_vmm_failf(struct hf_vmm *vmm, int err, const char *remedy, const char *fmt, ...)
+	HF_PRINTF(4, 5);
+
+/** hf_vmm_in() - Whether this operation is under way and still open. */
+bool hf_vmm_in(const struct hf_vmm *vmm, enum hf_vmm_op_kind kind);
+
+/**
+ * hf_vmm_sent() - Take note of a command that was submitted.
+ * @r:  what its hf_qmp_*() call returned
+ * @id: its id
+ *
+ * Return: @r. When it is negative, the operation has failed.
+ */
+int hf_vmm_sent(struct hf_vmm *vmm, int r, uint64_t id);
+
+/** hf_vmm_forget_commands() - No callback of a command submitted so far will run. */
+void hf_vmm_forget_commands(struct hf_vmm *vmm);
+
+/** hf_vmm_poll_later() - Call @fn in a while: 0.5 ms first, then longer and longer up to 10 ms. */
+void hf_vmm_poll_later(struct hf_vmm *vmm, void (*fn)(struct hf_vmm *vmm));
+
+/** hf_vmm_poll_after() - Call @fn in @usec. One may wait at a time: the newer replaces. */
+void hf_vmm_poll_after(struct hf_vmm *vmm, uint64_t usec, void (*fn)(struct hf_vmm *vmm));
+
+/** hf_vmm_settle() - Deliver what is due, if nothing stands against it. */
+void hf_vmm_settle(struct hf_vmm *vmm);
+
+/** hf_vmm_lose() - Its QEMU went away: ends the operation under way and makes `gone` due. */
+void hf_vmm_lose(struct hf_vmm *vmm, const struct hf_error *reason);
+
+/** hf_vmm_drop_monitor() - Close the monitor, and the callbacks of its commands. */
+void hf_vmm_drop_monitor(struct hf_vmm *vmm);
+
+/** hf_vmm_on_stream_done() - hf_stream_done_fn of both directions. */
+void hf_vmm_on_stream_done(void *data, const struct hf_stream_result *result);
+
+/** hf_vmm_on_child_exit() - hf_child_exit_fn of attached and respawned processes. */
+void hf_vmm_on_child_exit(struct hf_child *child, void *data);
+
+/** hf_vmm_check_reply() - Fail the operation on a command's error. Return: whether to go on. */
+bool hf_vmm_check_reply(struct hf_vmm *vmm, int err, const struct hf_error *error);
+
+/** hf_vmm_qmp_ops - callbacks of both kinds of connection; userdata is the hf_vmm. */
+extern const struct hf_qmp_ops hf_vmm_qmp_ops;
+
+/* Steps called across files. */
+void hf_vmm_save_on_event(struct hf_vmm *vmm, const char *name, struct json_object *data);
+void hf_vmm_save_on_stream(struct hf_vmm *vmm);
+void hf_vmm_respawn_on_ready(struct hf_vmm *vmm);
+void hf_vmm_respawn_on_event(struct hf_vmm *vmm, const char *name, struct json_object *data);
+void hf_vmm_respawn_on_stream(struct hf_vmm *vmm);
+void hf_vmm_respawn_on_lost(struct hf_vmm *vmm, const struct hf_error *reason);

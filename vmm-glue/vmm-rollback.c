@@ -1,0 +1,185 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/**
+ * DOC: Making a guest as it was before the save.
+ *
+ * Whatever commands of the save were sent may have been carried out, answered or not: so nothing is
+ * concluded from missing answers. First QEMU's migration has to be over (only then does it take
+ * `cont` and settings), then everything the save may have changed is set back at once, and at last
+ * QEMU is asked whether the guest runs. Each step is harmless where there is nothing to undo.
+ *
+ * A paused guest can end up in `postmigrate` in place of `paused`: QEMU knows no way back without
+ * running it. It is just as paused, and `cont` works.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "vmm-glue/vmm-internal.h"
+
+static void ask_migration(struct hf_vmm *vmm);
+static void ask_status(struct hf_vmm *vmm);
+
+static void on_final_status(struct hf_qmp *q, int err, struct json_object *ret,
+	const struct hf_error *error, void *data)
+{
+	struct hf_vmm *vmm = data;
+	struct hf_qmp_status status;
+	bool as_before;
+
+	if (err < 0 || hf_qmp_parse_status(ret, &status) < 0) {
+		if (err == 0)
+			hf_vmm_failf(vmm, -EBADMSG, NULL, "QEMU's answer to query-status makes no sense");
+		else if (err != -ECONNRESET)
+			hf_vmm_fail(vmm, error);
+		return;
+	}
+	as_before = status.running == vmm->guest->was_running;
+	if (as_before && vmm->stream_error.err) {
+		/* It runs, but a setting stayed that would lose RAM in a later migration. */
+		hf_vmm_fail(vmm, &vmm->stream_error);
+		return;
+	}
+	if (!as_before) {
+		hf_vmm_poll_later(vmm, ask_status);
+		return;
+	}
+	vmm->save_begun = vmm->migrate_sent = false;
+	hf_vmm_end(vmm);
+}
+
+static void ask_status(struct hf_vmm *vmm)
+{
+	uint64_t id = 0;
+	int r;
+
+	vmm->waiting = vmm->guest->was_running ? "let the guest run again" : "leave the guest paused";
+	r = hf_qmp_query_status(vmm->qmp, HF_QMP_TIMEOUT_NEVER, on_final_status, vmm, &id);
+	hf_vmm_sent(vmm, r, id);
+}
+
+static void on_cont(struct hf_qmp *q, int err, struct json_object *ret,
+	const struct hf_error *error, void *data)
+{
+	struct hf_vmm *vmm = data;
+
+	if (err < 0 && err != -ECONNRESET)
+		hf_vmm_fail(vmm, error);
+}
+
+static void on_restored(struct hf_qmp *q, int err, struct json_object *ret,
+	const struct hf_error *error, void *data)
+{
+	struct hf_vmm *vmm = data;
+
+	/* Told only once the guest is known to run: that comes first. */
+	if (err < 0 && err != -ECONNRESET && !vmm->stream_error.err)
+		vmm->stream_error = *error;
+}
+
+/* QEMU takes settings again. The guest first: every command before it would lengthen its pause. */
+static void restore(struct hf_vmm *vmm)
+{
+	const struct hf_qmp_capability caps[] = {
+		{"x-ignore-shared", vmm->old_ignore_shared}, {"events", vmm->old_events}};
+	const struct hf_qmp_migrate_parameters params = {
+		.has_max_bandwidth = true, .max_bandwidth = vmm->old_max_bandwidth};
+	struct hf_qmp *q = vmm->qmp;
+	uint64_t id = 0;
+	int r;
+
+	vmm->waiting = "let the guest run again";
+	vmm->stream_error = (struct hf_error){0};
+	/* `suspended` is a run state of its own, from which `stop` took it as well. */
+	if (vmm->guest->was_running || strcmp(vmm->guest->status, "suspended") == 0) {
+		r = hf_qmp_cont(q, HF_QMP_TIMEOUT_NEVER, on_cont, vmm, &id);
+		if (hf_vmm_sent(vmm, r, id) < 0)
+			return;
+	}
+	r = hf_qmp_migrate_set_capabilities(
+		q, caps, HF_ARRAY_SIZE(caps), HF_QMP_TIMEOUT_NEVER, on_restored, vmm, &id);
+	if (hf_vmm_sent(vmm, r, id) < 0)
+		return;
+	r = hf_qmp_migrate_set_parameters(
+		q, &params, HF_QMP_TIMEOUT_NEVER, on_restored, vmm, &id);
+	if (hf_vmm_sent(vmm, r, id) < 0)
+		return;
+	/* Only there when `migrate` never took it: an error means just that. */
+	r = hf_qmp_closefd(q, HF_VMM_GETFD_NAME, HF_QMP_TIMEOUT_NEVER, NULL, NULL, &id);
+	if (hf_vmm_sent(vmm, r, id) == 0)
+		ask_status(vmm);
+}
+
+static void on_migration(struct hf_qmp *q, int err, struct json_object *ret,
+	const struct hf_error *error, void *data)
+{
+	struct hf_vmm *vmm = data;
+	struct hf_qmp_migration m;
+
+	if (err < 0 || hf_qmp_parse_migration(ret, &m) < 0) {
+		if (err == 0)
+			hf_vmm_failf(vmm, -EBADMSG, NULL, "QEMU's answer to query-migrate makes no sense");
+		else if (err != -ECONNRESET)
+			hf_vmm_fail(vmm, error);
+		return;
+	}
+	if (m.status == HF_QMP_MIGRATION_NONE || hf_qmp_migration_over(m.status))
+		restore(vmm);
+	else
+		hf_vmm_poll_later(vmm, ask_migration);
+}
+
+static void ask_migration(struct hf_vmm *vmm)
+{
+	uint64_t id = 0;
+	int r;
+
+	vmm->waiting = "end the migration under way";
+	r = hf_qmp_query_migrate(vmm->qmp, HF_QMP_TIMEOUT_NEVER, on_migration, vmm, &id);
+	hf_vmm_sent(vmm, r, id);
+}
+
+/* Ends the operation under way with -ECANCELED; its callback comes first. */
+static void overrun(struct hf_vmm *vmm)
+{
+	struct hf_error e = {0};
+
+	if (!vmm->op.kind)
+		return;
+	hf_error_set(&e, -ECANCELED, HF_ERR_FAILED, NULL, "it was rolled back");
+	hf_vmm_fail(vmm, &e);
+	vmm->overrun = vmm->op;
+	vmm->op = (struct hf_vmm_op){0};
+}
+
+int hf_vmm_rollback(struct hf_vmm *vmm, uint64_t timeout_ns, hf_vmm_done_fn done, void *data)
+{
+	uint64_t id = 0;
+	int r;
+
+	/* One more while the first one's outcome is still due would lose a callback. */
+	if (vmm->op.kind == HF_VMM_OP_ROLLBACK || vmm->overrun.kind)
+		return -EBUSY;
+	overrun(vmm);
+	r = hf_vmm_begin(vmm, HF_VMM_OP_ROLLBACK, timeout_ns, done, data);
+	if (r < 0)
+		return r;
+	if (!vmm->save_begun) {
+		hf_vmm_end(vmm);
+		return 0;
+	}
+	if (vmm->lost || !vmm->qmp) {
+		hf_vmm_failf(vmm, -ECONNRESET, "see QEMU's log", "its QEMU went away");
+		return 0;
+	}
+	/* Asked for by the save, answered or not: see on_first_status(). */
+	if (!vmm->status_known)
+		vmm->guest->was_running = vmm->probe.running;
+	if (vmm->migrate_sent) {
+		r = hf_qmp_migrate_cancel(vmm->qmp, HF_QMP_TIMEOUT_NEVER, NULL, NULL, &id);
+		if (hf_vmm_sent(vmm, r, id) < 0)
+			return 0;
+	}
+	ask_migration(vmm);
+	hf_vmm_settle(vmm);
+	return 0;
+}

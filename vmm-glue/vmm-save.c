@@ -1,0 +1,268 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/**
+ * DOC: Pausing a guest and saving its device state: the first half of the blackout.
+ *
+ * The same on QEMU 7.2, 10.0 and 11.1: `stop`, then an ordinary migration into a socketpair with
+ * x-ignore-shared on, so that RAM in shared files stays out of the stream. All commands leave in one
+ * go; QEMU works them off in order. The other end of the socketpair is read into the sink at once.
+ *
+ * A stream that ended is no proof of a complete one: QEMU has to say `completed`, and to have come
+ * to rest in `postmigrate`, where it neither runs nor touches the guest's RAM or disks any more.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "vmm-glue/vmm-internal.h"
+
+static void ask_outcome(struct hf_vmm *vmm);
+
+static void succeed(struct hf_vmm *vmm)
+{
+	struct hf_manifest_guest *guest = vmm->guest;
+
+	guest->tsc_saved = hf_tsc_now();
+	guest->state_length = vmm->result.length;
+	guest->state_xxh3 = vmm->result.xxh3;
+	hf_vmm_end(vmm);
+}
+
+static void on_final_status(struct hf_qmp *q, int err, struct json_object *ret,
+	const struct hf_error *error, void *data)
+{
+	struct hf_vmm *vmm = data;
+	struct hf_qmp_status status;
+
+	if (!hf_vmm_check_reply(vmm, err, error))
+		return;
+	if (hf_qmp_parse_status(ret, &status) < 0)
+		hf_vmm_failf(vmm, -EBADMSG, NULL, "QEMU's answer to query-status makes no sense");
+	else if (vmm->migration_completed && status.state == HF_QMP_RUN_POSTMIGRATE)
+		succeed(vmm);
+	else
+		hf_vmm_poll_later(vmm, ask_outcome);
+}
+
+/* RAM that went through the stream would be restored twice over, and cost the blackout its size. */
+static bool ram_in_stream(const struct hf_vmm *vmm, const struct hf_qmp_migration *m)
+{
+	uint64_t smallest = UINT64_MAX;
+
+	for (size_t i = 0; i < vmm->guest->n_ram; i++)
+		smallest = HF_MIN(smallest, vmm->guest->ram[i].size);
+	return vmm->guest->n_ram > 0 && m->has_ram &&
+		m->ram_total_bytes >= vmm->other_ram_bytes + smallest;
+}
+
+static void on_outcome(struct hf_qmp *q, int err, struct json_object *ret,
+	const struct hf_error *error, void *data)
+{
+	struct hf_vmm *vmm = data;
+	struct hf_qmp_migration m;
+
+	if (!hf_vmm_check_reply(vmm, err, error))
+		return;
+	if (hf_qmp_parse_migration(ret, &m) < 0) {
+		hf_vmm_failf(vmm, -EBADMSG, NULL, "QEMU's answer to query-migrate makes no sense");
+		return;
+	}
+	if (m.status == HF_QMP_MIGRATION_COMPLETED && vmm->stream_ok) {
+		if (ram_in_stream(vmm, &m))
+			hf_vmm_failf(vmm, -EOPNOTSUPP, "start the guest with holdfast-vmm",
+				"QEMU put the guest's RAM into its device state: the RAM is no "
+				"shared memory-backend-file");
+		vmm->migration_completed = true;
+		return;
+	}
+	if (!hf_qmp_migration_over(m.status) && m.status != HF_QMP_MIGRATION_NONE)
+		return; /* asked again after query-status's answer */
+	if (m.error_desc[0])
+		hf_vmm_failf(vmm, -EREMOTEIO, NULL, "QEMU can't save its device state: %s",
+			m.error_desc);
+	else if (vmm->stream_error.err)
+		hf_vmm_fail(vmm, &vmm->stream_error);
+	else
+		hf_vmm_failf(vmm, -EREMOTEIO, "see QEMU's log", "saving the device state ended as `%s`",
+			hf_qmp_migration_status_name(m.status));
+}
+
+static void ask_outcome(struct hf_vmm *vmm)
+{
+	uint64_t id = 0;
+	int r;
+
+	vmm->waiting = "finish saving its device state";
+	r = hf_qmp_query_migrate(vmm->qmp, HF_QMP_TIMEOUT_NEVER, on_outcome, vmm, &id);
+	if (hf_vmm_sent(vmm, r, id) < 0)
+		return;
+	r = hf_qmp_query_status(vmm->qmp, HF_QMP_TIMEOUT_NEVER, on_final_status, vmm, &id);
+	hf_vmm_sent(vmm, r, id);
+}
+
+void hf_vmm_save_on_stream(struct hf_vmm *vmm)
+{
+	if (vmm->result.err == -ENOSPC) {
+		/* QEMU would only say that its socket broke. */
+		hf_vmm_failf(vmm, -ENOSPC, NULL,
+			"the device state is larger than the %" PRIu64 " bytes there is room for "
+			"(measured before: at most %" PRIu64 "): %s",
+			hf_sink_length(vmm->sink), vmm->probe.state_estimate_bytes,
+			vmm->stream_error.message[0] ? vmm->stream_error.message : "no more room");
+		return;
+	}
+	if (!vmm->poll)
+		ask_outcome(vmm);
+}
+
+void hf_vmm_save_on_event(struct hf_vmm *vmm, const char *name, struct json_object *data)
+{
+	enum hf_qmp_migration_status status;
+
+	if (strcmp(name, "STOP") == 0 && vmm->guest->tsc_paused == 0)
+		vmm->guest->tsc_paused = hf_tsc_now();
+	if (strcmp(name, "MIGRATION") != 0 || hf_qmp_parse_migration_event(data, &status) < 0)
+		return;
+	/* Success is looked for when the stream has ended; a failure is asked for its cause now. */
+	if (status == HF_QMP_MIGRATION_FAILED || status == HF_QMP_MIGRATION_CANCELLED)
+		ask_outcome(vmm);
+}
+
+/* ---- the commands, in order ---- */
+
+static void on_first_status(struct hf_qmp *q, int err, struct json_object *ret,
+	const struct hf_error *error, void *data)
+{
+	struct hf_vmm *vmm = data;
+	struct hf_qmp_status status;
+
+	if (!hf_vmm_check_reply(vmm, err, error))
+		return;
+	if (hf_qmp_parse_status(ret, &status) < 0 ||
+		hf_manifest_set(&vmm->guest->status, status.name) < 0) {
+		hf_vmm_failf(vmm, -EBADMSG, NULL, "QEMU's answer to query-status makes no sense");
+		return;
+	}
+	vmm->guest->was_running = status.running;
+	vmm->status_known = true;
+	vmm->waiting = "pause the guest";
+}
+
+static void on_stopped(struct hf_qmp *q, int err, struct json_object *ret,
+	const struct hf_error *error, void *data)
+{
+	struct hf_vmm *vmm = data;
+
+	if (!hf_vmm_check_reply(vmm, err, error))
+		return;
+	/* A guest that was paused already gives no STOP event. */
+	if (vmm->guest->tsc_paused == 0)
+		vmm->guest->tsc_paused = hf_tsc_now();
+	vmm->waiting = "take its migration settings";
+}
+
+static void on_set(struct hf_qmp *q, int err, struct json_object *ret,
+	const struct hf_error *error, void *data)
+{
+	hf_vmm_check_reply(data, err, error);
+}
+
+static void on_getfd(struct hf_qmp *q, int err, struct json_object *ret,
+	const struct hf_error *error, void *data)
+{
+	struct hf_vmm *vmm = data;
+
+	if (hf_vmm_check_reply(vmm, err, error))
+		vmm->waiting = "start to save its device state";
+}
+
+static void on_migrate(struct hf_qmp *q, int err, struct json_object *ret,
+	const struct hf_error *error, void *data)
+{
+	struct hf_vmm *vmm = data;
+
+	if (hf_vmm_check_reply(vmm, err, error))
+		vmm->waiting = "finish saving its device state";
+}
+
+/*
+ * query-status first: it tells whether the guest ran at that very moment, which an operator may
+ * have changed since attach. `stop` leaves one that doesn't run as it is.
+ */
+static int submit(struct hf_vmm *vmm, int fd)
+{
+	const struct hf_qmp_capability caps[] = {{"x-ignore-shared", true}, {"events", true}};
+	const struct hf_qmp_migrate_parameters params = {.has_max_bandwidth = true};
+	struct hf_qmp *q = vmm->qmp;
+	uint64_t id = 0;
+	int r;
+
+	vmm->waiting = "say whether the guest runs";
+	r = hf_qmp_query_status(q, HF_QMP_TIMEOUT_NEVER, on_first_status, vmm, &id);
+	if (hf_vmm_sent(vmm, r, id) < 0)
+		return r;
+	r = hf_qmp_stop(q, HF_QMP_TIMEOUT_NEVER, on_stopped, vmm, &id);
+	if (hf_vmm_sent(vmm, r, id) < 0)
+		return r;
+	r = hf_qmp_migrate_set_parameters(q, &params, HF_QMP_TIMEOUT_NEVER, on_set, vmm, &id);
+	if (hf_vmm_sent(vmm, r, id) < 0)
+		return r;
+	r = hf_qmp_migrate_set_capabilities(
+		q, caps, HF_ARRAY_SIZE(caps), HF_QMP_TIMEOUT_NEVER, on_set, vmm, &id);
+	if (hf_vmm_sent(vmm, r, id) < 0)
+		return r;
+	r = hf_qmp_getfd(q, HF_VMM_GETFD_NAME, fd, HF_QMP_TIMEOUT_NEVER, on_getfd, vmm, &id);
+	if (hf_vmm_sent(vmm, r, id) < 0)
+		return r;
+	vmm->migrate_sent = true;
+	r = hf_qmp_migrate(
+		q, "fd:" HF_VMM_GETFD_NAME, HF_QMP_TIMEOUT_NEVER, on_migrate, vmm, &id);
+	return hf_vmm_sent(vmm, r, id);
+}
+
+static int grow(void *data, struct hf_sink *sink, struct hf_error *e)
+{
+	struct hf_vmm *vmm = data;
+
+	if (!hf_vmm_in(vmm, HF_VMM_OP_SAVE))
+		return hf_error_set(e, -ECANCELED, HF_ERR_FAILED, NULL, "the save has ended");
+	if (!vmm->grow)
+		return hf_error_set(e, -ENOSPC, HF_ERR_FAILED, NULL, "no more room");
+	return vmm->grow(vmm->op.data, sink, e);
+}
+
+int hf_vmm_save(struct hf_vmm *vmm, struct hf_sink *sink, hf_stream_grow_fn grow_fn,
+	uint64_t timeout_ns, hf_vmm_done_fn done, void *data)
+{
+	cleanup_close int theirs = -EBADF;
+	struct hf_error e = {0};
+	int pair[2];
+	int r;
+
+	if (!vmm->attached)
+		return -ENOTCONN;
+	r = hf_vmm_begin(vmm, HF_VMM_OP_SAVE, timeout_ns, done, data);
+	if (r < 0)
+		return r;
+	vmm->grow = grow_fn;
+	vmm->sink = sink;
+	vmm->stream_ok = vmm->migration_completed = vmm->status_known = false;
+	vmm->stream_error = (struct hf_error){0};
+	vmm->guest->tsc_paused = vmm->guest->tsc_saved = 0;
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0) {
+		hf_vmm_failf(vmm, -errno, NULL, "can't make a socket: %s", strerror(errno));
+		return 0;
+	}
+	theirs = pair[1];
+	r = hf_stream_save(
+		vmm->ring, pair[0], sink, grow, hf_vmm_on_stream_done, vmm, &vmm->stream, &e);
+	if (r < 0) {
+		hf_vmm_fail(vmm, &e);
+		return 0;
+	}
+	vmm->streaming = true;
+	vmm->save_begun = true;
+	vmm->guest->tsc_pause = hf_tsc_now();
+	submit(vmm, theirs);
+	return 0;
+}
