@@ -119,6 +119,8 @@ class Host:
         ours, theirs = socket.socketpair()
         self.control = ours
         argv = [
+            # However this program ends, the emulated host ends with it.
+            "setpriv", "--pdeathsig", "TERM",
             "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
             "-name", "holdfast-nested", "-machine", "q35", "-accel", "tcg,thread=multi",
             "-cpu", "max", "-smp", str(self.cpus), "-m", str(self.memory),
