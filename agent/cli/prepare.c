@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/**
+ * DOC: holdfast prepare: the long part of an update, while the guests run on.
+ */
+#include "agent/cli/cli.h"
+
+static int run(struct hf_cli *cli, int argc, char **argv)
+{
+	struct hf_cli_target target = {0};
+	const struct hf_cli_option options[] = {HF_CLI_TARGET_OPTIONS(&target), {0}};
+	cleanup_json struct json_object *reply = NULL;
+	struct json_object *params, *target_json;
+	struct hf_error e = {0};
+	int r;
+
+	r = hf_cli_parse(cli, argc, argv, options, 0, NULL);
+	if (r == HF_CLI_GO_ON)
+		r = hf_cli_target_json(cli, &target, true, &target_json);
+	if (r != HF_CLI_GO_ON)
+		return r;
+	params = json_object_new_object();
+	hf_json_add(params, "target", target_json);
+	if (hf_cli_call(cli, "Prepare", params, true, &reply, &e) < 0)
+		return hf_cli_fail(cli, &e, reply);
+	if (cli->json)
+		hf_cli_print_json(reply);
+	else
+		printf("Prepared: update %s. Go on with `holdfast commit`, or undo it with `holdfast "
+		       "abort`.\n",
+			hf_cli_clean(hf_json_get_string(reply, "update_id", cli->update_id)));
+	return HF_EXIT_OK;
+}
+
+const struct hf_cli_verb hf_cli_verb_prepare = {
+	.name = "prepare",
+	.usage = "--kernel FILE [--initrd FILE] [--append TEXT | --cmdline TEXT]",
+	.summary = "preserve the guests' RAM and load the kernel; guests run on",
+	.help = "Does all that takes long: preserves every guest's RAM and loads the kernel. Guests run on.\n"
+		"Interrupting this program undoes what was done.\n"
+		"\n" HF_CLI_TARGET_HELP,
+	.run = run,
+};

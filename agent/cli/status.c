@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/**
+ * DOC: holdfast status: where the host is in an update, now or as it changes.
+ */
+#include "agent/cli/cli.h"
+
+#include <string.h>
+#include <time.h>
+
+static void show_status(const struct hf_cli *cli, struct json_object *status)
+{
+	static const char *const fields[][2] = {
+		{"state", "state"},
+		{"message", "message"},
+		{"kernel", "kernel"},
+		{"agent", "agent_version"},
+		{"carrier", "carrier"},
+		{"update", "update_id"},
+		{"last update", "last_update_id"},
+	};
+	struct json_object *guests = hf_json_get_array(status, "guests");
+
+	for (size_t i = 0; i < HF_ARRAY_SIZE(fields); i++)
+		hf_cli_field(fields[i][0], hf_json_get_string(status, fields[i][1], NULL));
+	if (hf_json_array_size(guests) == 0)
+		return;
+	puts("");
+	hf_cli_show_guests(cli, guests, true);
+}
+
+/* One line for one change. */
+static void show_change(struct json_object *status)
+{
+	struct json_object *guests = hf_json_get_array(status, "guests");
+	const char *message = hf_json_get_string(status, "message", NULL);
+	time_t now = time(NULL);
+	char clock[16];
+
+	strftime(clock, sizeof(clock), "%H:%M:%S", localtime(&now));
+	printf("%s %s", clock, hf_cli_clean(hf_json_get_string(status, "state", "?")));
+	for (size_t i = 0; i < hf_json_array_size(guests); i++) {
+		struct json_object *g = json_object_array_get_idx(guests, i);
+
+		printf("  %s=%s/%s", hf_cli_clean(hf_json_get_string(g, "name", "?")),
+			hf_cli_clean(hf_json_get_string(g, "status", "?")),
+			hf_cli_clean(hf_json_get_string(g, "step", "?")));
+	}
+	if (message)
+		printf("  (%s)", hf_cli_clean(message));
+	puts("");
+}
+
+static int on_change(struct json_object *status, void *userdata)
+{
+	struct hf_cli *cli = userdata;
+
+	if (cli->json)
+		puts(json_object_to_json_string_ext(status,
+			JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE));
+	else
+		show_change(status);
+	/* Whoever reads this through a pipe wants it now, and may have stopped reading. */
+	return fflush(stdout) == 0 ? 0 : -EPIPE;
+}
+
+/* Until it is interrupted; over the jump of a carrier that this program survives. */
+static int watch(struct hf_cli *cli)
+{
+	for (;;) {
+		cleanup_json struct json_object *reply = NULL;
+		struct hf_error e = {0};
+		int r;
+
+		r = hf_cli_connect(cli, &e);
+		if (r == 0)
+			r = hf_varlink_client_call(cli->client, HF_CLI_IFACE "Status", NULL, on_change,
+				cli, &reply, &e);
+		if (r == 0) {
+			on_change(reply, cli);
+			return HF_EXIT_OK;
+		}
+		if (r == -EPIPE)
+			return HF_EXIT_FAILED;
+		if (r != -ECONNRESET)
+			return hf_cli_fail(cli, &e, reply);
+		fputs("The agent ended the connection; waiting for it to come back.\n", stderr);
+		r = hf_cli_reconnect(cli, &e);
+		if (r < 0)
+			return hf_cli_fail(cli, &e, NULL);
+	}
+}
+
+static int run(struct hf_cli *cli, int argc, char **argv)
+{
+	bool watching = false;
+	const struct hf_cli_option options[] = {{"watch", NULL, &watching}, {0}};
+	cleanup_json struct json_object *reply = NULL;
+	int r;
+
+	r = hf_cli_parse(cli, argc, argv, options, 0, NULL);
+	if (r != HF_CLI_GO_ON)
+		return r;
+	if (watching)
+		return watch(cli);
+	r = hf_cli_fetch(cli, "Status", NULL, &reply);
+	if (r != HF_CLI_GO_ON)
+		return r;
+	if (cli->json)
+		hf_cli_print_json(reply);
+	else
+		show_status(cli, reply);
+	return HF_EXIT_OK;
+}
+
+const struct hf_cli_verb hf_cli_verb_status = {
+	.name = "status",
+	.usage = "[--watch]",
+	.summary = "where the host is in an update",
+	.help = "Shows the host's state and its guests. States: normal, preparing, prepared, frozen, resuming,\n"
+		"aborting, degraded (a guest needs an operator).\n"
+		"\n"
+		"  --watch           then one line for each change (-o json: one object), until interrupted\n",
+	.run = run,
+};

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/**
+ * DOC: The options that say what to jump into.
+ */
+#include "agent/cli/cli.h"
+
+#include <limits.h>
+#include <string.h>
+
+/* The agent has another working directory. A file that is not there is the agent's to complain about. */
+static void add_path(struct json_object *obj, const char *key, const char *path)
+{
+	cleanup_free char *real = realpath(path, NULL);
+	char absolute[PATH_MAX], cwd[PATH_MAX];
+
+	if (!real && path[0] != '/' && getcwd(cwd, sizeof(cwd)) &&
+		snprintf(absolute, sizeof(absolute), "%s/%s", cwd, path) < (int)sizeof(absolute))
+		path = absolute;
+	hf_json_add_string(obj, key, real ? real : path);
+}
+
+int hf_cli_target_json(const struct hf_cli *cli, const struct hf_cli_target *target, bool required,
+	struct json_object **ret)
+{
+	struct json_object *obj;
+
+	*ret = NULL;
+	if (target->append && target->cmdline)
+		return hf_cli_usage_error(cli, "--append adds to the running kernel's command line "
+					       "and --cmdline replaces it: one of them");
+	if (!target->kernel || !target->kernel[0]) {
+		if (required)
+			return hf_cli_usage_error(cli, "which kernel? --kernel FILE is missing");
+		if (target->initrd || target->append || target->cmdline)
+			return hf_cli_usage_error(cli, "--initrd, --append and --cmdline need --kernel");
+		return HF_CLI_GO_ON;
+	}
+	obj = json_object_new_object();
+	add_path(obj, "kernel", target->kernel);
+	if (target->initrd)
+		add_path(obj, "initrd", target->initrd);
+	hf_json_add_string(obj, "append", target->append);
+	hf_json_add_string(obj, "cmdline", target->cmdline);
+	*ret = obj;
+	return HF_CLI_GO_ON;
+}
