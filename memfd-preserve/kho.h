@@ -43,10 +43,20 @@ int hf_kho_blob_to_json(const char *name, const void *data, size_t size,
 	struct json_object **ret_json);
 
 /**
+ * hf_kho_blob_compatible() - The ABI string of a blob.
+ * @ret:  `compatible` of a tree's root, or the string a structure begins with; "" when there is none
+ * @room: size of @ret, at least 1
+ *
+ * Return: 0 or -ENOENT.
+ */
+int hf_kho_blob_compatible(const void *data, size_t size, char *ret, size_t room);
+
+/**
  * hf_kho_inspect() - Everything in the debugfs folder, for `holdfast inspect kho`.
  * @root:     HF_KHO_DEBUGFS, or another folder in tests
- * @ret_json: `{"out": {"fdt": …, "sub_fdts": {…}, "scratch": […]}, "in": {…}}`; a side that the
- *            kernel doesn't have is absent (`in`, when it was not started by a kexec)
+ * @ret_json: `{"out": {"fdt": …, "sub_fdts": {…}, "scratch_phys": […],
+ *            "scratch_len": […]}, "in": {…}}`; a side that the kernel doesn't have is absent
+ *            (`in`, when it was not started by a kexec)
  *
  * Return: 0; -ENOENT no such folder (KHO off, or debugfs not mounted: the remedy says which);
  * -EACCES; -EBADMSG; -ENOMEM.

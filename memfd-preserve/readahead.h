@@ -56,7 +56,7 @@ int hf_readahead_add(struct hf_readahead_list *list, const char *path, uint64_t 
 int hf_readahead_collect(pid_t pid, const char *const *extra, struct hf_readahead_list *list);
 
 struct hf_readahead_result {
-	uint64_t bytes;   /* read */
+	uint64_t bytes;   /* of the files read whole */
 	uint64_t ns;      /* from start to end */
 	size_t n_files;   /* read whole */
 	size_t n_skipped; /* gone, unreadable or not regular */
@@ -67,7 +67,7 @@ struct hf_readahead_result {
  * hf_readahead_run() - Read all files of a list into the page cache; blocks.
  * @stop: ends early when it becomes non-zero; may be NULL
  *
- * Memory: below 4 MiB whatever the list. Without io_uring it reads in the plain way.
+ * Memory: some 20 KiB whatever the list. Without io_uring one file after the other is hinted at.
  * Return: 0 or -errno, the same as in @ret.
  */
 int hf_readahead_run(const struct hf_readahead_list *list, const atomic_int *stop,
