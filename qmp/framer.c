@@ -164,13 +164,21 @@ static int scan_inside(struct hf_qmp_framer *f, char c)
 	case ']':
 		/* Whether the brackets match in kind, json-c finds out. */
 		return --f->depth == 0;
+	case ':':
+	case '+':
+	case '-':
+	case '.':
+	case ' ':
 	case '\t':
 	case '\r':
 	case '\n':
 		return 0;
 	default:
-		return (unsigned char)c < ' ' ? -EBADMSG : 0;
-	}
+		/*
+		 * Numbers, true, false, null. json-c, even when strict, takes strings in single
+		 * quotes, whose brackets would not have been told from real ones here.
+		 */
+		return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || c == 'E' ? 0 : -EBADMSG;}
 }
 
 /* Return: 1 when [start, scan) is one message, 0 when more bytes are needed, or -errno. */

@@ -208,7 +208,8 @@ int hf_qmp_submit(struct hf_qmp *q, const char *name, struct json_object *args, 
 	if (ret_id)
 		*ret_id = p->id;
 	hf_qmp_arm(q, p->deadline_us);
-	TAILQ_INSERT_TAIL(&q->pending, TAKE_PTR(p), entry);
+	TAILQ_INSERT_TAIL(&q->pending, p, entry);
+	TAKE_PTR(p);
 	q->n_pending++;
 	hf_qmp_send(q);
 	return 0;
