@@ -210,17 +210,27 @@ static pid_t start(char *const argv[], int out)
 	return pid;
 }
 
-/* Not when the kernel's command line has hf.agent=no: the test then starts it itself. */
+/*
+ * Not when the kernel's command line has hf.agent=no: the test then starts it itself.
+ * hf.agent-args=WORD is an argument for it.
+ */
 static void start_agent(void)
 {
-	static char *const argv[] = { "/usr/sbin/holdfastd", NULL };
+	static const char args[] = " hf.agent-args=";
+	char *argv[] = { "/usr/sbin/holdfastd", NULL, NULL };
 	char cmdline[4096] = "";
+	char *word;
 	int fd = open("/proc/cmdline", O_RDONLY | O_CLOEXEC);
 	ssize_t n = read(fd, cmdline, sizeof(cmdline) - 1);
 
 	close(fd);
 	if (n < 0 || strstr(cmdline, "hf.agent=no") || access(argv[0], X_OK) < 0)
 		return;
+	word = strstr(cmdline, args);
+	if (word) {
+		argv[1] = word + strlen(args);
+		argv[1][strcspn(argv[1], " \n")] = 0;
+	}
 	fd = open("/var/log/holdfastd.log", O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
 	if (fd < 0) {
 		complain("/var/log/holdfastd.log");

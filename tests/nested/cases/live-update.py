@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Three guests live through a change of the host's kernel; memory, disk, clock and TCP are watched.
+
+The main case, and what `make demo` shows: one guest on `pc`, one on `q35` with disk and network and a
+client outside, one that is paused before the update and must be paused, intact, after it."""
+
+import json
+import re
+
+from guests import Guest
+from nested import TEST_DIR, fail
+
+MEMORY = 4096
+
+
+def passes(guest):
+    """How often the witness has verified every word so far."""
+    found = re.findall(r"^WITNESS v=1 .* passes=(\d+)", guest.host.run(f"tail -c 4000 {guest.console}").out, re.M)
+    return int(found[-1]) if found else 0
+
+
+def wait_passes(guest, more):
+    target = passes(guest) + more
+    guest.host.poll(lambda: passes(guest) >= target, 120, f"{more} more passes of guest {guest.name}", 1)
+
+
+def upgrade(host, image, release, boots):
+    """Live-update the host into an image; returns the report when the agent is done with it."""
+    job = host.spawn(f"holdfast upgrade --kernel {TEST_DIR}/{image}")
+    host.wait_for(lambda: len(host.boots) >= boots or job.status is not None, 180, "the jump")
+    if job.status not in (None, "rebooted"):
+        fail(f"holdfast upgrade ended with {job.status}:\n{job.out}")
+    boot = host.wait_boot(boots)
+    if boot.release != release:
+        fail(f"the host runs Linux {boot.release}, not {release}")
+    host.poll(lambda: host.run("holdfast status", check=False).rc == 0, 60, "the agent")
+    host.poll(lambda: status(host)["state"] in ("normal", "degraded"), 120, "the end of the update")
+    state = status(host)
+    if state["state"] != "normal":
+        fail(f"the host is {state['state']}: {state['message']}")
+    return json.loads(host.run("holdfast -o json report").out)["report"]
+
+
+def status(host):
+    return json.loads(host.run("holdfast -o json status").out)
+
+
+def run(host):
+    host.boot()
+    old, new = host.kernels["OLD_VERSION"], host.kernels["NEW_VERSION"]
+    host.poll(lambda: host.run("holdfast status", check=False).rc == 0, 30, "the agent")
+
+    small = Guest(host, "small", machine="pc", cpus=1, memory=128)
+    web = Guest(host, "web", machine="q35", cpus=2, memory=256, disk=True, net=True)
+    sleeper = Guest(host, "sleeper", machine="pc", cpus=1, memory=128)
+    guests = [small, web, sleeper]
+    for guest in guests:
+        guest.start()
+    for guest in guests:
+        guest.wait_ready()
+    host.note("three guests are ready, each rewrites and verifies three quarters of its memory")
+    client = web.client()
+    sleeper.wait_status(1)
+    sleeper.hmp("stop")
+    asleep = sleeper.said("STATUS")
+    pids = host.run("pgrep -x qemu-system-x86 | wc -l").out.strip()
+    if pids != "3":
+        fail(f"{pids} QEMUs run, not 3")
+    print(host.run(f"holdfast check --kernel {TEST_DIR}/bzImage-new").out)
+    print(host.run("holdfast guests").out)
+
+    host.note(f"live update: Linux {old} to {new}")
+    client.reset_gaps()
+    report = upgrade(host, "bzImage-new", new, 2)
+    host.note(f"the host runs Linux {host.run('uname -r').out.strip()}, its guests are back")
+    print(host.run("holdfast report").out)
+
+    if report["outcome"] != "done" or len(report["guests"]) != 3:
+        fail(f"the report says {report['outcome']} for {len(report['guests'])} guests")
+    for guest, want in ((small, "running"), (web, "running"), (sleeper, "paused")):
+        if guest.state() != want:
+            fail(f"guest {guest.name} is {guest.state()}, not {want}")
+    if sleeper.said("STATUS") != asleep:
+        fail("the paused guest ran")
+    for guest in (small, web):
+        wait_passes(guest, 2)
+    sleeper.hmp("cont")
+    wait_passes(sleeper, 2)
+    for guest in guests:
+        last = guest.judge()
+        host.note(f"{guest.name}: {last['passes']} passes over {int(last['mem_bytes']) >> 20} MiB "
+                  f"({last['mem_pct']} %), no word wrong; wall clock behind by "
+                  f"{-int(last['wall_off_ns']) / 1e9:.2f} s")
+    result = client.stop()
+    if not result["ok"]:
+        fail(f"the connection from outside: {result}")
+    host.note(f"the TCP connection from outside is still the same: {result['echoed']} messages echoed, "
+              f"longest silence {result['gap_max_ns'] / 1e9:.2f} s")
