@@ -10,6 +10,21 @@ $(B)/tests/test-%: $(B)/tests/unit/test-%.o $(UNIT_LIBS)
 	@echo "  LD      $@"
 	@$(HF_CC) $(HF_CFLAGS) -o $@ $< $(UNIT_LIBS) $(HF_LDFLAGS) $(PKG_LIBS) -lcmocka -lpthread
 
+# The vmm suite: real QEMU on this machine, no reboot.
+VMM_TESTS := $(patsubst tests/vmm/%.c,%,$(wildcard tests/vmm/vmm-*.c))
+VMM_BINS := $(VMM_TESTS:%=$(B)/tests/%)
+
+$(B)/tests/vmm-%: $(B)/tests/vmm/vmm-%.o $(B)/tests/vmm/guest.o $(UNIT_LIBS)
+	@mkdir -p $(@D)
+	@echo "  LD      $@"
+	@$(HF_CC) $(HF_CFLAGS) -o $@ $(filter %.o,$^) $(UNIT_LIBS) $(HF_LDFLAGS) $(PKG_LIBS) -lcmocka -lpthread
+
+# make vmm [Q=qemu-binary]: the vmm suite against every QEMU there is, or the one named
+.PHONY: vmm
+vmm: $(VMM_BINS)
+	@tests/vmm/run.sh $(B)/tests $(Q)
+-include $(VMM_TESTS:%=$(B)/tests/vmm/%.d) $(B)/tests/vmm/guest.d
+
 # Corpus replay: the same fuzz entry points, linked with a main() that feeds each committed file.
 $(B)/tests/replay-%: $(B)/tests/fuzz/fuzz-%.o $(B)/tests/fuzz/replay.o $(UNIT_LIBS)
 	@mkdir -p $(@D)

@@ -109,23 +109,36 @@ static void restore(struct hf_vmm *vmm)
 		ask_status(vmm);
 }
 
+static void on_run_state(struct hf_qmp *q, int err, struct json_object *ret,
+	const struct hf_error *error, void *data)
+{
+	struct hf_vmm *vmm = data;
+	struct hf_qmp_status status;
+
+	if (!hf_vmm_check_reply(vmm, err, error))
+		return;
+	if (hf_qmp_parse_status(ret, &status) < 0)
+		hf_vmm_failf(vmm, -EBADMSG, NULL, "QEMU's answer to query-status makes no sense");
+	/* A migration that is over still winds up for a moment, in which `cont` is refused. */
+	else if (vmm->migration_completed && status.state != HF_QMP_RUN_FINISH_MIGRATE)
+		restore(vmm);
+	else
+		hf_vmm_poll_later(vmm, ask_migration);
+}
+
 static void on_migration(struct hf_qmp *q, int err, struct json_object *ret,
 	const struct hf_error *error, void *data)
 {
 	struct hf_vmm *vmm = data;
 	struct hf_qmp_migration m;
 
-	if (err < 0 || hf_qmp_parse_migration(ret, &m) < 0) {
-		if (err == 0)
-			hf_vmm_failf(vmm, -EBADMSG, NULL, "QEMU's answer to query-migrate makes no sense");
-		else if (err != -ECONNRESET)
-			hf_vmm_fail(vmm, error);
+	if (!hf_vmm_check_reply(vmm, err, error))
 		return;
-	}
-	if (m.status == HF_QMP_MIGRATION_NONE || hf_qmp_migration_over(m.status))
-		restore(vmm);
+	if (hf_qmp_parse_migration(ret, &m) < 0)
+		hf_vmm_failf(vmm, -EBADMSG, NULL, "QEMU's answer to query-migrate makes no sense");
 	else
-		hf_vmm_poll_later(vmm, ask_migration);
+		vmm->migration_completed = m.status == HF_QMP_MIGRATION_NONE ||
+			hf_qmp_migration_over(m.status);
 }
 
 static void ask_migration(struct hf_vmm *vmm)
@@ -135,6 +148,9 @@ static void ask_migration(struct hf_vmm *vmm)
 
 	vmm->waiting = "end the migration under way";
 	r = hf_qmp_query_migrate(vmm->qmp, HF_QMP_TIMEOUT_NEVER, on_migration, vmm, &id);
+	if (hf_vmm_sent(vmm, r, id) < 0)
+		return;
+	r = hf_qmp_query_status(vmm->qmp, HF_QMP_TIMEOUT_NEVER, on_run_state, vmm, &id);
 	hf_vmm_sent(vmm, r, id);
 }
 
