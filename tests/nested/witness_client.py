@@ -289,7 +289,7 @@ class WitnessClient:
 
 # --- the console log ------------------------------------------------------------------------
 
-LINE = re.compile(rb"WITNESS(-[A-Z]+)? v=1 [^\r\n]*")
+LINE = re.compile(rb"WITNESS-([A-Z]+) v=1 [^\r\n]*")
 
 
 def line_sum(data):
@@ -303,12 +303,12 @@ def line_sum(data):
 def parse_line(data):
     """One line of a console as a dict, or None if it isn't a whole line of a witness.
 
-    Numbers are ints; "tag" is BOOT, READY, STATUS, FAIL or DEBUG.
+    Numbers are int or float; "tag" is BOOT, READY, STATUS, FAIL or DEBUG.
     """
     match = LINE.search(data)
     if not match:
         return None
-    tag = (match[1] or b"-STATUS")[1:].decode()
+    tag = match[1].decode()
     text, found, checksum = match[0].rpartition(b" sum=")
     # A crash can't compute sums; it must be heard nevertheless.
     if b" cause=crash" not in match[0]:
@@ -322,8 +322,18 @@ def parse_line(data):
     for word in text.decode("ascii", "replace").split()[1:]:
         key, eq, value = word.partition("=")
         if eq:
-            rec[key] = int(value) if re.fullmatch(r"-?\d+", value) and key != "boot" else value
+            rec[key] = parse_value(key, value)
     return rec
+
+
+def parse_value(key, value):
+    # These may look like numbers by chance.
+    if key not in ("boot", "name"):
+        if re.fullmatch(r"-?\d+", value):
+            return int(value)
+        if re.fullmatch(r"\d+\.\d+", value):
+            return float(value)
+    return value
 
 
 def read_log(path):

@@ -55,7 +55,7 @@ void config_defaults(struct config *cfg)
 		.name = "guest",
 		.seed = 1,
 		.mem_pct = 75,
-		.duty = 50,
+		.duty = 20,
 		.clock_ms = 5,
 		.report_ms = 1000,
 		.disk_slots = 256,

@@ -118,15 +118,16 @@ static void chunk_report(
 		if (got == value)
 			continue;
 		/* Three words of a page say enough, and leave lines for other pages. */
-		if (bad++ >= 3 || atomic_load(&w->fails[WATCH_MEM]) >= FAIL_PRINT_MAX)
+		if (bad++ >= 3 || atomic_load(&w->fails[WATCH_MEM]) >= FAIL_PRINT_MAX) {
+			atomic_fetch_add(&w->fails[WATCH_MEM], 1);
 			continue;
+		}
 		explain(w, off, generation, value, got, cause, sizeof(cause));
-		report_fail(w, WATCH_MEM, "cause=%s off=0x%llx gen=%llu want=%016llx got=%016llx",
-			cause, (unsigned long long)off, (unsigned long long)generation,
+		report_fail(w, WATCH_MEM,
+			"cause=%s off=0x%llx gen=%llu want=0x%016llx got=0x%016llx", cause,
+			(unsigned long long)off, (unsigned long long)generation,
 			(unsigned long long)value, (unsigned long long)got);
 	}
-	if (bad > 3)
-		atomic_fetch_add(&w->fails[WATCH_MEM], bad - 3);
 	/* Right at the second look is wrong too: the first look has seen something else. */
 	if (!bad) {
 		bad = 1;

@@ -164,7 +164,7 @@ void report_status(struct witness *w)
 	if (atomic_load(&c->rtc_valid))
 		snprintf(rtc, sizeof(rtc), "%lld", (long long)atomic_load(&c->rtc_lost_s));
 
-	report_line("WITNESS",
+	report_line("WITNESS-STATUS",
 		"state=%s %s passes=%llu words=%llu bad=%llu mib_s=%llu disk_seq=%llu "
 		"disk_read=%llu disk_bad=%llu disk_slow_ns=%llu net_conns=%llu net_live=%llu "
 		"net_msgs=%llu net_bad=%llu gap_ns=%llu gap_max_ns=%llu gap_max_at_ms=%llu "

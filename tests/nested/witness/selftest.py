@@ -544,7 +544,7 @@ class Log(unittest.TestCase):
 
     def status(self, n, **more):
         words = {"passes": n, "words": n, "disk_seq": n, "net_msgs": n, "fails": 0, **more}
-        return self.line(f"WITNESS v=1 n={n} name=a boot=00ff t=1.0 state=ok "
+        return self.line(f"WITNESS-STATUS v=1 n={n} name=a boot=00ff t=1.0 state=ok "
                          + " ".join(f"{k}={v}" for k, v in words.items()))
 
     def judge(self, *lines):
