@@ -1,0 +1,661 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The command line against an agent that says what a test wants it to say.
+
+usage: test-cli.py [PROGRAM]      PROGRAM defaults to build/gcc/holdfast
+
+The agent here is a few lines of Python that speak Varlink on a socket in a temporary folder. Exits 0
+or 1; the last line is "N passed, N failed, N skipped".
+"""
+
+import base64
+import json
+import os
+import pty
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import unittest
+
+TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+PROGRAM = os.path.join(TOP, "build/gcc/holdfast")
+TIMEOUT = 30
+
+GUEST = {
+    "uuid": "5f4dcc3b-0000-4000-8000-000000000001", "name": "web1", "manager": "qemu", "pid": 4711,
+    "status": "running", "eligible": True, "step": "idle", "vmm": "QEMU 10.0.2",
+    "ram": [{"id": "pc.ram", "size_bytes": 128 << 20, "file": "memfd"}], "findings": [],
+}
+OTHER = dict(GUEST, name="datenbank", pid=5000, eligible=False,
+             ram=[{"id": "a", "size_bytes": 1 << 30, "file": "memfd"},
+                  {"id": "b", "size_bytes": 1 << 29, "file": "memfd"}],
+             findings=[{"id": "vfio", "verdict": "refusal", "guest": "datenbank",
+                        "message": "it has a PCI device of the host", "remedy": "Detach it."}])
+STATUS = {"state": "normal", "agent_version": "1.2", "kernel": "7.2.1", "carrier": "luo",
+          "update_id": None, "message": None, "last_update_id": "u-0", "guests": [GUEST]}
+
+
+def phase(name, ms):
+    return {"name": name, "duration_ns": int(ms * 1e6)}
+
+
+REPORT = {
+    "id": "u-1", "outcome": "done", "carrier": "hold", "from_kernel": "7.2.1", "to_kernel": "7.3.0",
+    "from_version": "1.2", "to_version": "1.3", "blackout_ns": 412345678,
+    "phases": [phase("jump", 250), phase("boot", 100.5)],
+    "guests": [
+        {"uuid": GUEST["uuid"], "name": "web1", "outcome": "resumed", "blackout_ns": 412345678,
+         "ram_bytes": 128 << 20, "state_bytes": 70000,
+         "phases": [phase("pause", 1.25), phase("save", 10), phase("jump", 250), phase("boot", 100.5)],
+         "preserve_ns": 1500000000, "retrieve_ns": 800000, "message": None},
+    ],
+    "readahead_bytes": 80 << 20, "readahead_ns": 120000000, "agent_rss_bytes": 9 << 20, "message": None,
+}
+
+
+class Close(Exception):
+    """Raised by a handler: end the connection without an answer."""
+
+
+class Agent:
+    """Serves Varlink at a path. Handlers: method name -> function(Call), answering as it likes."""
+
+    def __init__(self, path, handlers):
+        self.path = path
+        self.handlers = handlers
+        self.calls = []
+        self.gone = 0
+        self.listener = None
+        self.connections = []
+        self.start()
+
+    def start(self):
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(self.path)
+        self.listener.listen(8)
+        threading.Thread(target=self.accept, args=(self.listener,), daemon=True).start()
+
+    def stop(self):
+        if self.listener.fileno() < 0:
+            return
+        # A close alone would not wake accept().
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+        if os.path.exists(self.path):
+            os.unlink(self.path)
+        for c in self.connections:
+            try:
+                c.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+    def accept(self, listener):
+        while True:
+            try:
+                c, _ = listener.accept()
+            except OSError:
+                return
+            self.connections.append(c)
+            threading.Thread(target=self.serve, args=(c,), daemon=True).start()
+
+    def serve(self, c):
+        buf = b""
+        try:
+            while True:
+                data = c.recv(65536)
+                if not data:
+                    self.gone += 1
+                    return
+                buf += data
+                while b"\0" in buf:
+                    text, buf = buf.split(b"\0", 1)
+                    message = json.loads(text)
+                    self.calls.append(message)
+                    interface, name = message["method"].rsplit(".", 1)
+                    assert interface == "org.holdfast.Host", interface
+                    self.handlers[name](Call(self, c, message))
+        except (Close, OSError):
+            pass
+        finally:
+            c.close()
+
+
+class Call:
+    def __init__(self, agent, c, message):
+        self.agent, self.c = agent, c
+        self.params = message.get("parameters") or {}
+        self.more = message.get("more", False)
+
+    def send(self, **message):
+        self.c.sendall(json.dumps(message).encode() + b"\0")
+
+    def reply(self, params):
+        self.send(parameters=params)
+
+    def progress(self, state, message, guest=None, ms=5.0):
+        assert self.more
+        self.send(continues=True, parameters={"progress": {
+            "update_id": "u-1", "state": state, "guest": guest, "message": message,
+            "elapsed_ns": int(ms * 1e6)}})
+
+    def error(self, name, **params):
+        self.send(error="org.holdfast.Host." + name, parameters=params)
+
+
+def replies(params):
+    return lambda call: call.reply(params)
+
+
+class Result:
+    def __init__(self, code, out, err):
+        self.code, self.out, self.err = code, out, err
+
+
+class CliTest(unittest.TestCase):
+    def setUp(self):
+        self.dir = tempfile.mkdtemp(prefix="holdfast-cli.")
+        self.path = os.path.join(self.dir, "socket")
+        self.agent = None
+        self.env = {"PATH": os.environ["PATH"], "HOLDFAST_SOCKET": self.path, "TERM": "xterm",
+                    "LC_ALL": "C.UTF-8"}
+        for name in ("ASAN_OPTIONS", "UBSAN_OPTIONS"):
+            if name in os.environ:
+                self.env[name] = os.environ[name]
+
+    def tearDown(self):
+        if self.agent:
+            self.agent.stop()
+        shutil.rmtree(self.dir)
+
+    def serve(self, **handlers):
+        self.agent = Agent(self.path, handlers)
+        return self.agent
+
+    def run_cli(self, *args, stdout=subprocess.PIPE, **kwargs):
+        p = subprocess.run([PROGRAM, *args], env=self.env, stdin=subprocess.DEVNULL, stdout=stdout,
+                           stderr=subprocess.PIPE, timeout=TIMEOUT, **kwargs)
+        err = p.stderr.decode()
+        self.assertNotIn("Sanitizer", err)
+        self.assertNotIn("runtime error", err)
+        return Result(p.returncode, (p.stdout or b"").decode(), err)
+
+    def run_on_terminal(self, *args):
+        """Runs with stdout on a terminal."""
+        master, slave = pty.openpty()
+        p = subprocess.Popen([PROGRAM, *args], env=self.env, stdin=subprocess.DEVNULL, stdout=slave,
+                             stderr=subprocess.PIPE)
+        os.close(slave)
+        out = b""
+        while True:
+            try:
+                data = os.read(master, 65536)
+            except OSError:
+                break
+            if not data:
+                break
+            out += data
+        os.close(master)
+        err = p.communicate(timeout=TIMEOUT)[1].decode()
+        return Result(p.returncode, out.decode().replace("\r\n", "\n"), err)
+
+
+class CommandLines(CliTest):
+    VERBS = ("check", "guests", "prepare", "commit", "upgrade", "abort", "status", "report", "inspect")
+
+    def test_no_verb(self):
+        r = self.run_cli()
+        self.assertEqual((r.code, r.out), (2, ""))
+        self.assertIn("usage: holdfast", r.err)
+
+    def test_help_and_version(self):
+        r = self.run_cli("--help")
+        self.assertEqual((r.code, r.err), (0, ""))
+        for verb in self.VERBS:
+            self.assertRegex(r.out, r"(?m)^  %s +\S" % verb)
+            h = self.run_cli(verb, "--help")
+            self.assertEqual((h.code, h.err), (0, ""))
+            self.assertTrue(h.out.startswith("usage: holdfast %s " % verb), h.out)
+        self.assertRegex(self.run_cli("--version").out, r"^holdfast \d+\.\d+")
+
+    def test_wrong(self):
+        for args, what in (
+                (["frobnicate"], "no verb 'frobnicate'"),
+                (["status", "--wathc"], "no option '--wathc'"),
+                (["status", "-x"], "no option '-x'"),
+                (["status", "again"], "too many arguments: 'again'"),
+                (["status", "-o", "xml"], "no output format 'xml'"),
+                (["status", "-o"], "option '-o' needs a value"),
+                (["prepare"], "--kernel FILE is missing"),
+                (["prepare", "--kernel", ""], "--kernel FILE is missing"),
+                (["upgrade", "--dry-run"], "--kernel FILE is missing"),
+                (["upgrade", "--kernel"], "option '--kernel' needs a value"),
+                (["check", "--initrd", "x"], "need --kernel"),
+                (["prepare", "--kernel", "k", "--append", "a", "--cmdline", "b"], "one of them"),
+                (["inspect"], "inspect what?"),
+                (["inspect", "guest"], "can't inspect 'guest'"),
+                (["inspect", "kho", "x"], "can't inspect 'x'"),
+                (["report", "a", "b"], "too many arguments: 'b'")):
+            r = self.run_cli(*args)
+            self.assertEqual((r.code, r.out), (2, ""), args)
+            self.assertIn(what, r.err)
+            self.assertIn("See: holdfast", r.err)
+
+    def test_agent_not_running(self):
+        for args in (["check"], ["guests"], ["prepare", "--kernel", "k"], ["commit"], ["abort"],
+                     ["upgrade", "--kernel", "k"], ["status"], ["status", "--watch"], ["report"],
+                     ["inspect", "kho"]):
+            r = self.run_cli(*args)
+            self.assertEqual((r.code, r.out), (3, ""), args)
+            self.assertIn("holdfast: the agent is not running", r.err)
+            self.assertIn("\n  Start it: systemctl start holdfastd\n", r.err)
+        # A socket that nobody listens on any more is the same.
+        s = socket.socket(socket.AF_UNIX)
+        s.bind(self.path)
+        s.close()
+        self.assertEqual(self.run_cli("status").code, 3)
+
+    def test_result_that_can_not_be_written(self):
+        self.serve(Status=replies(STATUS))
+        with open("/dev/full", "w") as full:
+            r = self.run_cli("status", stdout=full)
+        self.assertEqual(r.code, 1)
+        self.assertIn("can't write the result", r.err)
+
+
+class Errors(CliTest):
+    def test_exit_codes(self):
+        codes = {"InvalidArgument": 2, "HostNotReady": 3, "NotPermitted": 4, "Busy": 75,
+                 "NoSuchGuest": 1, "WrongState": 1, "RolledBack": 5, "Degraded": 6, "Failed": 1,
+                 "SomethingNew": 1}
+        for name, code in codes.items():
+            self.serve(Abort=lambda call: call.error(name, message="it is so", remedy="Do this.",
+                                                     guest="web1"))
+            r = self.run_cli("abort")
+            self.assertEqual((r.code, r.out), (code, ""), name)
+            self.assertEqual(r.err, "holdfast: web1: it is so\n  Do this.\n")
+            self.agent.stop()
+        self.serve(Abort=lambda call: call.error("Failed", message="only this"))
+        self.assertEqual(self.run_cli("abort").err, "holdfast: only this\n")
+
+    def test_json(self):
+        self.serve(Abort=lambda call: call.error("Busy", message="m", remedy=None, retry_s=3))
+        r = self.run_cli("abort", "-o", "json")
+        self.assertEqual(r.code, 75)
+        self.assertEqual(json.loads(r.out), {"error": "Busy", "message": "m", "retry_s": 3})
+        self.assertEqual(r.err, "holdfast: m\n")
+
+    def test_findings_of_a_refusal(self):
+        self.serve(Prepare=lambda call: call.error(
+            "HostNotReady", message="not ready", findings=[
+                {"id": "kho", "verdict": "refusal", "message": "no KHO", "remedy": "Boot with kho=on."}]))
+        r = self.run_cli("prepare", "--kernel", "/k")
+        self.assertEqual(r.code, 3)
+        self.assertEqual(r.out, "Host\n  refusal no KHO\n          Boot with kho=on.\n")
+        self.assertEqual(r.err, "holdfast: not ready\n")
+
+    def test_older_agent(self):
+        self.serve(Abort=lambda call: call.send(error="org.varlink.service.MethodNotFound",
+                                                parameters={"method": "org.holdfast.Host.Abort"}))
+        r = self.run_cli("abort")
+        self.assertEqual(r.code, 1)
+        self.assertIn("org.varlink.service.MethodNotFound: org.holdfast.Host.Abort", r.err)
+
+    def test_nonsense(self):
+        self.serve(Abort=lambda call: call.c.sendall(b"hello\0"))
+        r = self.run_cli("abort")
+        self.assertEqual(r.code, 1)
+        self.assertIn("can't be understood", r.err)
+
+    def test_terminal_is_not_driven(self):
+        self.serve(Abort=lambda call: call.error("Failed", message="a\x1b[2Jb\x07\nc\u009bd",
+                                                 guest="\x1b]0;x\x07", remedy="\r"))
+        self.assertEqual(self.run_cli("abort").err, "holdfast: ?]0;x?: a?[2Jb??c??d\n  ?\n")
+
+
+class Check(CliTest):
+    OK = {"id": "luo", "verdict": "ok", "guest": None, "message": "LUO is there", "remedy": None}
+    WARNING = {"id": "mem", "verdict": "warning", "guest": None, "message": "little memory",
+               "remedy": "Free some."}
+
+    def reply(self, verdict, findings, guests=()):
+        return {"verdict": verdict, "findings": findings, "guests": list(guests)}
+
+    def test_verdicts(self):
+        for verdict, code in (("ok", 0), ("warning", 0), ("refusal", 3), ("unheard-of", 3)):
+            self.serve(Check=replies(self.reply(verdict, [self.OK])))
+            self.assertEqual(self.run_cli("check").code, code)
+            self.agent.stop()
+
+    def test_table(self):
+        # The guest's refusal comes twice and is shown once.
+        self.serve(Check=replies(self.reply(
+            "refusal", [self.OK, self.WARNING, OTHER["findings"][0]], [GUEST, OTHER])))
+        r = self.run_cli("check")
+        self.assertEqual(r.code, 3)
+        self.assertEqual(r.out, """\
+Host
+  ok      LUO is there
+  warning little memory
+          Free some.
+Guest web1
+Guest datenbank
+  refusal it has a PCI device of the host
+          Detach it.
+
+Verdict: refusal the host can't be updated as it is
+""")
+
+    def test_terminal(self):
+        self.serve(Check=replies(self.reply("refusal", [self.OK, self.WARNING], [OTHER])))
+        r = self.run_on_terminal("check")
+        self.assertIn("  \x1b[32m✓\x1b[0m LUO is there\n", r.out)
+        self.assertIn("  \x1b[33m!\x1b[0m little memory\n    Free some.\n", r.out)
+        self.assertIn("  \x1b[31m✗\x1b[0m it has a PCI device", r.out)
+        self.env["NO_COLOR"] = "1"
+        r = self.run_on_terminal("check")
+        self.assertIn("  ✓ LUO is there\n", r.out)
+        self.assertNotIn("\x1b", r.out)
+        self.env["LC_ALL"] = "C"
+        r = self.run_on_terminal("check")
+        self.assertTrue(r.out.isascii(), r.out)
+
+    def test_request(self):
+        self.serve(Check=replies(self.reply("ok", [])))
+        open(os.path.join(self.dir, "vmlinuz"), "w").close()
+        os.symlink("vmlinuz", os.path.join(self.dir, "newest"))
+        self.run_cli("check")
+        self.run_cli("check", "--kernel", "newest", "--initrd", "none.img", "--append", "a=b c", cwd=self.dir)
+        self.run_cli("check", "--kernel=/abs", "--cmdline", "")
+        real = os.path.realpath(self.dir)
+        self.assertEqual([c.get("parameters") for c in self.agent.calls], [
+            {},
+            {"target": {"kernel": real + "/vmlinuz", "initrd": self.dir + "/none.img", "append": "a=b c"}},
+            {"target": {"kernel": "/abs", "cmdline": ""}}])
+
+    def test_json(self):
+        reply = self.reply("warning", [self.WARNING], [GUEST])
+        self.serve(Check=replies(reply))
+        r = self.run_cli("check", "-o", "json")
+        self.assertEqual((r.code, json.loads(r.out)), (0, reply))
+
+
+class Looking(CliTest):
+    def test_guests(self):
+        self.serve(Guests=replies({"guests": [GUEST, OTHER]}))
+        r = self.run_cli("guests")
+        self.assertEqual((r.code, r.err), (0, ""))
+        self.assertEqual(r.out, """\
+GUEST      STATUS       RAM   PID  MANAGER  VMM          UUID                                  ELIGIBLE
+web1       running  128 MiB  4711  qemu     QEMU 10.0.2  5f4dcc3b-0000-4000-8000-000000000001  yes
+datenbank  running  1.5 GiB  5000  qemu     QEMU 10.0.2  5f4dcc3b-0000-4000-8000-000000000001  no: it has a PCI device of the host
+""")
+        self.assertEqual(json.loads(self.run_cli("guests", "--output=json").out),
+                         {"guests": [GUEST, OTHER]})
+
+    def test_guests_aligned_by_screen_width(self):
+        self.serve(Guests=replies({"guests": [dict(GUEST, name="ü東"), dict(GUEST, name="ab\tc", pid=0)]}))
+        lines = self.run_cli("guests").out.splitlines()
+        self.assertTrue(lines[1].startswith("ü東    running"), lines[1])
+        self.assertTrue(lines[2].startswith("ab?c   running"), lines[2])
+        self.assertRegex(lines[2], r"MiB +-  qemu")
+
+    def test_no_guests(self):
+        self.serve(Guests=replies({"guests": []}))
+        self.assertIn("No guests", self.run_cli("guests").out)
+
+    def test_status(self):
+        self.serve(Status=replies(dict(STATUS, message="all is well")))
+        r = self.run_cli("status")
+        self.assertEqual(r.code, 0)
+        self.assertTrue(r.out.startswith("""\
+state        normal
+message      all is well
+kernel       7.2.1
+agent        1.2
+carrier      luo
+last update  u-0
+
+GUEST  STATUS   STEP """), r.out)
+
+    def test_watch(self):
+        """Follows over the end of one agent to the next, and ends when the agent says so."""
+        def handler(call):
+            self.assertTrue(call.more)
+            if self.rounds == 0:
+                self.rounds += 1
+                call.send(parameters=STATUS, continues=True)
+                call.send(parameters=dict(STATUS, state="preparing", guests=[dict(GUEST, step="preserve")]),
+                          continues=True)
+                raise Close
+            call.send(parameters=dict(STATUS, state="resuming", message="two to go"), continues=True)
+            call.reply(STATUS)
+
+        for args in ([], ["-o", "json"]):
+            self.rounds = 0
+            self.serve(Status=handler)
+            r = self.run_cli("status", "--watch", *args)
+            self.assertEqual(r.code, 0)
+            self.assertIn("waiting for it to come back", r.err)
+            lines = r.out.splitlines()
+            if args:
+                self.assertEqual([json.loads(line)["state"] for line in lines],
+                                 ["normal", "preparing", "resuming", "normal"])
+            else:
+                clock = r"^\d\d:\d\d:\d\d "
+                self.assertRegex(lines[0], clock + r"normal  web1=running/idle$")
+                self.assertRegex(lines[1], clock + r"preparing  web1=running/preserve$")
+                self.assertRegex(lines[2], clock + r"resuming  web1=running/idle  \(two to go\)$")
+            self.agent.stop()
+
+    def test_report(self):
+        self.serve(Report=replies({"report": REPORT}))
+        r = self.run_cli("report", "u-1")
+        self.assertEqual(r.code, 0)
+        self.assertEqual(self.agent.calls[0]["parameters"], {"id": "u-1"})
+        self.assertEqual(r.out, """\
+update       u-1
+outcome      done
+carrier      hold
+kernel       7.2.1 -> 7.3.0
+holdfast     1.2 -> 1.3
+blackout     412.3 ms
+read-ahead   80 MiB in 120.0 ms
+agent RAM    9 MiB
+
+Blackout in milliseconds
+      pause  save   jump   boot  TOTAL
+host      -     -  250.0  100.5  412.3
+web1    1.2  10.0  250.0  100.5  412.3
+
+GUEST  OUTCOME  BLACKOUT      RAM     STATE  PRESERVE  RETRIEVE  MESSAGE
+web1   resumed  412.3 ms  128 MiB  68.4 KiB   1.500 s  0.800 ms  -
+""")
+        r = self.run_cli("report", "-o", "json")
+        self.assertEqual(json.loads(r.out), {"report": REPORT})
+        self.assertEqual(self.agent.calls[1]["parameters"], {})
+
+    def test_report_of_a_failure_is_a_report(self):
+        self.serve(Report=replies({"report": dict(REPORT, outcome="degraded", guests=[], phases=[])}))
+        r = self.run_cli("report")
+        self.assertEqual(r.code, 0)
+        self.assertIn("outcome      degraded\n", r.out)
+
+    def test_inspect(self):
+        blob = bytes(range(256)) * 3
+        file = os.path.join(self.dir, "manifest.dtb")
+        tree = {"version": 1, "created_ns": 2500000000, "guests": [{"name": "web1", "ram_bytes": 134217728,
+                                                                    "ok": True, "none": None}]}
+        self.serve(InspectManifest=replies({"manifest": tree}), InspectKho=replies({"trees": {"out": {}}}))
+        for n in (0, 1, 2, 3, len(blob)):
+            with open(file, "wb") as f:
+                f.write(blob[:n])
+            r = self.run_cli("inspect", "manifest", file)
+            sent = self.agent.calls[-1]["parameters"]["data"]
+            self.assertEqual(base64.b64decode(sent, validate=True), blob[:n])
+        self.assertEqual(r.out, """\
+version: 1
+created_ns: 2500000000 (2.500 s)
+guests:
+  0:
+    name: web1
+    ram_bytes: 134217728 (128 MiB)
+    ok: true
+    none: -
+""")
+        self.run_cli("inspect", "manifest")
+        self.assertEqual(self.agent.calls[-1]["parameters"], {})
+        self.assertEqual(self.run_cli("inspect", "kho").out, "out:\n")
+        self.assertEqual(json.loads(self.run_cli("inspect", "kho", "-o", "json").out), {"trees": {"out": {}}})
+
+    def test_inspect_unreadable(self):
+        r = self.run_cli("inspect", "manifest", "/nonexistent")
+        self.assertEqual((r.code, r.err), (1, "holdfast: /nonexistent: No such file or directory\n"))
+        with open(os.path.join(self.dir, "big"), "wb") as f:
+            f.truncate(1 << 21)
+        r = self.run_cli("inspect", "manifest", f.name)
+        self.assertEqual(r.code, 1)
+        self.assertIn("too large for a manifest", r.err)
+
+
+class Updates(CliTest):
+    def test_prepare(self):
+        def prepare(call):
+            call.progress("preparing", "loading the kernel")
+            call.progress("preparing", "RAM preserved", "web1", 1234.5)
+            call.reply({"update_id": "u-1"})
+
+        self.serve(Prepare=prepare)
+        r = self.run_cli("prepare", "--kernel", "/k")
+        self.assertEqual(r.code, 0)
+        self.assertTrue(self.agent.calls[0]["more"])
+        self.assertIn("Prepared: update u-1.", r.out)
+        self.assertEqual(r.err, "[    0.005 s] loading the kernel\n[    1.234 s] web1: RAM preserved\n")
+        r = self.run_cli("prepare", "--kernel", "/k", "-o", "json")
+        self.assertEqual(json.loads(r.out), {"update_id": "u-1"})
+        self.assertIn("RAM preserved", r.err)
+
+    def test_rolled_back(self):
+        def commit(call):
+            call.progress("frozen", "pausing", "web1")
+            call.progress("aborting", "resuming", "web1")
+            call.error("RolledBack", message="saving failed", guest="web1", remedy="Look at its log.")
+
+        self.serve(Commit=commit)
+        r = self.run_cli("commit")
+        self.assertEqual((r.code, r.out), (5, ""))
+        self.assertTrue(r.err.endswith("holdfast: web1: saving failed\n  Look at its log.\n"), r.err)
+
+    def test_dry_run(self):
+        self.serve(Upgrade=replies({}))
+        r = self.run_cli("upgrade", "--kernel", "/k", "--dry-run")
+        self.assertEqual((r.code, r.out), (0, "Nothing stands in the way, and nothing was changed.\n"))
+        self.assertEqual(self.agent.calls[0]["parameters"], {"target": {"kernel": "/k"}, "dry_run": True})
+
+    def test_agent_dies_before_the_jump(self):
+        def upgrade(call):
+            call.progress("preparing", "loading the kernel")
+            raise Close
+
+        self.serve(Upgrade=upgrade)
+        r = self.run_cli("upgrade", "--kernel", "/k")
+        self.assertEqual(r.code, 1)
+        self.assertIn("ended the connection before the jump\n  See what it says now: holdfast status", r.err)
+
+    def follow(self, outcome, *args, report_late=0, state="normal"):
+        """An agent that goes away at the freeze, is absent for a while, then resumes guests."""
+        left = {"resuming": 3, "late": report_late}
+
+        def jump(call):
+            call.progress("frozen", "jumping")
+            first = self.agent
+            first.stop()
+
+            def return_later():
+                time.sleep(0.5)
+                first.start()
+
+            threading.Thread(target=return_later, daemon=True).start()
+            raise Close
+
+        def status(call):
+            left["resuming"] -= 1
+            if left["resuming"] == 1:
+                raise Close  # even then it may stumble once
+            call.reply(dict(STATUS, state="resuming" if left["resuming"] > 0 else state))
+
+        def report(call):
+            self.assertEqual(call.params, {"id": "u-1"})
+            left["late"] -= 1
+            if left["late"] >= 0:
+                call.error("Failed", message="no such report")
+            else:
+                call.reply({"report": dict(REPORT, outcome=outcome)})
+
+        self.serve(Upgrade=jump, Commit=jump, Status=status, Report=report)
+        r = self.run_cli(*args)
+        self.agent.stop()
+        self.agent = None
+        return r
+
+    def test_over_the_jump(self):
+        r = self.follow("done", "commit")
+        self.assertEqual(r.code, 0, r.err)
+        self.assertIn("outcome      done\n", r.out)
+        self.assertIn("waiting for that", r.err)
+        r = self.follow("done", "upgrade", "--kernel", "/k", "-o", "json", report_late=3)
+        self.assertEqual((r.code, json.loads(r.out)), (0, {"report": REPORT}))
+
+    def test_over_the_jump_with_losses(self):
+        r = self.follow("degraded", "commit", state="degraded")
+        self.assertEqual(r.code, 6)
+        self.assertIn("outcome      degraded\n", r.out)
+
+    def test_jump_that_was_none(self):
+        """The agent crashed after the freeze and came back on the old kernel."""
+        r = self.follow("rolled-back", "commit")
+        self.assertEqual(r.code, 5)
+
+    def test_interrupted(self):
+        """^C ends the connection, which is how the agent learns to undo."""
+        started = threading.Event()
+
+        def prepare(call):
+            call.progress("preparing", "loading the kernel")
+            started.set()
+
+        self.serve(Prepare=prepare)
+        p = subprocess.Popen([PROGRAM, "prepare", "--kernel", "/k"], env=self.env,
+                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.assertTrue(started.wait(TIMEOUT))
+        p.send_signal(signal.SIGINT)
+        self.assertEqual(p.wait(TIMEOUT), -signal.SIGINT)
+        end = time.monotonic() + TIMEOUT
+        while self.agent.gone == 0 and time.monotonic() < end:
+            time.sleep(0.01)
+        self.assertEqual(self.agent.gone, 1)
+
+
+def main():
+    global PROGRAM
+    if len(sys.argv) > 2:
+        sys.exit(__doc__)
+    if len(sys.argv) == 2:
+        PROGRAM = os.path.abspath(sys.argv[1])
+    if not os.access(PROGRAM, os.X_OK):
+        sys.exit("%s: no such program; build it first" % PROGRAM)
+    suite = unittest.defaultTestLoader.loadTestsFromModule(sys.modules[__name__])
+    result = unittest.TextTestRunner(stream=sys.stdout, verbosity=1).run(suite)
+    failed = len(result.failures) + len(result.errors)
+    skipped = len(result.skipped)
+    print("%d passed, %d failed, %d skipped" % (result.testsRun - failed - skipped, failed, skipped))
+    sys.exit(0 if failed == 0 and result.testsRun > skipped else 1)
+
+
+if __name__ == "__main__":
+    main()
