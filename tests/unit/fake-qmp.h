@@ -273,3 +273,13 @@ static FAKE_QMP_UNUSED void fake_qmp_run_for(sd_event *event, unsigned int ms)
 
 	fake_qmp_run_until(event, &never, ms);
 }
+
+/* Runs the loop until nothing happened for @quiet_ms: both ends are on it, so all was said then. */
+static FAKE_QMP_UNUSED void fake_qmp_settle(sd_event *event, unsigned int quiet_ms)
+{
+	int r;
+
+	while ((r = sd_event_run(event, quiet_ms * 1000ULL)) > 0)
+		;
+	assert(r == 0);
+}

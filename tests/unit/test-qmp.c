@@ -206,10 +206,10 @@ static void test_early_commands(void **state)
 	rig.fake->command = silent;
 	submit(&rig, "one", 0, &a);
 	submit(&rig, "two", 0, &b);
-	fake_qmp_run_for(rig.event, 20);
+	fake_qmp_settle(rig.event, 5);
 	assert_int_equal(rig.fake->n_commands, 0);
 	fake_qmp_greet(rig.fake);
-	fake_qmp_run_for(rig.event, 50);
+	fake_qmp_settle(rig.event, 5);
 	/* All three are there though nothing was answered. */
 	assert_int_equal(rig.fake->n_commands, 3);
 	assert_false(rig.ready);
@@ -457,7 +457,8 @@ static void test_late_folder(void **state)
 	fake_qmp_run_for(rig.event, 10);
 	assert_int_equal(mkdir(sub, 0700), 0);
 	fd = fake_qmp_listen(path);
-	fake_qmp_run_for(rig.event, 30);
+	while (hf_qmp_get_state(rig.q) == HF_QMP_CONNECTING)
+		assert_true(sd_event_run(rig.event, 1000000) > 0);
 	assert_int_equal(hf_qmp_get_state(rig.q), HF_QMP_GREETING);
 	rig_done(&rig);
 	close(fd);
@@ -478,7 +479,7 @@ static void test_out_of_order(void **state)
 	rig.fake->command = silent;
 	for (i = 0; i < 4; i++)
 		id[i] = submit(&rig, "query-status", 0, &o[i]);
-	fake_qmp_run_for(rig.event, 30);
+	fake_qmp_settle(rig.event, 5);
 	assert_int_equal(rig.fake->n_commands, 4);
 	fake_qmp_send(rig.fake,
 		"{\"return\": 3, \"id\": %llu}\r\n{\"event\": \"STOP\"}\r\n"
@@ -582,7 +583,7 @@ static void test_cancel(void **state)
 	/* Sent: its reply is swallowed. */
 	rig.fake->command = silent;
 	id2 = submit(&rig, "query-status", 0, &sent);
-	fake_qmp_run_for(rig.event, 20);
+	fake_qmp_settle(rig.event, 5);
 	assert_int_equal(hf_qmp_cancel(rig.q, id2), 0);
 	fake_qmp_reply(rig.fake, (int64_t)id2, "{}");
 	rig.fake->command = NULL;
@@ -644,7 +645,7 @@ static void test_bad_peer(void **state)
 		assert_int_equal(b.n_calls, 1);
 		assert_int_equal(a.err, -ECONNRESET);
 		assert_int_equal(b.err, -ECONNRESET);
-		fake_qmp_run_for(rig.event, 5);
+		fake_qmp_settle(rig.event, 5);
 		assert_int_equal(rig.n_closed, 1);
 		assert_int_equal(b.n_calls, 1);
 		rig_done(&rig);
@@ -706,7 +707,7 @@ static void test_hang_up(void **state)
 	id = submit(&rig, "a", 0, &o[0]);
 	submit(&rig, "b", 0, &o[1]);
 	submit(&rig, "c", HF_QMP_TIMEOUT_NEVER, &o[2]);
-	fake_qmp_run_for(rig.event, 10);
+	fake_qmp_settle(rig.event, 5);
 	/* A whole reply, half of one, and gone. */
 	fake_qmp_reply(rig.fake, (int64_t)id, "{}");
 	fake_qmp_send(rig.fake, "{\"return\": {}, \"i");
@@ -763,7 +764,8 @@ static void test_flood(void **state)
 	}
 	assert_true(rig.n_events > 0);
 	send_slowly(&rig, flood + sent, n - sent);
-	fake_qmp_run_for(rig.event, 20);
+	while (rig.n_events < n / strlen("{\"event\": \"STOP\"}\r\n"))
+		assert_true(sd_event_run(rig.event, 2000000) > 0);
 	assert_int_equal(rig.n_events, n / strlen("{\"event\": \"STOP\"}\r\n"));
 	rig_done(&other);
 	rig_done(&rig);
@@ -797,7 +799,7 @@ static void test_free_inside(void **state)
 		if (rig.q) {
 			id = submit(&rig, "a", how == 3 ? 10 * MS : 0, &a);
 			submit(&rig, "b", how == 3 ? 10 * MS : 0, &b);
-			fake_qmp_run_for(rig.event, 3);
+			fake_qmp_settle(rig.event, 5);
 			if (how == 1 || how == 2) {
 				fake_qmp_send(rig.fake,
 					"{\"event\": \"STOP\"}{\"return\": 1, \"id\": %llu}"
@@ -843,7 +845,7 @@ static void test_close(void **state)
 	assert_int_equal(a.err, -ECONNRESET);
 	assert_int_equal(b.n_calls, 1);
 	hf_qmp_close(rig.q);
-	fake_qmp_run_for(rig.event, 5);
+	fake_qmp_settle(rig.event, 5);
 	assert_int_equal(rig.n_closed, 0);
 	assert_true(rig.fake->gone);
 	rig_done(&rig);
@@ -946,7 +948,7 @@ static void test_fd_passing(void **state)
 	close(fd[0]);
 	close(fd[1]);
 	fake_qmp_greet(rig.fake);
-	fake_qmp_run_for(rig.event, 50);
+	fake_qmp_settle(rig.event, 5);
 	/* The second one isn't sent before the first is answered. */
 	assert_string_equal(log.order, "first getfd between ");
 	log.hold = false;
@@ -989,7 +991,7 @@ static void test_fd_waiting(void **state)
 	/* And once the late reply came, descriptors do again. */
 	log.hold = false;
 	assert_int_equal(hf_qmp_getfd(rig.q, "b", fd, 0, on_reply, &b, &id), 0);
-	fake_qmp_run_for(rig.event, 10);
+	fake_qmp_settle(rig.event, 5);
 	assert_false(b.done);
 	fake_qmp_reply(rig.fake, log.held_id, "{}");
 	assert_true(run(&rig, &b.done));
@@ -1047,8 +1049,10 @@ static void test_submit_limits(void **state)
 	/* The negotiation has a place of its own. */
 	fake_qmp_greet(rig.fake);
 	assert_true(run(&rig, &rig.ready));
-	fake_qmp_run_for(rig.event, 100);
+	while (rig.fake->n_commands < 1024)
+		assert_true(sd_event_run(rig.event, 2000000) > 0);
 	assert_int_equal(rig.fake->n_commands, 1024);
+	fake_qmp_settle(rig.event, 5);
 	assert_int_equal(hf_qmp_query_status(rig.q, 0, NULL, NULL, NULL), 0);
 	rig_done(&rig);
 
