@@ -67,14 +67,13 @@ static int take_value(struct json_object *value, const struct hf_json_field *fie
 	}
 }
 
-int hf_json_dispatch(struct json_object *obj, const struct hf_json_field *fields,
-	const char **ret_bad)
+int hf_json_dispatch(
+	struct json_object *obj, const struct hf_json_field *fields, const char **ret_bad)
 {
 	const char *bad = NULL;
 
 	if (obj) {
-		json_object_object_foreach(obj, key, value)
-		{
+		json_object_object_foreach (obj, key, value) {
 			const struct hf_json_field *field = find_field(fields, key);
 
 			if (field && !value && (field->flags & HF_JSON_OPTIONAL))

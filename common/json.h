@@ -53,8 +53,8 @@ struct hf_json_field {
  *
  * Return: 0, -EINVAL for an unknown key, a missing one or a wrong type.
  */
-int hf_json_dispatch(struct json_object *obj, const struct hf_json_field *fields,
-	const char **ret_bad);
+int hf_json_dispatch(
+	struct json_object *obj, const struct hf_json_field *fields, const char **ret_bad);
 
 /** hf_json_get_string() - A string field, or @fallback when absent or no string. Borrowed. */
 const char *hf_json_get_string(struct json_object *obj, const char *key, const char *fallback);
@@ -68,13 +68,13 @@ bool hf_json_get_bool(struct json_object *obj, const char *key, bool fallback);
 /** hf_json_get_object() - An object field, borrowed, or NULL. */
 struct json_object *hf_json_get_object(struct json_object *obj, const char *key);
 
-/** hf_json_get_array() - An array field, borrowed, or NULL. json_object_array_length() of it is safe. */
+/** hf_json_get_array() - An array field, borrowed, or NULL. */
 struct json_object *hf_json_get_array(struct json_object *obj, const char *key);
 
 /** hf_json_array_size() - Number of elements, 0 for NULL. */
 size_t hf_json_array_size(struct json_object *array);
 
-/** hf_json_add() - Add a value, which is consumed in any case. A NULL @value leaves the field out. */
+/** hf_json_add() - Add a value, which is consumed in any case. NULL leaves the field out. */
 void hf_json_add(struct json_object *obj, const char *key, struct json_object *value);
 
 /**

@@ -41,8 +41,8 @@ struct hf_varlink_call *hf_varlink_call_unref(struct hf_varlink_call *call)
 	return NULL;
 }
 
-static void call_send(struct hf_varlink_call *call, const char *error, struct json_object *params,
-	bool continues)
+static void call_send(
+	struct hf_varlink_call *call, const char *error, struct json_object *params, bool continues)
 {
 	cleanup_json struct json_object *message = NULL;
 
@@ -54,7 +54,8 @@ static void call_send(struct hf_varlink_call *call, const char *error, struct js
 	if (!params)
 		params = json_object_new_object();
 	if (!message || !params) {
-		/* Out of memory: a client that is cut off knows at least that something is wrong. */
+		/* Out of memory: a client that is cut off knows at least that something is wrong.
+		 */
 		json_object_put(params);
 		call->conn->dead = true;
 		hf_varlink_conn_wake(call->conn);
@@ -83,16 +84,16 @@ void hf_varlink_call_notify(struct hf_varlink_call *call, struct json_object *pa
 		json_object_put(params);
 }
 
-void hf_varlink_call_error_full(struct hf_varlink_call *call, const char *name,
-	struct json_object *params)
+void hf_varlink_call_error_full(
+	struct hf_varlink_call *call, const char *name, struct json_object *params)
 {
 	call_send(call, name, params, false);
 	if (call->conn)
 		call_done(call);
 }
 
-void hf_varlink_call_error(struct hf_varlink_call *call, const struct hf_error *e,
-	struct json_object *extra)
+void hf_varlink_call_error(
+	struct hf_varlink_call *call, const struct hf_error *e, struct json_object *extra)
 {
 	struct json_object *params = extra ? extra : json_object_new_object();
 	char name[256];
@@ -121,8 +122,8 @@ void hf_varlink_call_invalid(struct hf_varlink_call *call, const char *parameter
 	hf_varlink_call_error_full(call, "org.varlink.service.InvalidParameter", params);
 }
 
-int hf_varlink_call_dispatch(struct hf_varlink_call *call, struct json_object *obj,
-	const struct hf_json_field *fields)
+int hf_varlink_call_dispatch(
+	struct hf_varlink_call *call, struct json_object *obj, const struct hf_json_field *fields)
 {
 	const char *bad = NULL;
 	int r;

@@ -24,16 +24,15 @@ static int connect_error(struct hf_error *e, int err, const char *path)
 	switch (err) {
 	case -ENOENT:
 	case -ECONNREFUSED:
-		return hf_error_set(e, err, HF_ERR_NOT_READY,
-			"Start it: systemctl start holdfastd",
+		return hf_error_set(e, err, HF_ERR_NOT_READY, "Start it: systemctl start holdfastd",
 			"the agent is not running (nobody answers at %s)", path);
 	case -EACCES:
 	case -EPERM:
-		return hf_error_set(e, err, HF_ERR_NOT_PERMITTED, "Call it as root.",
-			"may not open %s", path);
+		return hf_error_set(
+			e, err, HF_ERR_NOT_PERMITTED, "Call it as root.", "may not open %s", path);
 	default:
-		return hf_error_set(e, err, HF_ERR_FAILED, NULL, "connect to %s: %s", path,
-			strerror(-err));
+		return hf_error_set(
+			e, err, HF_ERR_FAILED, NULL, "connect to %s: %s", path, strerror(-err));
 	}
 }
 
@@ -72,8 +71,8 @@ struct hf_varlink_client *hf_varlink_client_free(struct hf_varlink_client *clien
 	return NULL;
 }
 
-static int send_call(struct hf_varlink_client *client, const char *method,
-	struct json_object *params, bool more)
+static int send_call(
+	struct hf_varlink_client *client, const char *method, struct json_object *params, bool more)
 {
 	cleanup_json struct json_object *message = json_object_new_object();
 	const char *text;
@@ -87,8 +86,8 @@ static int send_call(struct hf_varlink_client *client, const char *method,
 	hf_json_add(message, "parameters", params);
 	if (more)
 		hf_json_add_bool(message, "more", true);
-	text = json_object_to_json_string_length(message,
-		JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE, &size);
+	text = json_object_to_json_string_length(
+		message, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE, &size);
 	return text ? hf_fd_write_full(client->fd, text, size + 1) : -ENOMEM;
 }
 
@@ -140,13 +139,13 @@ static int server_error(struct hf_error *e, const char *name, struct json_object
 static int stream_error(struct hf_error *e, int err)
 {
 	if (err == -ECONNRESET || err == -EPIPE)
-		return hf_error_set(e, -ECONNRESET, HF_ERR_FAILED, NULL,
-			"the agent ended the connection");
+		return hf_error_set(
+			e, -ECONNRESET, HF_ERR_FAILED, NULL, "the agent ended the connection");
 	if (err == -EBADMSG)
-		return hf_error_set(e, err, HF_ERR_FAILED, NULL,
-			"the agent's answer can't be understood");
-	return hf_error_set(e, err, HF_ERR_FAILED, NULL, "talking to the agent: %s",
-		strerror(-err));
+		return hf_error_set(
+			e, err, HF_ERR_FAILED, NULL, "the agent's answer can't be understood");
+	return hf_error_set(
+		e, err, HF_ERR_FAILED, NULL, "talking to the agent: %s", strerror(-err));
 }
 
 int hf_varlink_client_call(struct hf_varlink_client *client, const char *method,

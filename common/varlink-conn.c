@@ -105,8 +105,8 @@ void hf_varlink_conn_send(struct hf_varlink_conn *conn, struct json_object *mess
 
 	if (conn->dead)
 		return;
-	text = json_object_to_json_string_length(message,
-		JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE, &size);
+	text = json_object_to_json_string_length(
+		message, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE, &size);
 	/* The text ends in the NUL that the wire wants. */
 	r = text ? queue_bytes(conn, text, size + 1) : -ENOMEM;
 	if (r == 0) {
@@ -134,7 +134,8 @@ static int read_some(struct hf_varlink_conn *conn)
 	return hf_varlink_framer_push(&conn->in, data, (size_t)n);
 }
 
-/* Carries out what is buffered until a call has to be waited for. Return: 1 when there may be more. */
+/* Carries out what is buffered until a call has to be waited for. Return: 1 when there may be more.
+ */
 static int handle_messages(struct hf_varlink_conn *conn)
 {
 	for (int i = 0; i < PUMP_MESSAGES; i++) {

@@ -27,9 +27,9 @@ struct hf_varlink_conn {
 	char *out;
 	size_t out_start, out_end, out_room;
 	struct hf_varlink_call *current; /* referenced */
-	bool eof;                        /* the client will say no more, but may listen */
-	bool hup;                        /* the client listens no more */
-	bool dead;                       /* broken or thrown out: end it */
+	bool eof;			 /* the client will say no more, but may listen */
+	bool hup;			 /* the client listens no more */
+	bool dead;			 /* broken or thrown out: end it */
 	bool in_pump;
 };
 
@@ -47,7 +47,7 @@ struct hf_varlink_server {
 struct hf_varlink_call {
 	unsigned int refs;
 	struct hf_varlink_conn *conn; /* NULL: answered, or nobody waits */
-	const char *interface;        /* for the names of errors; used while @conn is set */
+	const char *interface;	      /* for the names of errors; used while @conn is set */
 	uid_t uid;
 	bool more;
 	bool oneway;
@@ -64,7 +64,7 @@ void hf_varlink_conn_free(struct hf_varlink_conn *conn);
 /** hf_varlink_conn_send() - Send a message, now or when the client reads. @message is borrowed. */
 void hf_varlink_conn_send(struct hf_varlink_conn *conn, struct json_object *message);
 
-/** hf_varlink_conn_write() - Send what is waiting. Return: 0, -EAGAIN, or the -errno that killed it. */
+/** hf_varlink_conn_write() - Send what is waiting. Return: 0, -EAGAIN, or a fatal -errno. */
 int hf_varlink_conn_write(struct hf_varlink_conn *conn);
 
 /** hf_varlink_conn_wake() - Have the pump run soon. */
@@ -83,5 +83,5 @@ bool hf_varlink_uid_privileged(uid_t uid);
 int hf_varlink_service_handle(struct hf_varlink_conn *conn, struct json_object *message);
 
 /** hf_varlink_call_error_full() - Answer with an error by its full name. @params is consumed. */
-void hf_varlink_call_error_full(struct hf_varlink_call *call, const char *name,
-	struct json_object *params);
+void hf_varlink_call_error_full(
+	struct hf_varlink_call *call, const char *name, struct json_object *params);

@@ -42,8 +42,8 @@ int hf_varlink_server_add(struct hf_varlink_server *server, int fd)
 		close(fd);
 		return r;
 	}
-	if (server->n_conns >= max || (!hf_varlink_uid_privileged(uid) &&
-					      server->n_unprivileged >= max - max / 4)) {
+	if (server->n_conns >= max ||
+		(!hf_varlink_uid_privileged(uid) && server->n_unprivileged >= max - max / 4)) {
 		close(fd);
 		return -EUSERS;
 	}

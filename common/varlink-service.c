@@ -38,8 +38,8 @@ static const char service_description[] =
 	"error ExpectedMore()\n";
 
 static void get_info(struct hf_varlink_call *call, struct json_object *params, void *userdata);
-static void get_description(struct hf_varlink_call *call, struct json_object *params,
-	void *userdata);
+static void get_description(
+	struct hf_varlink_call *call, struct json_object *params, void *userdata);
 
 static const struct hf_varlink_method service_methods[] = {
 	{"GetInfo", get_info, 0},
@@ -53,8 +53,8 @@ static const struct hf_varlink_interface service_interface = {
 	.methods = service_methods,
 };
 
-static const struct hf_varlink_interface *find_interface(const struct hf_varlink_server *server,
-	const char *name, size_t len)
+static const struct hf_varlink_interface *find_interface(
+	const struct hf_varlink_server *server, const char *name, size_t len)
 {
 	if (strlen(service_interface.name) == len && memcmp(service_interface.name, name, len) == 0)
 		return &service_interface;
@@ -86,8 +86,8 @@ static void get_info(struct hf_varlink_call *call, struct json_object *params, v
 }
 
 /* Answers with one of the standard errors that have one parameter. */
-static void standard_error(struct hf_varlink_call *call, const char *error, const char *key,
-	const char *value)
+static void standard_error(
+	struct hf_varlink_call *call, const char *error, const char *key, const char *value)
 {
 	struct json_object *params = json_object_new_object();
 
@@ -96,8 +96,8 @@ static void standard_error(struct hf_varlink_call *call, const char *error, cons
 	hf_varlink_call_error_full(call, error, params);
 }
 
-static void get_description(struct hf_varlink_call *call, struct json_object *params,
-	void *userdata)
+static void get_description(
+	struct hf_varlink_call *call, struct json_object *params, void *userdata)
 {
 	const struct hf_varlink_interface *i;
 	struct json_object *reply;

@@ -31,10 +31,10 @@
 #define HF_VARLINK_SOCKET_ENV "HOLDFAST_SOCKET"
 
 /* Limits. A server's client is not trusted; a client trusts its server with more. */
-#define HF_VARLINK_MAX_IN (1024 * 1024)         /* bytes in one message to a server */
+#define HF_VARLINK_MAX_IN (1024 * 1024)		/* bytes in one message to a server */
 #define HF_VARLINK_MAX_REPLY (64 * 1024 * 1024) /* bytes in one message to a client */
-#define HF_VARLINK_MAX_OUT (4 * 1024 * 1024)    /* bytes a client may leave unread */
-#define HF_VARLINK_MAX_DEPTH 32                 /* nesting of a message */
+#define HF_VARLINK_MAX_OUT (4 * 1024 * 1024)	/* bytes a client may leave unread */
+#define HF_VARLINK_MAX_DEPTH 32			/* nesting of a message */
 #define HF_VARLINK_MAX_CLIENTS 64
 
 /* ---- framer ---- */
@@ -43,10 +43,10 @@
 struct hf_varlink_framer {
 	size_t limit; /* largest message in bytes */
 	char *buf;
-	size_t start;  /* first byte not consumed */
-	size_t end;    /* behind the last byte */
-	size_t scan;   /* no NUL between start and here */
-	size_t room;   /* allocated bytes */
+	size_t start; /* first byte not consumed */
+	size_t end;   /* behind the last byte */
+	size_t scan;  /* no NUL between start and here */
+	size_t room;  /* allocated bytes */
 };
 
 /**
@@ -62,7 +62,8 @@ int hf_varlink_framer_push(struct hf_varlink_framer *f, const void *data, size_t
  * @ret: the message, an object, owned by the caller
  *
  * Return: 1 with a message, 0 when more bytes are needed, -EBADMSG when it is no JSON object, is
- * not UTF-8, nests too deep or is too long, -ENOMEM. After an error the stream can't be used any more.
+ * not UTF-8, nests too deep or is too long, -ENOMEM. After an error the stream can't be used any
+ * more.
  */
 int hf_varlink_framer_pop(struct hf_varlink_framer *f, struct json_object **ret);
 
@@ -80,8 +81,8 @@ struct hf_varlink_call;
 /**
  * struct hf_varlink_method - a method and who answers it.
  * @name:    without the interface
- * @handler: called on the loop. @params is borrowed and never NULL. It replies before it returns, or
- *           takes a reference of @call and replies later. NULL: MethodNotImplemented.
+ * @handler: called on the loop. @params is borrowed and never NULL. It replies before it returns,
+ * or takes a reference of @call and replies later. NULL: MethodNotImplemented.
  * @flags:   HF_VARLINK_*
  */
 struct hf_varlink_method {
@@ -195,8 +196,8 @@ void hf_varlink_call_notify(struct hf_varlink_call *call, struct json_object *pa
  * @e:     gives name, message, remedy and guest; an unset one counts as Failed
  * @extra: more parameters, consumed; or NULL
  */
-void hf_varlink_call_error(struct hf_varlink_call *call, const struct hf_error *e,
-	struct json_object *extra);
+void hf_varlink_call_error(
+	struct hf_varlink_call *call, const struct hf_error *e, struct json_object *extra);
 
 /** hf_varlink_call_invalid() - Answer with org.varlink.service.InvalidParameter. */
 void hf_varlink_call_invalid(struct hf_varlink_call *call, const char *parameter);
@@ -207,8 +208,8 @@ void hf_varlink_call_invalid(struct hf_varlink_call *call, const char *parameter
  *
  * Return: 0; -EINVAL when the call has been answered and the handler has to return.
  */
-int hf_varlink_call_dispatch(struct hf_varlink_call *call, struct json_object *obj,
-	const struct hf_json_field *fields);
+int hf_varlink_call_dispatch(
+	struct hf_varlink_call *call, struct json_object *obj, const struct hf_json_field *fields);
 
 /** hf_varlink_call_wants_more() - Did the client ask for several replies? */
 bool hf_varlink_call_wants_more(const struct hf_varlink_call *call);
@@ -220,8 +221,8 @@ bool hf_varlink_call_is_open(const struct hf_varlink_call *call);
 uid_t hf_varlink_call_peer_uid(const struct hf_varlink_call *call);
 
 /**
- * hf_varlink_call_on_gone() - Be told when the client vanishes before it was answered. Never happens
- * to a `oneway` call, whose client does not wait.
+ * hf_varlink_call_on_gone() - Be told when the client vanishes before it was answered. Never
+ * happens to a `oneway` call, whose client does not wait.
  * @gone: called once at most, on the loop, never from within another function of this header
  *        except hf_varlink_server_free(). NULL: no more.
  *
@@ -266,8 +267,8 @@ static inline void hf_cleanup_varlink_client_freep(struct hf_varlink_client **p)
  * @e:        filled on failure: for an error the server sent, its name without interface, message,
  *            remedy and guest; may be NULL
  *
- * Return: 0; -ECONNRESET when the connection ended first; -EREMOTEIO for an error that the server sent;
- * -EBADMSG for nonsense; another -errno. *@ret is set (an object) with 0 and -EREMOTEIO only.
+ * Return: 0; -ECONNRESET when the connection ended first; -EREMOTEIO for an error that the server
+ * sent; -EBADMSG for nonsense; another -errno. *@ret is set (an object) with 0 and -EREMOTEIO only.
  */
 int hf_varlink_client_call(struct hf_varlink_client *client, const char *method,
 	struct json_object *params, int (*on_reply)(struct json_object *params, void *userdata),

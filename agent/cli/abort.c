@@ -25,7 +25,7 @@ const struct hf_cli_verb hf_cli_verb_abort = {
 	.name = "abort",
 	.usage = "",
 	.summary = "undo what was prepared",
-	.help = "Undoes `holdfast prepare`, or an update under way that has not jumped yet. Every guest is\n"
-		"then as it was before.\n",
+	.help = "Undoes `holdfast prepare`, or an update under way that has not jumped yet.\n"
+		"Every guest is then as it was before.\n",
 	.run = run,
 };

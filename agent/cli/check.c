@@ -45,7 +45,7 @@ static bool is_about(struct json_object *finding, struct json_object *guest)
 	const char *name = hf_json_get_string(finding, "guest", "");
 
 	return strcmp(name, hf_json_get_string(guest, "name", "")) == 0 ||
-		strcmp(name, hf_json_get_string(guest, "uuid", "")) == 0;
+	       strcmp(name, hf_json_get_string(guest, "uuid", "")) == 0;
 }
 
 static bool is_of_a_guest(struct json_object *finding, struct json_object *guests)
@@ -56,8 +56,8 @@ static bool is_of_a_guest(struct json_object *finding, struct json_object *guest
 	return false;
 }
 
-static void show_guest_findings(const struct hf_cli *cli, struct json_object *guest,
-	struct json_object *findings)
+static void show_guest_findings(
+	const struct hf_cli *cli, struct json_object *guest, struct json_object *findings)
 {
 	struct json_object *own = hf_json_get_array(guest, "findings");
 
@@ -72,8 +72,8 @@ static void show_guest_findings(const struct hf_cli *cli, struct json_object *gu
 	}
 }
 
-void hf_cli_show_findings(const struct hf_cli *cli, struct json_object *findings,
-	struct json_object *guests)
+void hf_cli_show_findings(
+	const struct hf_cli *cli, struct json_object *findings, struct json_object *guests)
 {
 	const char *group = NULL;
 
@@ -144,8 +144,9 @@ const struct hf_cli_verb hf_cli_verb_check = {
 	.name = "check",
 	.usage = "[--kernel FILE [--initrd FILE] [--append TEXT | --cmdline TEXT]]",
 	.summary = "can this host and its guests be updated? Changes nothing",
-	.help = "Looks at the host, at every guest and, if one is given, at the kernel to jump into, and\n"
-		"changes nothing. Exit code 0: it can be done, perhaps with warnings; 3: it can't.\n"
+	.help = "Looks at the host, at every guest and, if one is given, at the kernel to jump\n"
+		"into, and changes nothing. Exit code 0: it can be done, perhaps with\n"
+		"warnings; 3: it can't.\n"
 		"\n" HF_CLI_TARGET_HELP,
 	.run = run,
 };

@@ -10,8 +10,8 @@
  *  follow.c     an update from progress through the jump to its report
  *  VERB.c       one verb each
  *
- * Results go to stdout, progress and errors to stderr. Everything that comes from the agent and goes
- * to a person passes through hf_cli_clean(): a guest's name must not drive a terminal.
+ * Results go to stdout, progress and errors to stderr. Everything that comes from the agent and
+ * goes to a person passes through hf_cli_clean(): a guest's name must not drive a terminal.
  */
 #pragma once
 
@@ -59,13 +59,13 @@ struct hf_cli_verb {
 /** struct hf_cli - this run of the program. */
 struct hf_cli {
 	const struct hf_cli_verb *verb;
-	bool json;       /* -o json */
+	bool json;	 /* -o json */
 	bool out_glyphs; /* stdout is a terminal that shows UTF-8 */
 	bool out_color;
 	bool err_color;
 	struct hf_varlink_client *client; /* NULL until needed */
-	bool frozen;                      /* the last progress said that the jump is next */
-	char update_id[64];               /* from progress, or "" */
+	bool frozen;			  /* the last progress said that the jump is next */
+	char update_id[64];		  /* from progress, or "" */
 };
 
 extern const struct hf_cli_verb hf_cli_verb_abort, hf_cli_verb_check, hf_cli_verb_commit,
@@ -111,7 +111,8 @@ void hf_cli_terminal_init(struct hf_cli *cli);
 /**
  * hf_cli_clean() - A string for people, without anything that would drive a terminal.
  *
- * Control characters become '?'. Return: one of eight static buffers, cut at 1 KiB with "..."; "" for NULL.
+ * Control characters become '?'. Return: one of eight static buffers, cut at 1 KiB with "...";
+ * "" for NULL.
  */
 const char *hf_cli_clean(const char *text);
 
@@ -140,7 +141,7 @@ struct hf_cli_table {
 /** hf_cli_table_column() - Add a column, before the first cell. @title stays the caller's. */
 void hf_cli_table_column(struct hf_cli_table *table, const char *title);
 
-/** hf_cli_table_cell() - Add the next cell, row by row. Copied and cleaned; NULL or "" shows as "-". */
+/** hf_cli_table_cell() - Add the next cell, row by row. Copied, cleaned; nothing shows as "-". */
 void hf_cli_table_cell(struct hf_cli_table *table, const char *text);
 
 /** hf_cli_table_print() - Print titles and rows on stdout, and free the cells. */
@@ -149,7 +150,7 @@ void hf_cli_table_print(const struct hf_cli *cli, struct hf_cli_table *table);
 /* How a thing went, for hf_cli_mark(). */
 enum hf_cli_mood { HF_MOOD_GOOD, HF_MOOD_DOUBTFUL, HF_MOOD_BAD };
 
-/** hf_cli_mark() - Print a glyph in its colour on stdout, or @word padded where glyphs don't show. */
+/** hf_cli_mark() - Print a glyph in its colour, or @word padded where glyphs don't show. */
 void hf_cli_mark(const struct hf_cli *cli, enum hf_cli_mood mood, const char *word);
 
 /** hf_cli_field() - Print "label  value" on stdout; nothing for a NULL or empty value. */
@@ -192,8 +193,8 @@ int hf_cli_fetch(struct hf_cli *cli, const char *method, struct json_object *par
 	struct json_object **ret);
 
 /** hf_cli_note() - Print a line of progress on stderr. */
-void hf_cli_note(const struct hf_cli *cli, int64_t elapsed_ns, const char *guest,
-	const char *message);
+void hf_cli_note(
+	const struct hf_cli *cli, int64_t elapsed_ns, const char *guest, const char *message);
 
 /**
  * hf_cli_reconnect() - Wait until an agent answers again, 120 s at most.
@@ -210,14 +211,17 @@ struct hf_cli_target {
 };
 
 /* The rows of an option table for a struct hf_cli_target. */
-#define HF_CLI_TARGET_OPTIONS(t)                                                                   \
-	{"kernel", &(t)->kernel, NULL}, {"initrd", &(t)->initrd, NULL},                            \
-		{"append", &(t)->append, NULL}, {"cmdline", &(t)->cmdline, NULL}
+#define HF_CLI_TARGET_OPTIONS(t) \
+	{"kernel", &(t)->kernel, NULL}, {"initrd", &(t)->initrd, NULL}, \
+		{"append", &(t)->append, NULL}, \
+	{ \
+		"cmdline", &(t)->cmdline, NULL \
+	}
 
-#define HF_CLI_TARGET_HELP                                                                         \
-	"  --kernel FILE     the kernel image to jump into\n"                                      \
-	"  --initrd FILE     its initial RAM disk\n"                                               \
-	"  --append TEXT     add to the running kernel's command line\n"                           \
+#define HF_CLI_TARGET_HELP \
+	"  --kernel FILE     the kernel image to jump into\n" \
+	"  --initrd FILE     its initial RAM disk\n" \
+	"  --append TEXT     add to the running kernel's command line\n" \
 	"  --cmdline TEXT    use this command line in its place\n"
 
 /**
@@ -248,11 +252,15 @@ int hf_cli_follow(struct hf_cli *cli, const char *method, struct json_object *pa
 /* ---- check.c, guests.c, report.c ---- */
 
 /** hf_cli_show_findings() - Print findings grouped by host and guest. Both arrays may be NULL. */
-void hf_cli_show_findings(const struct hf_cli *cli, struct json_object *findings,
-	struct json_object *guests);
+void hf_cli_show_findings(
+	const struct hf_cli *cli, struct json_object *findings, struct json_object *guests);
 
 /** hf_cli_show_guests() - Print guests as a table. @steps: with the step of the update. */
 void hf_cli_show_guests(const struct hf_cli *cli, struct json_object *guests, bool steps);
 
-/** hf_cli_show_report() - Print an UpdateReport, unless for programs. Return: the exit code that fits its outcome. */
+/**
+ * hf_cli_show_report() - Print an UpdateReport, unless for programs.
+ *
+ * Return: the exit code that fits its outcome.
+ */
 int hf_cli_show_report(const struct hf_cli *cli, struct json_object *report);

@@ -25,8 +25,10 @@ const struct hf_cli_verb hf_cli_verb_commit = {
 	.name = "commit",
 	.usage = "",
 	.summary = "pause the guests and jump into the prepared kernel",
-	.help = "Pauses the guests, saves their device state and jumps. Needs `holdfast prepare` first.\n"
+	.help = "Pauses the guests, saves their device state and jumps. Needs\n"
+		"`holdfast prepare` first.\n"
 		"If anything fails before the jump, every guest runs on (exit code 5).\n"
-		"The host's new kernel takes this program's place: look at `holdfast report` afterwards.\n",
+		"The host's new kernel takes this program's place: look at\n"
+		"`holdfast report` afterwards.\n",
 	.run = run,
 };

@@ -4,8 +4,8 @@
  *
  * The connection ends in the jump: in a kexec together with this program; with the `hold` carrier,
  * where the agent replaces only itself, the successor listens at the same place a moment later.
- * Whether the update went well is read from its report and not guessed from the connection: an agent
- * that crashed after the freeze and came back on the old kernel looks the same from here.
+ * Whether the update went well is read from its report and not guessed from the connection: an
+ * agent that crashed after the freeze and came back on the old kernel looks the same from here.
  */
 #include "agent/cli/cli.h"
 

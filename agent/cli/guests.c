@@ -92,6 +92,7 @@ const struct hf_cli_verb hf_cli_verb_guests = {
 	.name = "guests",
 	.usage = "",
 	.summary = "list the guests and whether they can come along",
-	.help = "Lists every guest with its RAM and its VMM, and why it can't come along, if it can't.\n",
+	.help = "Lists every guest with its RAM and its VMM, and why it can't come along, if\n"
+		"it can't.\n",
 	.run = run,
 };

@@ -48,7 +48,7 @@ static void show_tree(struct json_object *value, int depth);
 static void show_entry(const char *key, struct json_object *value, int depth)
 {
 	bool nested = json_object_is_type(value, json_type_object) ||
-		json_object_is_type(value, json_type_array);
+		      json_object_is_type(value, json_type_array);
 
 	printf("%*s%s:", depth * 2, "", hf_cli_clean(key));
 	if (!nested) {
@@ -64,7 +64,7 @@ static void show_entry(const char *key, struct json_object *value, int depth)
 static void show_tree(struct json_object *value, int depth)
 {
 	if (json_object_is_type(value, json_type_object)) {
-		json_object_object_foreach(value, key, child)
+		json_object_object_foreach (value, key, child)
 			show_entry(key, child, depth);
 	}
 	for (size_t i = 0; i < hf_json_array_size(value); i++) {
@@ -88,8 +88,8 @@ static void show_value(struct json_object *value, const char *key)
 		printf(" (%s)", hf_cli_duration(n));
 }
 
-static int inspect(struct hf_cli *cli, const char *method, struct json_object *params,
-	const char *key)
+static int inspect(
+	struct hf_cli *cli, const char *method, struct json_object *params, const char *key)
 {
 	cleanup_json struct json_object *reply = NULL;
 	int r;
@@ -140,16 +140,16 @@ static int run(struct hf_cli *cli, int argc, char **argv)
 		return inspect_manifest(cli, args[1]);
 	if (strcmp(args[0], "kho") == 0 && !args[1])
 		return inspect(cli, "InspectKho", NULL, "trees");
-	return hf_cli_usage_error(cli, "can't inspect '%s': manifest [FILE] or kho",
-		args[1] ? args[1] : args[0]);
+	return hf_cli_usage_error(
+		cli, "can't inspect '%s': manifest [FILE] or kho", args[1] ? args[1] : args[0]);
 }
 
 const struct hf_cli_verb hf_cli_verb_inspect = {
 	.name = "inspect",
 	.usage = "manifest [FILE] | kho",
 	.summary = "decode what is handed over in a jump",
-	.help = "  manifest [FILE]   what the agent tells its successor: of the update under way, or from a\n"
-		"                    file\n"
-		"  kho               what the running kernel was handed, and what it will hand over\n",
+	.help = "  manifest [FILE]   what the agent tells its successor: of the update under way,\n"
+		"                    or from a file\n"
+		"  kho               what the running kernel was handed, and will hand over\n",
 	.run = run,
 };

@@ -67,7 +67,8 @@ int hf_cli_parse(struct hf_cli *cli, int argc, char **argv, const struct hf_cli_
 		if (c == 'h')
 			return show_help(cli);
 		if (c == ':')
-			return hf_cli_usage_error(cli, "option '%s' needs a value", argv[optind - 1]);
+			return hf_cli_usage_error(
+				cli, "option '%s' needs a value", argv[optind - 1]);
 		if (c == '?')
 			return hf_cli_usage_error(cli, "no option '%s'", argv[optind - 1]);
 		if (c == 'o') {

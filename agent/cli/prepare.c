@@ -25,8 +25,8 @@ static int run(struct hf_cli *cli, int argc, char **argv)
 	if (cli->json)
 		hf_cli_print_json(reply);
 	else
-		printf("Prepared: update %s. Go on with `holdfast commit`, or undo it with `holdfast "
-		       "abort`.\n",
+		printf("Prepared: update %s. Go on with `holdfast commit`, or undo it with "
+		       "`holdfast abort`.\n",
 			hf_cli_clean(hf_json_get_string(reply, "update_id", cli->update_id)));
 	return HF_EXIT_OK;
 }
@@ -35,7 +35,8 @@ const struct hf_cli_verb hf_cli_verb_prepare = {
 	.name = "prepare",
 	.usage = "--kernel FILE [--initrd FILE] [--append TEXT | --cmdline TEXT]",
 	.summary = "preserve the guests' RAM and load the kernel; guests run on",
-	.help = "Does all that takes long: preserves every guest's RAM and loads the kernel. Guests run on.\n"
+	.help = "Does all that takes long: preserves every guest's RAM and loads the kernel.\n"
+		"Guests run on.\n"
 		"Interrupting this program undoes what was done.\n"
 		"\n" HF_CLI_TARGET_HELP,
 	.run = run,

@@ -26,7 +26,8 @@ static void collect_phases(struct phases *p, struct json_object *array)
 			k++;
 		if (k < p->n || p->n == MAX_PHASES)
 			continue;
-		snprintf(p->titles[p->n], sizeof(p->titles[0]), HF_CLI_RIGHT "%s", hf_cli_clean(name));
+		snprintf(p->titles[p->n], sizeof(p->titles[0]), HF_CLI_RIGHT "%s",
+			hf_cli_clean(name));
 		p->names[p->n++] = name;
 	}
 }
@@ -71,8 +72,8 @@ static void show_phases(const struct hf_cli *cli, struct json_object *report)
 
 	/* The guests have the finer split; the host's phases are in the same order. */
 	for (size_t i = 0; i < hf_json_array_size(guests); i++)
-		collect_phases(&p,
-			hf_json_get_array(json_object_array_get_idx(guests, i), "phases"));
+		collect_phases(
+			&p, hf_json_get_array(json_object_array_get_idx(guests, i), "phases"));
 	collect_phases(&p, hf_json_get_array(report, "phases"));
 	if (p.n == 0)
 		return;
@@ -187,7 +188,8 @@ const struct hf_cli_verb hf_cli_verb_report = {
 	.name = "report",
 	.usage = "[ID]",
 	.summary = "what an update did, and how long each part took",
-	.help = "Shows the report of an update, of the newest without ID: its outcome, the blackout of the\n"
-		"host and of each guest split into its phases, and what preserving and retrieving cost.\n",
+	.help = "Shows the report of an update, of the newest without ID: its outcome, the\n"
+		"blackout of the host and of each guest split into its phases, and what\n"
+		"preserving and retrieving cost.\n",
 	.run = run,
 };

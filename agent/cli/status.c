@@ -55,8 +55,8 @@ static int on_change(struct json_object *status, void *userdata)
 	struct hf_cli *cli = userdata;
 
 	if (cli->json)
-		puts(json_object_to_json_string_ext(status,
-			JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE));
+		puts(json_object_to_json_string_ext(
+			status, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE));
 	else
 		show_change(status);
 	/* Whoever reads this through a pipe wants it now, and may have stopped reading. */
@@ -73,8 +73,8 @@ static int watch(struct hf_cli *cli)
 
 		r = hf_cli_connect(cli, &e);
 		if (r == 0)
-			r = hf_varlink_client_call(cli->client, HF_CLI_IFACE "Status", NULL, on_change,
-				cli, &reply, &e);
+			r = hf_varlink_client_call(cli->client, HF_CLI_IFACE "Status", NULL,
+				on_change, cli, &reply, &e);
 		if (r == 0) {
 			on_change(reply, cli);
 			return HF_EXIT_OK;
@@ -116,9 +116,10 @@ const struct hf_cli_verb hf_cli_verb_status = {
 	.name = "status",
 	.usage = "[--watch]",
 	.summary = "where the host is in an update",
-	.help = "Shows the host's state and its guests. States: normal, preparing, prepared, frozen, resuming,\n"
-		"aborting, degraded (a guest needs an operator).\n"
+	.help = "Shows the host's state and its guests. States: normal, preparing, prepared,\n"
+		"frozen, resuming, aborting, degraded (a guest needs an operator).\n"
 		"\n"
-		"  --watch           then one line for each change (-o json: one object), until interrupted\n",
+		"  --watch           then one line for each change (-o json: one object), until\n"
+		"                    interrupted\n",
 	.run = run,
 };

@@ -20,7 +20,8 @@ void hf_cli_disconnect(struct hf_cli *cli)
 	cli->client = hf_varlink_client_free(cli->client);
 }
 
-void hf_cli_note(const struct hf_cli *cli, int64_t elapsed_ns, const char *guest, const char *message)
+void hf_cli_note(
+	const struct hf_cli *cli, int64_t elapsed_ns, const char *guest, const char *message)
 {
 	fprintf(stderr, "%s[%9.3f s]%s ", cli->err_color ? "\033[2m" : "", (double)elapsed_ns / 1e9,
 		cli->err_color ? "\033[0m" : "");
@@ -58,8 +59,8 @@ int hf_cli_call(struct hf_cli *cli, const char *method, struct json_object *para
 		return r;
 	}
 	snprintf(name, sizeof(name), "%s%s", HF_CLI_IFACE, method);
-	r = hf_varlink_client_call(cli->client, name, params, progress ? on_progress : NULL, cli, ret,
-		e);
+	r = hf_varlink_client_call(
+		cli->client, name, params, progress ? on_progress : NULL, cli, ret, e);
 	/* After anything but an answer the stream is of no more use. */
 	if (r < 0 && r != -EREMOTEIO)
 		hf_cli_disconnect(cli);
@@ -93,7 +94,7 @@ static void fail_json(const struct hf_error *e, struct json_object *params)
 
 	hf_json_add_string(obj, "error", e->name);
 	if (params) {
-		json_object_object_foreach(params, key, value)
+		json_object_object_foreach (params, key, value)
 			hf_json_add(obj, key, json_object_get(value));
 	} else {
 		hf_json_add_string(obj, "message", e->message);

@@ -7,7 +7,8 @@
 #include <limits.h>
 #include <string.h>
 
-/* The agent has another working directory. A file that is not there is the agent's to complain about. */
+/* The agent has another working directory. A file that is not there is the agent's to complain
+ * about. */
 static void add_path(struct json_object *obj, const char *key, const char *path)
 {
 	cleanup_free char *real = realpath(path, NULL);
@@ -32,7 +33,8 @@ int hf_cli_target_json(const struct hf_cli *cli, const struct hf_cli_target *tar
 		if (required)
 			return hf_cli_usage_error(cli, "which kernel? --kernel FILE is missing");
 		if (target->initrd || target->append || target->cmdline)
-			return hf_cli_usage_error(cli, "--initrd, --append and --cmdline need --kernel");
+			return hf_cli_usage_error(
+				cli, "--initrd, --append and --cmdline need --kernel");
 		return HF_CLI_GO_ON;
 	}
 	obj = json_object_new_object();

@@ -40,8 +40,9 @@ const struct hf_cli_verb hf_cli_verb_upgrade = {
 	.name = "upgrade",
 	.usage = "--kernel FILE [--initrd FILE] [--append TEXT | --cmdline TEXT] [--dry-run]",
 	.summary = "prepare and commit in one go",
-	.help = "Does what `holdfast prepare` and `holdfast commit` do. Interrupting this program before\n"
-		"the jump undoes what was done.\n"
-		"\n" HF_CLI_TARGET_HELP "  --dry-run         go as far as can be without changing anything\n",
+	.help = "Does what `holdfast prepare` and `holdfast commit` do. Interrupting this\n"
+		"program before the jump undoes what was done.\n"
+		"\n" HF_CLI_TARGET_HELP
+		"  --dry-run         go as far as can be without changing anything\n",
 	.run = run,
 };

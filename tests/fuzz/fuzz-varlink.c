@@ -2,8 +2,8 @@
 /**
  * DOC: Fuzzes the Varlink framer and what stands behind it: JSON, strict fields, error decoding.
  *
- * The first byte chooses in which pieces the rest arrives. The messages must not depend on that: the
- * same bytes in one piece have to give the same messages and the same end.
+ * The first byte chooses in which pieces the rest arrives. The messages must not depend on that:
+ * the same bytes in one piece have to give the same messages and the same end.
  */
 #include <stdint.h>
 #include <string.h>
@@ -71,6 +71,8 @@ static void run(struct outcome *o, const uint8_t *data, size_t size, size_t piec
 	o->result = r;
 	hf_varlink_framer_clear(&f);
 }
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {

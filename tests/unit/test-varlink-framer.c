@@ -13,7 +13,7 @@
 
 #include "common/varlink.h"
 
-#define FRAMER(name, max)                                                                          \
+#define FRAMER(name, max) \
 	HF_CLEANUP(hf_varlink_framer_clear) struct hf_varlink_framer name = {.limit = (max)}
 
 static void expect_message(struct hf_varlink_framer *f, const char *text)
@@ -159,7 +159,8 @@ static void test_depth(void **state)
 
 static void test_dispatch(void **state)
 {
-	static const char good[] = "{\"s\":\"x\",\"b\":true,\"i\":-7,\"o\":{\"k\":1},\"l\":[1],\"n\":null}";
+	static const char good[] =
+		"{\"s\":\"x\",\"b\":true,\"i\":-7,\"o\":{\"k\":1},\"l\":[1],\"n\":null}";
 	struct json_object *o = NULL, *l = NULL;
 	const char *s = NULL, *n = "untouched", *bad = NULL;
 	int64_t i = 0;
@@ -215,7 +216,8 @@ static void test_strings_become_utf8(void **state)
 		const char *in, *out;
 	} cases[] = {
 		{"plain", "plain"},
-		{"gr\xc3\xbc\xc3\x9f \xe2\x82\xac \xf0\x9f\x90\xa7", "gr\xc3\xbc\xc3\x9f \xe2\x82\xac \xf0\x9f\x90\xa7"},
+		{"gr\xc3\xbc\xc3\x9f \xe2\x82\xac \xf0\x9f\x90\xa7",
+			"gr\xc3\xbc\xc3\x9f \xe2\x82\xac \xf0\x9f\x90\xa7"},
 		{"\xff\xfe", "??"},
 		{"a\xc3", "a?"},
 		{"\xe2\x82", "??"},

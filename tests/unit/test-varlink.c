@@ -22,7 +22,8 @@
 
 #include "common/varlink.h"
 
-static const char description[] = "interface org.example.Test\nmethod Echo(text: string) -> (text: string)\n";
+static const char description[] =
+	"interface org.example.Test\nmethod Echo(text: string) -> (text: string)\n";
 
 static struct {
 	sd_event *event;
@@ -250,9 +251,11 @@ static void test_standard_errors(void **state)
 			       "\"method\":\"org.example.Test.Nope\"}}|"},
 		{CALL("Later"), "{\"error\":\"org.varlink.service.MethodNotImplemented\","
 				"\"parameters\":{\"method\":\"org.example.Test.Later\"}}|"},
-		{CALL("Count"), "{\"error\":\"org.varlink.service.ExpectedMore\",\"parameters\":{}}|"},
-		{CALL("Echo"), "{\"error\":\"org.varlink.service.InvalidParameter\",\"parameters\":{"
-			       "\"parameter\":\"text\"}}|"},
+		{CALL("Count"),
+			"{\"error\":\"org.varlink.service.ExpectedMore\",\"parameters\":{}}|"},
+		{CALL("Echo"),
+			"{\"error\":\"org.varlink.service.InvalidParameter\",\"parameters\":{"
+			"\"parameter\":\"text\"}}|"},
 		{"{\"method\":\"org.example.Test.Echo\",\"parameters\":{\"text\":7}}",
 			"{\"error\":\"org.varlink.service.InvalidParameter\",\"parameters\":{"
 			"\"parameter\":\"text\"}}|"},
@@ -262,7 +265,8 @@ static void test_standard_errors(void **state)
 		{"{\"method\":\"org.varlink.service.GetInfo\",\"parameters\":{\"a\":1}}",
 			"{\"error\":\"org.varlink.service.InvalidParameter\",\"parameters\":{"
 			"\"parameter\":\"a\"}}|"},
-		{"{\"method\":\"org.example.Test.Echo\",\"parameters\":{\"text\":\"\"},\"upgrade\":true}",
+		{"{\"method\":\"org.example.Test.Echo\",\"parameters\":{\"text\":\"\"},\"upgrade\":"
+		 "true}",
 			"{\"error\":\"org.varlink.service.MethodNotImplemented\",\"parameters\":{"
 			"\"method\":\"org.example.Test.Echo\"}}|"},
 		{"{\"method\":\"org.varlink.service.GetInterfaceDescription\","
@@ -650,9 +654,8 @@ static void test_asker_that_never_reads(void **state)
 {
 	cleanup_close int fd = raw_connect();
 	cleanup_close int other = raw_connect();
-	static const char call[] =
-		"{\"method\":\"org.varlink.service.GetInterfaceDescription\","
-		"\"parameters\":{\"interface\":\"org.varlink.service\"}}";
+	static const char call[] = "{\"method\":\"org.varlink.service.GetInterfaceDescription\","
+				   "\"parameters\":{\"interface\":\"org.varlink.service\"}}";
 	bool dropped = false;
 
 	for (int i = 0; i < 200000 && !dropped; i++) {
@@ -789,10 +792,10 @@ static int count_replies(struct json_object *params, void *userdata)
 	return *n == 100 ? -ECANCELED : 0;
 }
 
-#define EXPECT(x)                                                                                  \
-	do {                                                                                       \
-		if (!(x))                                                                          \
-			return #x;                                                         \
+#define EXPECT(x) \
+	do { \
+		if (!(x)) \
+			return #x; \
 	} while (0)
 
 static const char *client_calls(struct hf_varlink_client *c)
@@ -803,10 +806,11 @@ static const char *client_calls(struct hf_varlink_client *c)
 	int n = 0;
 
 	hf_json_add_string(params, "text", "caf\xc3\xa9 \"/\" \n");
-	EXPECT(hf_varlink_client_call(c, "org.example.Test.Echo", params, NULL, NULL, &echo, &e) == 0);
+	EXPECT(hf_varlink_client_call(c, "org.example.Test.Echo", params, NULL, NULL, &echo, &e) ==
+		0);
 	EXPECT(strcmp(hf_json_get_string(echo, "text", ""), "caf\xc3\xa9 \"/\" \n") == 0);
-	EXPECT(hf_varlink_client_call(c, "org.example.Test.Count", NULL, count_replies, &n, &count,
-		       &e) == 0);
+	EXPECT(hf_varlink_client_call(
+		       c, "org.example.Test.Count", NULL, count_replies, &n, &count, &e) == 0);
 	EXPECT(n == 2 && hf_json_get_int(count, "i", -1) == 2);
 	EXPECT(hf_varlink_client_call(c, "org.example.Test.Fail", NULL, NULL, NULL, &fail, &e) ==
 		-EREMOTEIO);
@@ -854,7 +858,8 @@ static void run_client(const char *(*run)(struct hf_varlink_client *c))
 
 	assert_int_equal(pipe2(pipefd, O_CLOEXEC), 0);
 	ct.wake = pipefd[1];
-	assert_true(sd_event_add_io(t.event, &source, pipefd[0], EPOLLIN, on_client_done, NULL) >= 0);
+	assert_true(
+		sd_event_add_io(t.event, &source, pipefd[0], EPOLLIN, on_client_done, NULL) >= 0);
 	assert_int_equal(pthread_create(&thread, NULL, client_main, &ct), 0);
 	assert_int_equal(sd_event_loop(t.event), 0);
 	pthread_join(thread, NULL);
@@ -925,7 +930,8 @@ static void test_client_of_a_bad_server(void **state)
 		while (hf_varlink_client_connect(t.path, &c, NULL) < 0 && ++tries < 1000)
 			usleep(1000);
 		assert_non_null(c);
-		assert_int_equal(hf_varlink_client_call(c, "x.Y", NULL, count_replies, &n, &reply, &e),
+		assert_int_equal(
+			hf_varlink_client_call(c, "x.Y", NULL, count_replies, &n, &reply, &e),
 			expected[i]);
 		assert_true((reply != NULL) == (expected[i] == 0));
 	}
