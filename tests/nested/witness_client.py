@@ -38,14 +38,15 @@ NS = 1_000_000_000
 class WitnessClient:
     """Numbered messages to one witness, in a thread of their own.
 
-    interval: seconds between messages; silence: seconds without any reply after which the guest
-    counts as lost.
+    interval: seconds between messages; beat: seconds between lines that the guest sends unasked
+    (0: none), silence: seconds without any line after which the guest counts as lost.
     """
 
-    def __init__(self, host, port, interval=0.02, silence=300.0, name=None):
+    def __init__(self, host, port, interval=0.02, silence=300.0, name=None, beat=0.1):
         self.address = (host, port)
         self.interval_ns = int(interval * NS)
         self.silence_ns = int(silence * NS)
+        self.beat_ms = round(beat * 1000)
         self.name = name or f"{host}:{port}"
         self.token = f"{os.getpid():x}-{id(self):x}"
         self.lock = threading.Lock()
@@ -66,6 +67,8 @@ class WitnessClient:
         self.last_total = 0
         self.last_mono_ns = 0
         self.last_reply_ns = 0
+        self.last_echo_ns = 0
+        self.beats = 0
         self.bye = False
         self.said_bye = False
         self._forget_gaps()
@@ -133,8 +136,10 @@ class WitnessClient:
                 "attempts": self.attempts,
                 "sent": self.sent,
                 "echoed": self.echoed,
+                "beats": self.beats,
                 "gap_max_ns": max(self.gap_max_ns, open_gap),
                 "gap_max_at_ns": self.gap_max_at_ns,
+                "echo_gap_max_ns": max(self.echo_gap_max_ns, open_gap),
                 "gaps": sorted(self.gaps, reverse=True)[:5],
                 "rtt_max_ns": self.rtt_max_ns,
                 "rtt_mean_ns": self.rtt_sum_ns // self.rtt_count if self.rtt_count else 0,
@@ -143,7 +148,8 @@ class WitnessClient:
     # --- the thread -------------------------------------------------------------------------
 
     def _forget_gaps(self):
-        self.gap_max_ns = 0
+        self.gap_max_ns = 0  # longest time without any line of the guest
+        self.echo_gap_max_ns = 0  # longest time without an echo: retransmission included
         self.gap_max_at_ns = 0  # CLOCK_MONOTONIC of this machine at the start of that gap
         self.gaps = []  # (ns, start) of gaps beyond ten intervals
         self.rtt_max_ns = 0
@@ -173,10 +179,10 @@ class WitnessClient:
             try:
                 self.sock = socket.create_connection(self.address, timeout=5)
                 self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                self.sock.sendall(f"HELLO 1 {self.token}\n".encode())
+                self.sock.sendall(f"HELLO 1 {self.token} {self.beat_ms}\n".encode())
                 if self._hello():
                     self.sock.setblocking(False)
-                    self.last_reply_ns = time.monotonic_ns()
+                    self.last_reply_ns = self.last_echo_ns = time.monotonic_ns()
                     self.connected.set()
                     return True
             except OSError:
@@ -267,6 +273,9 @@ class WitnessClient:
                 raise ValueError(f"BYE {words[1]} with {self.echoed} of {self.sent} echoed")
             self.bye = True
             return
+        if words[:1] == ["BEAT"] and len(words) == 4:
+            self._beat(*(int(w) for w in words[1:]))
+            return
         if words[:1] != ["ECHO"] or len(words) != 6:
             raise ValueError(repr(line[:80]))
         seq, total, mono_ns, fails = (int(w) for w in words[1:5])
@@ -276,15 +285,28 @@ class WitnessClient:
             raise ValueError(f"echo {seq} with a wrong payload")
         if total <= self.last_total:
             raise ValueError(f"guest's counter went from {self.last_total} to {total}")
-        if mono_ns < self.last_mono_ns:
-            raise ValueError(f"guest's clock went from {self.last_mono_ns} to {mono_ns} ns")
+        self._guest_says(mono_ns, fails)
         with self.lock:
-            self.echoed, self.last_total, self.last_mono_ns = seq, total, mono_ns
-            self.guest_fails = fails
+            self.echoed, self.last_total = seq, total
+            self.echo_gap_max_ns = max(self.echo_gap_max_ns, now - self.last_echo_ns)
+            self.last_echo_ns = now
             rtt = now - self.sent_at.pop(seq)
             self.rtt_max_ns = max(self.rtt_max_ns, rtt)
             self.rtt_sum_ns += rtt
             self.rtt_count += 1
+
+    def _beat(self, number, mono_ns, fails):
+        if number != self.beats + 1:
+            raise ValueError(f"beat {number}, expected {self.beats + 1}")
+        self._guest_says(mono_ns, fails)
+        with self.lock:
+            self.beats = number
+
+    def _guest_says(self, mono_ns, fails):
+        if mono_ns < self.last_mono_ns:
+            raise ValueError(f"guest's clock went from {self.last_mono_ns} to {mono_ns} ns")
+        with self.lock:
+            self.last_mono_ns, self.guest_fails = mono_ns, fails
 
 
 # --- the console log ------------------------------------------------------------------------

@@ -66,7 +66,8 @@ class Guest:
         self.ram_mib = args.ram_mib
         words = ["console=ttyS0", "quiet", "panic=-1", "kho=off", "liveupdate=off",
                  "cgroup_disable=memory", "cgroup.memory=nokmem", "hf.name=boot", "hf.seed=99",
-                 f"hf.ram_mib={args.ram_mib}", "hf.disk=/dev/vda", f"hf.disk_slots={SLOTS}", "hf.ip=10.0.2.100/24", "hf.port=7000", *args.append]
+                 f"hf.ram_mib={args.ram_mib}", "hf.disk=/dev/vda",
+                 f"hf.disk_slots={SLOTS}", "hf.ip=10.0.2.100/24", "hf.port=7000", *args.append]
         self.proc = subprocess.Popen(
             [args.qemu, "-nodefaults", "-no-user-config", "-display", "none", "-accel", args.accel,
              "-machine", f"{args.machine},memory-backend=ram", "-cpu", args.cpu,

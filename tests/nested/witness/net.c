@@ -31,6 +31,8 @@
 #define LINE_MAX_BYTES 256
 /* A client that doesn't read for so long a time is broken, not slow. */
 #define OUT_MAX_BYTES 65536
+/* No beats on top of so much that wasn't sent yet. */
+#define OUT_BEAT_BYTES 16384
 
 struct conn {
 	int fd;
@@ -38,6 +40,9 @@ struct conn {
 	bool leaving;
 	uint64_t id;
 	uint64_t last_seq;
+	uint64_t beat_ns; /* interval of unasked lines; 0: none */
+	uint64_t beat_due_ns;
+	uint64_t beats;
 	size_t in_len;
 	size_t out_len;
 	char in[4096];
@@ -94,11 +99,16 @@ static bool conn_say(struct witness *w, struct conn *c, const char *text, int le
 	return true;
 }
 
-static bool on_hello(struct witness *w, struct conn *c)
+static bool on_hello(struct witness *w, struct conn *c, const char *line)
 {
 	static uint64_t next_id;
 	char text[LINE_MAX_BYTES];
+	unsigned beat_ms;
 
+	if (sscanf(line, "HELLO 1 %*s %u", &beat_ms) == 1 && beat_ms) {
+		c->beat_ns = beat_ms * NSEC_PER_MSEC;
+		c->beat_due_ns = time_ns(CLOCK_MONOTONIC) + c->beat_ns;
+	}
 	c->greeted = true;
 	c->id = ++next_id;
 	atomic_fetch_add(&w->net.live, 1);
@@ -133,7 +143,7 @@ static bool on_line(struct witness *w, struct conn *c, const char *line)
 
 	if (!c->greeted) {
 		if (!strncmp(line, "HELLO 1 ", 8))
-			return on_hello(w, c);
+			return on_hello(w, c, line);
 		conn_close(w, c);
 		return false;
 	}
@@ -213,12 +223,48 @@ static void net_accept(struct witness *w)
 	close(fd);
 }
 
+/*
+ * Lines that nobody asked for. After a blackout the other side of a connection may wait for many
+ * seconds before it tries again, but the guest speaks at once: so the first beat ends the gap.
+ */
+static void conn_beat(struct witness *w, struct conn *c, uint64_t now)
+{
+	char text[128];
+
+	c->beat_due_ns = now + c->beat_ns;
+	if (c->leaving || c->out_len > OUT_BEAT_BYTES)
+		return;
+	if (conn_say(w, c, text,
+		    snprintf(text, sizeof(text), "BEAT %llu %llu %llu\n",
+			    (unsigned long long)++c->beats, (unsigned long long)now,
+			    (unsigned long long)report_fail_count(w))))
+		conn_flush(w, c);
+}
+
+/* Sends the beats that are due; returns milliseconds until the next one, or -1. */
+static int net_beat(struct witness *w)
+{
+	uint64_t now = time_ns(CLOCK_MONOTONIC), next = UINT64_MAX;
+
+	for (int i = 0; i < CONNS_MAX; i++) {
+		struct conn *c = &conns[i];
+
+		if (c->fd >= 0 && c->beat_ns && now >= c->beat_due_ns)
+			conn_beat(w, c, now);
+		if (c->fd >= 0 && c->beat_ns && c->beat_due_ns < next)
+			next = c->beat_due_ns;
+	}
+	return next == UINT64_MAX ? -1 : (int)((next - now) / NSEC_PER_MSEC) + 1;
+}
+
 static void *net_thread(void *arg)
 {
 	struct witness *w = arg;
 	struct pollfd fds[CONNS_MAX + 1];
 
 	for (;;) {
+		int wait_ms = net_beat(w);
+
 		fds[CONNS_MAX] = (struct pollfd){.fd = w->net.listen_fd, .events = POLLIN};
 		for (int i = 0; i < CONNS_MAX; i++) {
 			short out = conns[i].fd >= 0 && conns[i].out_len ? POLLOUT : 0;
@@ -226,7 +272,7 @@ static void *net_thread(void *arg)
 			fds[i] =
 				(struct pollfd){.fd = conns[i].fd, .events = (short)(POLLIN | out)};
 		}
-		if (poll(fds, CONNS_MAX + 1, -1) < 0)
+		if (poll(fds, CONNS_MAX + 1, wait_ms) < 0)
 			continue;
 		for (int i = 0; i < CONNS_MAX; i++) {
 			if (fds[i].revents & POLLOUT && !conn_flush(w, &conns[i]))

@@ -143,6 +143,7 @@ class Healthy(Harm):
         result = client.stop()
         self.assertTrue(result["ok"], result)
         self.assertGreater(result["echoed"], 20)
+        self.assertGreater(result["beats"], 2)
         self.assertEqual(result["sent"], result["echoed"])
         last = self.status()
         self.assertEqual((last["state"], last["fails"], last["bad"], last["disk_bad"],
@@ -468,6 +469,10 @@ class Network(Harm):
     def test_repeated_echo(self):
         _, client = self.relay(to_client=self.at(20, "ECHO", lambda line: [line, line]))
         self.client_fails(client, "echo 20, expected 21")
+
+    def test_dropped_beat(self):
+        _, client = self.relay(to_client=self.at(2, "BEAT", lambda line: []))
+        self.client_fails(client, "beat 3, expected 2")
 
     def test_guest_of_the_past(self):
         """Echoes whose counter goes back: what a guest of which all went back would send."""
