@@ -101,6 +101,10 @@ class Host:
         self.port = None
         env = (CACHE / "kernel/current.env").read_text().split()
         self.kernels = dict(item.split("=", 1) for item in env)
+        # A kernel that finds out the rate of its TSC by itself gets it wrong when the emulated CPU
+        # is held up, and the guests' clocks then jump. The emulated TSC is the machine's.
+        self.tsc_hz = machine_tsc_hz()
+        self.cmdline += f" tsc=reliable tsc_early_khz={round(self.tsc_hz / 1000)}"
 
     # ---- what happened so far, for people
 
@@ -264,8 +268,9 @@ class Host:
         self.run(f"base64 -d {path}.b64 >{path}; rm {path}.b64; chmod {mode} {path}")
 
     def get(self, path, timeout=60):
-        """Read a file of the host. Gzip on the way: the control channel is a serial line."""
-        out = self.run(f"gzip -c {path} | base64", timeout).out
+        """Read a file of the host. Gzip on the way: the control channel is a serial line. (Gzip
+        warns when a log grows while it reads; that is nothing.)"""
+        out = self.run(f"test -r {path} && gzip -c {path} 2>/dev/null | base64", timeout).out
         return gzip.decompress(base64.b64decode(out))
 
     def poll(self, condition, timeout=30, what="a condition", interval=0.3):
@@ -286,15 +291,6 @@ class Host:
         self.wait_for(lambda: len(self.boots) >= count, timeout, f"boot {count} of the nested host")
         return self.boots[count - 1]
 
-    def tsc_hz(self):
-        """The rate of the host's TSC. It runs on through a kexec, as the clocks do not."""
-        boot = self.boots[-1]
-        wait = boot.seen + 2 - time.monotonic()
-        if wait > 0:
-            time.sleep(wait)
-        tsc, mono_ns = map(int, self.run("hf-tsc").out.split())
-        return (tsc - boot.tsc) * 1e9 / (mono_ns - boot.mono_ns)
-
     # ---- the log of the host's consoles
 
     @property
@@ -306,13 +302,24 @@ class Host:
 
     def collect(self):
         """Save what only the running host knows into the run's directory."""
-        for name, command in (("dmesg.log", "dmesg"), ("holdfastd.log", "cat /var/log/holdfastd.log"),
-                              ("ps.log", "ps -ef"), ("files.log", "ls -lR /run/holdfast")):
-            try:
-                out = self.run(command, timeout=15, check=False).out
-            except (Failure, OSError):
-                return
+        commands = {"dmesg.log": "dmesg", "ps.log": "ps -ef", "files.log": "ls -lR /run/holdfast"}
+        names = self.run("cd /var/log; ls *.log", timeout=15, check=False).out.split()
+        commands.update({name: f"cat /var/log/{name}" for name in names})
+        for name, command in commands.items():
+            out = self.run(command, timeout=15, check=False).out
             (self.directory / name).write_text(out)
+
+
+def machine_tsc_hz():
+    """The rate of this machine's TSC, which is what the outer QEMU emulates."""
+    def sample():
+        out = subprocess.run([TOP / "build/nested/tools/hf-tsc"], stdout=subprocess.PIPE, check=True)
+        return map(int, out.stdout.split())
+
+    tsc, mono_ns = sample()
+    time.sleep(0.3)
+    tsc_end, mono_ns_end = sample()
+    return (tsc_end - tsc) * 1e9 / (mono_ns_end - mono_ns)
 
 
 def free_port():

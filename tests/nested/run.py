@@ -67,7 +67,10 @@ def run_case(name, keep):
     except Exception:
         problem = traceback.format_exc()
     if host.alive and (problem or keep):
-        host.collect()
+        try:
+            host.collect()
+        except (nested.Failure, OSError) as failure:
+            host.note(f"could not collect the host's logs: {failure}")
     host.stop()
 
     try:

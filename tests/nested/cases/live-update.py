@@ -15,7 +15,7 @@ MEMORY = 4096
 
 def passes(guest):
     """How often the witness has verified every word so far."""
-    found = re.findall(r"^WITNESS v=1 .* passes=(\d+)", guest.host.run(f"tail -c 4000 {guest.console}").out, re.M)
+    found = re.findall(r"^WITNESS-STATUS v=1 .* passes=(\d+)", guest.host.run(f"tail -c 4000 {guest.console}").out, re.M)
     return int(found[-1]) if found else 0
 
 

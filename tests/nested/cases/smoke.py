@@ -33,7 +33,6 @@ def run(host):
     host.run("kill $(cat /run/guest.pid)")
 
     host.note("kexec without guests and without holdfast")
-    hz = host.tsc_hz()
     job = host.spawn(f"hf-kexec {TEST_DIR}/bzImage-new '{host.cmdline}'")
     boot = host.wait_boot(2)
     if boot.release != new or host.run("uname -r").out.strip() != new:
@@ -41,7 +40,7 @@ def run(host):
     if job.status != "rebooted":
         fail(f"hf-kexec ended with {job.status}")
     left = int(re.search(r"hf-kexec: tsc (\d+)", host.serial_log).group(1))
-    host.note(f"Linux {new} is up: {(boot.tsc - left) / hz:.2f} s from reboot(2) to the first process, "
+    host.note(f"Linux {new} is up: {(boot.tsc - left) / host.tsc_hz:.2f} s from reboot(2) to the first process, "
               f"{boot.mono_ns / 1e9:.2f} s of it by the new kernel's clock")
     host.run("test -c /dev/kvm && test -c /dev/liveupdate")
     if "KHO: exec from" not in host.run("dmesg").out:
