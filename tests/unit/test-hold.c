@@ -100,7 +100,10 @@ static int after_execve(void)
 		return 4;
 	if (hf_session_retrieve(s, UINT64_MAX, &fd, NULL) < 0)
 		return 5;
-	return hf_session_finish(s, NULL) < 0 ? 6 : 0;
+	if (hf_session_finish(s, NULL) < 0)
+		return 6;
+	hf_carrier_free(c);
+	return 0;
 }
 
 static void test_execve(void **state)
