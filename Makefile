@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: Apache-2.0
 # holdfast: swap the host kernel under running virtual machines.
 # `make help` lists every target by task. Details live in mk/*.mk, one file a task.
 

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * DOC: From a message to the handler of its method; and org.varlink.service, which every Varlink
  * server offers: who am I, and what can I do.

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: Apache-2.0
 """What a live update costs a guest, beside the bare turnaround of a kexec, in one run on one nested host.
 
     blackout.py [-o table|json] [--quick]

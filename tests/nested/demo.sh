@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: Apache-2.0
 # Shows the main thing: three virtual machines live through a change of their host's kernel.
 #
 # Installs what is missing, builds two kernels and the nested host the first time (half an hour, then

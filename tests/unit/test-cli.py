@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: Apache-2.0
 """The command line against an agent that says what a test wants it to say.
 
 usage: test-cli.py [PROGRAM]      PROGRAM defaults to build/gcc/holdfast

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: Apache-2.0 */
 /** DOC: The common ground: errors, files, fd passing, process identity, clocks, workers. */
 #include <errno.h>
 #include <fcntl.h>

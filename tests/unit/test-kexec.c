@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: Apache-2.0 */
 /** DOC: The target: command line rule, image header, and refusals. Nothing is ever loaded here. */
 #include <errno.h>
 #include <fcntl.h>

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: Apache-2.0 */
 /** DOC: Reports: the phases add up to the blackout, and reports are kept, found and refused by id. */
 #include <errno.h>
 #include <setjmp.h>

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: Apache-2.0 */
 /** DOC: The state table: every pair of state and event is either a row or refused. */
 #include <errno.h>
 #include <setjmp.h>

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * DOC: The Varlink framer and the JSON helpers, on bytes that behave and on bytes that don't.
  */

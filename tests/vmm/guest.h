@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * DOC: A guest for the tests against real QEMU: started as holdfast-vmm would, asked over QMP.
  *

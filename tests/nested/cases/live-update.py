@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: Apache-2.0
 """Three guests live through a change of the host's kernel; memory, disk, clock and TCP are watched.
 
 The main case, and what `make demo` shows: one guest on `pc`, one on `q35` with disk and network and a
