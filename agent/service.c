@@ -412,7 +412,11 @@ static void handle_report(struct hf_varlink_call *call, struct json_object *para
 		return;
 	r = hf_report_load(id, &report);
 	if (r < 0) {
-		hf_error_set(&e, r, r == -EBADMSG ? HF_ERR_FAILED : HF_ERR_INVALID, NULL, "%s",
+		hf_error_set(&e, r,
+			r == -EBADMSG           ? HF_ERR_FAILED
+			: r == -ENOENT && !id ? HF_ERR_STATE
+					      : HF_ERR_INVALID,
+			NULL, "%s",
 			r == -ENOENT ? (id ? "no update has this id" : "no update has been made yet")
 			: r == -EINVAL ? "this is not an update's id"
 				       : "the report can't be read");

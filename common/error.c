@@ -13,6 +13,7 @@ int hf_error_set(struct hf_error *e, int err, const char *name, const char *reme
 	if (!e)
 		return err;
 	e->err = err;
+	e->guest[0] = 0;
 	snprintf(e->name, sizeof(e->name), "%s", name);
 	snprintf(e->remedy, sizeof(e->remedy), "%s", remedy ? remedy : "");
 	va_start(ap, fmt);

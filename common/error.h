@@ -40,7 +40,7 @@ struct hf_error {
  * @remedy: what the operator can do, or NULL
  * @fmt:    printf format of the sentence
  *
- * An error already set is replaced. Return: @err.
+ * An error already set is replaced, and so is the guest it was about. Return: @err.
  */
 int hf_error_set(struct hf_error *e, int err, const char *name, const char *remedy, const char *fmt,
 	...) HF_PRINTF(5, 6);
