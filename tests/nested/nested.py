@@ -103,8 +103,8 @@ class Host:
         self.kernels = dict(item.split("=", 1) for item in env)
         # A kernel that finds out the rate of its TSC by itself gets it wrong when the emulated CPU
         # is held up, and the guests' clocks then jump. The emulated TSC is the machine's.
-        self.tsc_hz = machine_tsc_hz()
-        self.cmdline += f" tsc=reliable tsc_early_khz={round(self.tsc_hz / 1000)}"
+        self.tsc_rate = machine_tsc_hz()
+        self.cmdline += f" tsc=reliable tsc_early_khz={round(self.tsc_rate / 1000)}"
 
     # ---- what happened so far, for people
 
@@ -290,6 +290,10 @@ class Host:
         """Wait until the host has come up for the count-th time, and return that Boot."""
         self.wait_for(lambda: len(self.boots) >= count, timeout, f"boot {count} of the nested host")
         return self.boots[count - 1]
+
+    def tsc_hz(self):
+        """The rate of the host's TSC. It runs on through a kexec, as the clocks do not."""
+        return self.tsc_rate
 
     # ---- the log of the host's consoles
 

@@ -40,7 +40,8 @@ def run(host):
     if job.status != "rebooted":
         fail(f"hf-kexec ended with {job.status}")
     left = int(re.search(r"hf-kexec: tsc (\d+)", host.serial_log).group(1))
-    host.note(f"Linux {new} is up: {(boot.tsc - left) / host.tsc_hz:.2f} s from reboot(2) to the first process, "
+    turnaround = (boot.tsc - left) / host.tsc_hz()
+    host.note(f"Linux {new} is up: {turnaround:.2f} s from reboot(2) to the first process, "
               f"{boot.mono_ns / 1e9:.2f} s of it by the new kernel's clock")
     host.run("test -c /dev/kvm && test -c /dev/liveupdate")
     if "KHO: exec from" not in host.run("dmesg").out:

@@ -113,23 +113,23 @@ static void mount_all(void)
 		const char *type, *path, *options;
 		unsigned long flags;
 	} table[] = {
-		{ "proc", "/proc", NULL, MS_NOSUID | MS_NOEXEC | MS_NODEV },
-		{ "sysfs", "/sys", NULL, MS_NOSUID | MS_NOEXEC | MS_NODEV },
-		{ "devtmpfs", "/dev", "mode=755", MS_NOSUID },
-		{ "devpts", "/dev/pts", "mode=620,ptmxmode=666", MS_NOSUID | MS_NOEXEC },
-		{ "tmpfs", "/dev/shm", "mode=1777", MS_NOSUID | MS_NODEV },
-		{ "tmpfs", "/run", "mode=755", MS_NOSUID | MS_NODEV },
-		{ "tmpfs", "/tmp", "mode=1777", MS_NOSUID | MS_NODEV },
-		{ "debugfs", "/sys/kernel/debug", NULL, MS_NOSUID | MS_NOEXEC | MS_NODEV },
-		{ "cgroup2", "/sys/fs/cgroup", NULL, MS_NOSUID | MS_NOEXEC | MS_NODEV },
+		{"proc", "/proc", NULL, MS_NOSUID | MS_NOEXEC | MS_NODEV},
+		{"sysfs", "/sys", NULL, MS_NOSUID | MS_NOEXEC | MS_NODEV},
+		{"devtmpfs", "/dev", "mode=755", MS_NOSUID},
+		{"devpts", "/dev/pts", "mode=620,ptmxmode=666", MS_NOSUID | MS_NOEXEC},
+		{"tmpfs", "/dev/shm", "mode=1777", MS_NOSUID | MS_NODEV},
+		{"tmpfs", "/run", "mode=755", MS_NOSUID | MS_NODEV},
+		{"tmpfs", "/tmp", "mode=1777", MS_NOSUID | MS_NODEV},
+		{"debugfs", "/sys/kernel/debug", NULL, MS_NOSUID | MS_NOEXEC | MS_NODEV},
+		{"cgroup2", "/sys/fs/cgroup", NULL, MS_NOSUID | MS_NOEXEC | MS_NODEV},
 	};
 
 	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
 		mkdir(table[i].path, 0755);
 		/* The kernel has mounted devtmpfs itself already. */
 		if (mount(table[i].type, table[i].path, table[i].type, table[i].flags,
-			  table[i].options) < 0 &&
-		    errno != EBUSY)
+			    table[i].options) < 0 &&
+			errno != EBUSY)
 			complain(table[i].path);
 	}
 }
@@ -163,7 +163,8 @@ static void set_up(int sock, const char *interface)
 		complain(interface);
 }
 
-/* br0 holds the NIC, for the guests' taps to join: the outside reaches guests by their addresses. */
+/* br0 holds the NIC, for the guests' taps to join: the outside reaches guests by their addresses.
+ */
 static void make_bridge(void)
 {
 	struct ifreq ifr = {};
@@ -217,7 +218,7 @@ static pid_t start(char *const argv[], int out)
 static void start_agent(void)
 {
 	static const char args[] = " hf.agent-args=";
-	char *argv[] = { "/usr/sbin/holdfastd", NULL, NULL };
+	char *argv[] = {"/usr/sbin/holdfastd", NULL, NULL};
 	char cmdline[4096] = "";
 	char *word;
 	int fd = open("/proc/cmdline", O_RDONLY | O_CLOEXEC);
@@ -258,7 +259,7 @@ static void open_control(void)
 
 static void run_command(unsigned long id, char *command)
 {
-	char *argv[] = { "/bin/sh", "-c", command, NULL };
+	char *argv[] = {"/bin/sh", "-c", command, NULL};
 	int fds[2];
 
 	for (size_t i = 0; i < JOBS_MAX; i++) {
@@ -266,7 +267,7 @@ static void run_command(unsigned long id, char *command)
 			continue;
 		if (pipe2(fds, O_CLOEXEC) < 0)
 			break;
-		jobs[i] = (struct job){ .id = id, .out = fds[0], .pid = start(argv, fds[1]) };
+		jobs[i] = (struct job){.id = id, .out = fds[0], .pid = start(argv, fds[1])};
 		close(fds[1]);
 		fcntl(fds[0], F_SETFL, O_NONBLOCK);
 		if (jobs[i].pid > 0)
@@ -354,7 +355,7 @@ static void reap(void)
 				close(job->out);
 			job->pid = 0;
 			tell("@end %lu %d\n", job->id,
-			     WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status));
+				WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status));
 			break;
 		}
 	}
@@ -366,8 +367,8 @@ static void serve(int signals)
 
 	for (;;) {
 		struct pollfd fds[2 + JOBS_MAX] = {
-			{ .fd = control, .events = POLLIN },
-			{ .fd = signals, .events = POLLIN },
+			{.fd = control, .events = POLLIN},
+			{.fd = signals, .events = POLLIN},
 		};
 
 		for (size_t i = 0; i < JOBS_MAX; i++) {
@@ -421,6 +422,6 @@ int main(void)
 	open_control();
 	uname(&uts);
 	tell("\n\x1e@hf-boot %llu %lld %s\n", (unsigned long long)tsc,
-	     now.tv_sec * 1000000000LL + now.tv_nsec, uts.release);
+		now.tv_sec * 1000000000LL + now.tv_nsec, uts.release);
 	serve(signals);
 }

@@ -2,7 +2,8 @@
 /*
  * DOC: a bare kexec
  *
- * Loads a kernel and jumps into it with nothing else done: the yardstick for what a live update adds.
+ * Loads a kernel and jumps into it with nothing else done: the yardstick for what a live update
+ * adds.
  *
  *   hf-kexec KERNEL COMMANDLINE
  *
