@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Runs unit test and corpus replay programs in a folder, or the one named. Exit 77 of a program means skipped.
 # Its last line, "N passed, N failed, N skipped", counts programs.
 set -uo pipefail
