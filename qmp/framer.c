@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * DOC: QMP framing.
  *
@@ -13,7 +13,6 @@
 #include "qmp/framer.h"
 
 #include <errno.h>
-#include <json-c/json.h>
 #include <limits.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -21,6 +20,7 @@
 #include <string.h>
 
 #include "common/cleanup.h"
+#include "common/json.h"
 
 /* A buffer beyond this is freed once it is empty. */
 #define KEEP_BYTES (64u << 10)
@@ -178,7 +178,8 @@ static int scan_inside(struct hf_qmp_framer *f, char c)
 		 * Numbers, true, false, null. json-c, even when strict, takes strings in single
 		 * quotes, whose brackets would not have been told from real ones here.
 		 */
-		return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || c == 'E' ? 0 : -EBADMSG;}
+		return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || c == 'E' ? 0 : -EBADMSG;
+	}
 }
 
 /* Return: 1 when [start, scan) is one message, 0 when more bytes are needed, or -errno. */
@@ -209,31 +210,6 @@ static int scan(struct hf_qmp_framer *f)
 	return 0;
 }
 
-static int parse(const struct hf_qmp_framer *f, struct json_object **ret)
-{
-	size_t size = f->scan - f->start;
-	/* A root at depth 0 and one level to spare: the scanner has already judged the depth. */
-	struct json_tokener *tok = json_tokener_new_ex((int)f->limits.depth + 2);
-	struct json_object *obj;
-	enum json_tokener_error err;
-	size_t used;
-
-	if (!tok)
-		return -ENOMEM;
-	json_tokener_set_flags(tok, JSON_TOKENER_STRICT | JSON_TOKENER_VALIDATE_UTF8);
-	obj = json_tokener_parse_ex(tok, f->buf + f->start, (int)size);
-	err = json_tokener_get_error(tok);
-	used = json_tokener_get_parse_end(tok);
-	json_tokener_free(tok);
-	if (err != json_tokener_success || used != size ||
-		!json_object_is_type(obj, json_type_object)) {
-		json_object_put(obj);
-		return -EBADMSG;
-	}
-	*ret = obj;
-	return 0;
-}
-
 static void drop_if_empty(struct hf_qmp_framer *f)
 {
 	if (f->start != f->end)
@@ -255,7 +231,9 @@ int hf_qmp_framer_next(struct hf_qmp_framer *f, struct json_object **ret)
 		return f->err;
 	r = scan(f);
 	if (r > 0) {
-		int p = parse(f, &obj);
+		/* One level to spare: the scanner has already judged the depth. */
+		int p = hf_json_parse(
+			f->buf + f->start, f->scan - f->start, (int)f->limits.depth + 1, &obj);
 
 		r = p < 0 ? p : 1;
 		f->start = f->scan;
