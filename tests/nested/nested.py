@@ -53,6 +53,9 @@ def fail(message):
     raise Failure(message)
 
 
+# How every life of a host begins on the control channel.
+GREETING = b"\x1e@hf-boot "
+
 Boot = collections.namedtuple("Boot", "tsc mono_ns release seen")
 Result = collections.namedtuple("Result", "rc out")
 
@@ -184,16 +187,25 @@ class Host:
             self.changed.notify_all()
 
     def take_frames(self, data):
-        # A kernel that jumped may have cut a frame in two: the next one's greeting starts afresh.
-        greeting = data.rfind(b"\x1e@hf-boot ")
-        if greeting >= 0 and b"\n" in data[greeting:]:
-            line, _, data = data[greeting:].partition(b"\n")
+        """Take every whole frame off the data; returns what is left."""
+        while True:
+            # A kernel that jumped may have cut a frame short: the next one's greeting ends it.
+            greeting = data.find(GREETING)
+            if greeting < 0:
+                return self.take_life(data)
+            self.take_life(data[:greeting])
+            line, newline, rest = data[greeting:].partition(b"\n")
+            if not newline:
+                return data[greeting:]
+            data = rest
             _, tsc, mono_ns, release = line.decode().split()
             for job in self.jobs.values():
-                if job.status is None:
-                    job.status = "rebooted"
+                job.status = "rebooted"
             self.jobs.clear()
             self.boots.append(Boot(int(tsc), int(mono_ns), release, time.monotonic()))
+
+    def take_life(self, data):
+        """The same for frames of one life of the host."""
         while True:
             line, newline, rest = data.partition(b"\n")
             words = line.split()
@@ -206,14 +218,12 @@ class Host:
                 job = self.jobs.get(int(words[1]))
                 if job:
                     job.output += rest[:size]
-                data = rest[size:]
+                rest = rest[size:]
             elif len(words) == 3 and words[0] == b"@end":
                 job = self.jobs.pop(int(words[1]), None)
                 if job:
                     job.status = int(words[2])
-                data = rest
-            else:
-                data = rest
+            data = rest
 
     def send(self, line):
         self.control.sendall(line.encode() + b"\n")
