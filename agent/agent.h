@@ -44,6 +44,7 @@ struct hf_agent {
 	struct hf_varlink_call *watchers[HF_VARLINK_MAX_CLIENTS];
 	size_t n_watchers;
 	char **argv; /* our own, for the jump of the hold carrier */
+	uint64_t state_bytes; /* first room for device state; 0: as measured of each guest */
 	bool stopping; /* leave when the update under way is undone */
 };
 

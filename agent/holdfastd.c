@@ -29,6 +29,7 @@ enum { EXIT_USAGE = 2, EXIT_NOT_READY = 3, EXIT_TEMPFAIL = 75 };
 struct options {
 	const char *carrier;
 	const char *socket;
+	uint64_t state_bytes;
 	bool readahead;
 };
 
@@ -41,20 +42,37 @@ static void usage(FILE *out)
 		     "      --socket PATH       control socket (default: $HOLDFAST_SOCKET, or control.sock in\n"
 		     "                          the runtime folder)\n"
 		     "      --no-readahead      don't read the VMMs' files ahead after the jump\n"
+		     "      --state-bytes N     first room for a guest's device state, in place of what is\n"
+		     "                          measured; it grows when that is too little\n"
 		     "      --debug             log more\n"
 		     "      --print-states      print the state tables as Markdown and exit\n"
 		     "      --version           print the version and exit\n"
 		     "      --help              print this and exit\n");
 }
 
+/* Whole pages, 4 KiB to 1 GiB: what a memfd can sensibly start with. */
+static int parse_bytes(const char *text, uint64_t *ret)
+{
+	char *end;
+	unsigned long long n = strtoull(text, &end, 10);
+
+	if (*end || n < 4096 || n > 1ULL << 30 || n % 4096 != 0) {
+		fprintf(stderr, "holdfastd: --state-bytes takes a multiple of 4096, up to 1 GiB\n");
+		return -EINVAL;
+	}
+	*ret = n;
+	return 0;
+}
+
 /* Return: -1 to go on, else an exit status. */
 static int parse_options(int argc, char **argv, struct options *o)
 {
-	enum { OPT_CARRIER = 256, OPT_SOCKET, OPT_NO_READAHEAD, OPT_DEBUG, OPT_STATES, OPT_VERSION, OPT_HELP };
+	enum { OPT_CARRIER = 256, OPT_SOCKET, OPT_NO_READAHEAD, OPT_STATE_BYTES, OPT_DEBUG, OPT_STATES, OPT_VERSION, OPT_HELP };
 	static const struct option longs[] = {
 		{"carrier", required_argument, NULL, OPT_CARRIER},
 		{"socket", required_argument, NULL, OPT_SOCKET},
 		{"no-readahead", no_argument, NULL, OPT_NO_READAHEAD},
+		{"state-bytes", required_argument, NULL, OPT_STATE_BYTES},
 		{"debug", no_argument, NULL, OPT_DEBUG},
 		{"print-states", no_argument, NULL, OPT_STATES},
 		{"version", no_argument, NULL, OPT_VERSION},
@@ -73,6 +91,10 @@ static int parse_options(int argc, char **argv, struct options *o)
 			break;
 		case OPT_NO_READAHEAD:
 			o->readahead = false;
+			break;
+		case OPT_STATE_BYTES:
+			if (parse_bytes(optarg, &o->state_bytes) < 0)
+				return EXIT_USAGE;
 			break;
 		case OPT_DEBUG:
 			hf_log_debug_on();
@@ -216,6 +238,7 @@ int main(int argc, char **argv)
 
 	if (r >= 0)
 		return r;
+	agent.state_bytes = o.state_bytes;
 	/* Before anything else opens fds: the hold carrier takes over those it was given. */
 	r = make_carrier(&agent, o.carrier, &e);
 	if (r >= 0)

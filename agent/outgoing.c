@@ -51,6 +51,7 @@ static void end_chain(struct hf_outgoing *out, enum hf_outgoing_step step, const
 {
 	struct hf_error e;
 
+	// NOLINTNEXTLINE(clang-analyzer-core.NullDereference): worker callbacks have their data
 	out->step = error ? HF_OUT_FAILED : step;
 	if (!error) {
 		out->done(out, NULL, out->data);
@@ -141,9 +142,12 @@ static int grow_state(void *data, struct hf_sink *sink, struct hf_error *error)
 static int preserve(void *data)
 {
 	struct hf_outgoing *out = data;
+	uint64_t state_bytes = out->agent->state_bytes;
 	uint64_t begin = hf_agent_now_ns();
 	int r;
 
+	if (state_bytes == 0)
+		state_bytes = hf_vmm_get_probe(out->vmm)->state_estimate_bytes;
 	r = hf_carrier_session_create(out->agent->carrier, out->guest->session, &out->session, &out->error);
 	for (size_t i = 0; r == 0 && i < out->guest->n_ram; i++) {
 		struct hf_manifest_ram *ram = &out->guest->ram[i];
@@ -155,7 +159,7 @@ static int preserve(void *data)
 	}
 	out->guest->preserve_ns = hf_agent_now_ns() - begin;
 	if (r == 0)
-		r = add_state_chunk(out, hf_vmm_get_probe(out->vmm)->state_estimate_bytes, &out->error);
+		r = add_state_chunk(out, state_bytes, &out->error);
 	return r;
 }
 

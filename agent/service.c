@@ -25,6 +25,7 @@ struct request {
 	char *initrd;
 	char *append;
 	char *cmdline;
+	char *guest;
 	bool has_target;
 	bool dry_run;
 	bool commit;
@@ -37,6 +38,7 @@ static void request_free(struct request *q)
 	free(q->initrd);
 	free(q->append);
 	free(q->cmdline);
+	free(q->guest);
 	free(q);
 }
 
@@ -160,22 +162,68 @@ static bool no_parameters(struct hf_varlink_call *call, struct json_object *para
 	return hf_varlink_call_dispatch(call, params, fields) == 0;
 }
 
+static bool is_guest(struct json_object *guest, const char *id)
+{
+	return strcmp(hf_json_get_string(guest, "name", ""), id) == 0 ||
+	       strcmp(hf_json_get_string(guest, "uuid", ""), id) == 0;
+}
+
+static struct json_object *only_guest(struct json_object *all, const char *id)
+{
+	struct json_object *list = json_object_new_array();
+
+	for (size_t i = 0; i < hf_json_array_size(all); i++) {
+		struct json_object *guest = json_object_array_get_idx(all, i);
+
+		if (is_guest(guest, id))
+			hf_json_append(list, json_object_get(guest));
+	}
+	return list;
+}
+
 static void on_guests(const struct hf_survey *survey, void *data)
 {
 	struct request *q = data;
 	struct json_object *params = json_object_new_object();
+	struct json_object *guests = hf_survey_json(survey);
+	struct hf_error e = {0};
 
-	hf_json_add(params, "guests", hf_survey_json(survey));
-	hf_varlink_call_reply(q->call, params);
+	if (q->guest) {
+		struct json_object *list = only_guest(guests, q->guest);
+
+		json_object_put(guests);
+		guests = list;
+	}
+	if (q->guest && hf_json_array_size(guests) == 0) {
+		json_object_put(guests);
+		json_object_put(params);
+		hf_error_set(&e, -ENOENT, HF_ERR_NO_GUEST, "`holdfast guests` lists those there are",
+			"there is no guest with this name or uuid");
+		hf_error_guest(&e, q->guest);
+		hf_varlink_call_error(q->call, &e, NULL);
+	} else {
+		hf_json_add(params, "guests", guests);
+		hf_varlink_call_reply(q->call, params);
+	}
 	request_free(q);
 }
 
 static void handle_guests(struct hf_varlink_call *call, struct json_object *params, void *userdata)
 {
+	const char *guest = NULL;
+	const struct hf_json_field fields[] = {
+		{"guest", json_type_string, HF_JSON_OPTIONAL, &guest},
+		{NULL, json_type_null, 0, NULL},
+	};
 	struct request *q;
 
-	if (no_parameters(call, params) && (q = request_new(userdata, call)))
-		survey_for(q, on_guests);
+	if (hf_varlink_call_dispatch(call, params, fields) < 0)
+		return;
+	q = request_new(userdata, call);
+	if (!q)
+		return;
+	q->guest = copy(guest);
+	survey_for(q, on_guests);
 }
 
 static struct json_object *status_json(struct hf_agent *agent, const struct hf_survey *survey)

@@ -70,12 +70,16 @@ void hf_cli_show_guests(const struct hf_cli *cli, struct json_object *guests, bo
 static int run(struct hf_cli *cli, int argc, char **argv)
 {
 	cleanup_json struct json_object *reply = NULL;
-	struct json_object *guests;
+	struct json_object *guests, *params;
+	char **args = NULL;
 	int r;
 
-	r = hf_cli_parse(cli, argc, argv, NULL, 0, NULL);
-	if (r == HF_CLI_GO_ON)
-		r = hf_cli_fetch(cli, "Guests", NULL, &reply);
+	r = hf_cli_parse(cli, argc, argv, NULL, 1, &args);
+	if (r != HF_CLI_GO_ON)
+		return r;
+	params = json_object_new_object();
+	hf_json_add_string(params, "guest", args[0]);
+	r = hf_cli_fetch(cli, "Guests", params, &reply);
 	if (r != HF_CLI_GO_ON)
 		return r;
 	guests = hf_json_get_array(reply, "guests");
@@ -90,9 +94,9 @@ static int run(struct hf_cli *cli, int argc, char **argv)
 
 const struct hf_cli_verb hf_cli_verb_guests = {
 	.name = "guests",
-	.usage = "",
+	.usage = "[GUEST]",
 	.summary = "list the guests and whether they can come along",
-	.help = "Lists every guest with its RAM and its VMM, and why it can't come along, if\n"
-		"it can't.\n",
+	.help = "Lists every guest, or the one with this name or uuid, with its RAM and its VMM,\n"
+		"and why it can't come along, if it can't.\n",
 	.run = run,
 };

@@ -334,6 +334,28 @@ def dry_run_changes_nothing(world):
 
 
 @test
+def device_state_outgrows_its_room(world):
+    """Room for 4 KiB, a state of several hundred: more memfds are added while the guest is paused."""
+    world.start_agent("--state-bytes", "4096")
+    guest = Guest(world, "g").wait_ready()
+    world.upgrade()
+    check(world.ask("report")["report"]["guests"][0]["state_bytes"] > 65536, "the state is too small for this test")
+    check("larger than" in world.log(), "nothing grew")
+    guest.wait_alive()
+
+
+@test
+def readiness_is_told_to_the_service_manager(world):
+    path = str(world.path / "notify")
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    sock.bind(path)
+    sock.settimeout(5)
+    world.env["NOTIFY_SOCKET"] = path
+    world.start_agent()
+    check("READY=1" in sock.recv(4096).decode(), "no READY=1")
+
+
+@test
 def status_watch_follows_an_update(world):
     world.start_agent()
     Guest(world, "g").wait_ready()
@@ -481,6 +503,29 @@ def bad_kernel_image(world):
     world.expect(2, "upgrade", says="kernel")
     world.expect(2, "upgrade", "--kernel", kernel(), "--append", "a", "--cmdline", "b")
     world.expect(2, "frobnicate")
+
+
+@test
+def host_without_luo(world):
+    """The luo carrier on a kernel that can't: refused before anything is touched."""
+    if os.path.exists("/dev/liveupdate"):
+        return
+    guest = Guest(world, "g").wait_ready()
+    world.start_agent("--carrier", "luo")
+    world.expect(3, "check", says="Live Update Orchestrator|liveupdate|LUO")
+    world.upgrade(code=3, says="liveupdate|LUO")
+    world.expect(3, "check", "--kernel", "/etc/passwd", says="/etc/passwd is not a Linux kernel image")
+    world.expect(3, "check", "--kernel", "/nonexistent", says="/nonexistent")
+    check(guest.status == "running", f"the guest is {guest.status}")
+    guest.wait_alive()
+
+
+@test
+def unknown_guest(world):
+    world.start_agent()
+    guest = Guest(world, "g").wait_ready()
+    world.expect(0, "guests", "g", says=f"{guest.pid}")
+    world.expect(1, "guests", "nobody", says="nobody: there is no guest")
 
 
 @test
