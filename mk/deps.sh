@@ -17,8 +17,10 @@ build_packages() {
 	echo clang clang-tidy clang-format cppcheck scdoc
 	# The sanitizer and fuzzer run-times are packaged by compiler version only.
 	local version
-	version=$(apt-cache show --no-all-versions clang 2>/dev/null |
-		sed -n 's/^Depends:.*\bclang-\([0-9]\+\).*/\1/p' | head -n1)
+	version=$({
+		dpkg-query -W -f 'Depends: ${Depends}\n' clang 2>/dev/null ||
+			apt-cache show --no-all-versions clang 2>/dev/null || true
+	} | sed -n 's/^Depends:.*\bclang-\([0-9]\+\).*/\1/p' | head -n1)
 	[ -z "$version" ] || echo "libclang-rt-$version-dev"
 }
 
@@ -31,11 +33,8 @@ demo_packages() {
 }
 
 missing_of() {
-	local package
-	for package; do
-		[ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)" = installed ] ||
-			echo "$package"
-	done
+	comm -13 <(dpkg-query -W -f '${db:Status-Status} ${Package}\n' | sed -n 's/^installed //p' | sort -u) \
+		<(printf '%s\n' "$@" | sort -u)
 }
 
 install_quietly() {
