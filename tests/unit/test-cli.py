@@ -120,6 +120,9 @@ class Agent:
                     interface, name = message["method"].rsplit(".", 1)
                     assert interface == "org.holdfast.Host", interface
                     self.handlers[name](Call(self, c, message))
+        except ConnectionResetError:
+            # Closed with something unread: gone all the same.
+            self.gone += 1
         except (Close, OSError):
             pass
         finally:
