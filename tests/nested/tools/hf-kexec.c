@@ -25,8 +25,14 @@ int main(int argc, char *argv[])
 {
 	int kernel, console;
 
+	if (argc == 2 && strcmp(argv[1], "--unload") == 0) {
+		if (syscall(SYS_kexec_file_load, -1, -1, 1UL, "", (unsigned long)KEXEC_FILE_UNLOAD) == 0)
+			return 0;
+		fprintf(stderr, "hf-kexec: kexec_file_load: %s\n", strerror(errno));
+		return 1;
+	}
 	if (argc != 3) {
-		fprintf(stderr, "usage: hf-kexec KERNEL COMMANDLINE\n");
+		fprintf(stderr, "usage: hf-kexec KERNEL COMMANDLINE | --unload\n");
 		return 2;
 	}
 	kernel = open(argv[1], O_RDONLY | O_CLOEXEC);

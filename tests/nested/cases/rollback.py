@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Everything before the jump can be undone, on real LUO: bad images, abort, a jump that returns.
+
+Ends with an update that works, to show that nothing of the failed ones was left behind."""
+
+import json
+
+from guests import Guest
+from nested import TEST_DIR, fail
+
+
+def holdfast(host, words, code=0, says="", timeout=120):
+    result = host.run(f"holdfast {words} 2>&1", timeout, check=False)
+    if result.rc != code or says not in result.out:
+        fail(f"holdfast {words} ended with {result.rc}, not {code}, or does not say `{says}`:\n{result.out}")
+    return result.out
+
+
+def state(host):
+    return json.loads(host.run("holdfast -o json status").out)["state"]
+
+
+def expect_untouched(host, guests, loaded="0"):
+    """Guests run as before, no image is loaded, no session is left."""
+    if state(host) != "normal":
+        fail(f"the host is {state(host)}")
+    for guest in guests:
+        if guest.state() != "running":
+            fail(f"guest {guest.name} is {guest.state()}")
+        guest.wait_status(2)
+        guest.judge()
+    if host.run("cat /sys/kernel/kexec_loaded").out.strip() != loaded:
+        fail("a kernel image is loaded that should not be, or the other way round")
+
+
+def run(host):
+    host.boot()
+    new = host.kernels["NEW_VERSION"]
+    image = f"{TEST_DIR}/bzImage-new"
+    host.poll(lambda: host.run("holdfast status", check=False).rc == 0, 30, "the agent")
+    guests = [Guest(host, "one", machine="pc", memory=128), Guest(host, "two", machine="q35", memory=128, disk=True)]
+    for guest in guests:
+        guest.start()
+    for guest in guests:
+        guest.wait_ready()
+
+    host.note("varlinkctl: introspect, call, follow progress")
+    socket = "/run/holdfast/control.sock"
+    text = host.run(f"varlinkctl introspect {socket} org.holdfast.Host").out
+    for method in ("Check", "Prepare", "Upgrade", "Report"):
+        if f"method {method}" not in text:
+            fail(f"varlinkctl does not see method {method}:\n{text}")
+    reply = json.loads(host.run(f"varlinkctl call {socket} org.holdfast.Host.Guests '{{}}'").out)
+    if sorted(guest["name"] for guest in reply["guests"]) != ["one", "two"]:
+        fail(f"varlinkctl call Guests: {reply}")
+    out = host.run(f"varlinkctl call --more {socket} org.holdfast.Host.Prepare "
+                   f"'{{\"target\":{{\"kernel\":\"{image}\"}}}}'", 120).out
+    if "preparing" not in out or "update_id" not in out:
+        fail(f"varlinkctl --more shows no progress:\n{out}")
+    out = holdfast(host, "inspect kho")
+    if "luo" not in out.lower():
+        fail(f"KHO's trees show no LUO:\n{out}")
+    holdfast(host, "inspect manifest", says="one")
+    holdfast(host, "prepare --kernel " + image, 1, "commit or abort")
+
+    host.note("abort")
+    holdfast(host, "abort")
+    expect_untouched(host, guests)
+
+    host.note("images that are none")
+    holdfast(host, "upgrade --kernel /nonexistent", 3, "/nonexistent")
+    holdfast(host, f"upgrade --kernel {TEST_DIR}/initramfs.cpio.gz", 3, "not a Linux kernel image")
+    # A header that looks right, and nothing behind it: only the running kernel can tell.
+    host.run(f"head -c 20000 {image} >/tmp/cut")
+    holdfast(host, "upgrade --kernel /tmp/cut", 5, "/tmp/cut")
+    expect_untouched(host, guests)
+
+    host.note("a guest that ends while the update is prepared")
+    third = Guest(host, "third", machine="pc", memory=128)
+    third.start()
+    third.wait_ready()
+    holdfast(host, "prepare --kernel " + image)
+    third.hmp("quit")
+    host.poll(lambda: state(host) == "normal", 30, "the roll-back")
+    expect_untouched(host, guests)
+
+    host.note("a jump that returns: somebody unloads the image behind holdfast's back")
+    holdfast(host, "prepare --kernel " + image)
+    host.run("hf-kexec --unload")
+    holdfast(host, "commit", 5, "refused to jump")
+    expect_untouched(host, guests)
+    for guest in guests:
+        if "x-ignore-shared: on" in guest.hmp("info migrate_capabilities"):
+            fail(f"guest {guest.name}: x-ignore-shared is still on")
+
+    host.note("the agent is killed while the update is prepared, and started again")
+    holdfast(host, "prepare --kernel " + image)
+    host.run("pkill -9 -x holdfastd")
+    host.spawn("holdfastd >>/var/log/holdfastd.log 2>&1")
+    host.poll(lambda: host.run("holdfast status", check=False).rc == 0, 30, "the agent")
+    expect_untouched(host, guests, loaded="1")
+
+    host.note("and an update that works")
+    job = host.spawn(f"holdfast upgrade --kernel {image}")
+    host.wait_for(lambda: len(host.boots) >= 2 or job.status is not None, 120, "the jump")
+    if job.status not in (None, "rebooted"):
+        fail(f"holdfast upgrade ended with {job.status}:\n{job.out}")
+    if host.wait_boot(2).release != new:
+        fail("the wrong kernel")
+    host.poll(lambda: host.run("holdfast status", check=False).rc == 0 and state(host) == "normal", 120, "the end")
+    for guest in guests:
+        if guest.state() != "running":
+            fail(f"guest {guest.name} is {guest.state()}")
+        guest.wait_status(3)
+        guest.judge()
