@@ -1,14 +1,24 @@
-# Installation, FHS paths, DESTDIR honoured.
+# SPDX-License-Identifier: Apache-2.0
+# Installation and man pages. FHS paths, DESTDIR honoured.
 
 PREFIX ?= /usr
 SYSCONFDIR ?= /etc
 UNITDIR ?= /lib/systemd/system
 MANDIR ?= $(PREFIX)/share/man
 
-MAN_PAGES := $(wildcard deploy/man/*.[0-9])
+MAN_PAGES := $(patsubst deploy/man/%.scd,$(B)/man/%,$(wildcard deploy/man/*.scd))
 
-.PHONY: install
-install: all
+.PHONY: man install
+man: $(MAN_PAGES)
+
+# A page carries the date of its source and not of the build: the same source, the same page.
+$(B)/man/%: deploy/man/%.scd
+	@mkdir -p $(@D)
+	@echo "  MAN     $@"
+	@command -v scdoc >/dev/null || { echo "scdoc is missing: mk/deps.sh build installs it" >&2; exit 1; }
+	@SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(stat -c %Y $<)} scdoc <$< >$@
+
+install: all man
 	install -D -m 0755 $(B)/holdfastd $(DESTDIR)$(PREFIX)/sbin/holdfastd
 	install -D -m 0755 $(B)/holdfast $(DESTDIR)$(PREFIX)/bin/holdfast
 	install -D -m 0755 $(B)/holdfast-vmm $(DESTDIR)$(PREFIX)/bin/holdfast-vmm

@@ -22,7 +22,7 @@ log=$cache_dir/log/root.log
 base_packages="qemu-system-x86 qemu-utils iproute2 iputils-ping systemd procps util-linux kmod busybox
 	socat gzip libjson-c5 liburing2 libfdt1 libxxhash0 libsystemd0"
 build_packages="gcc libc6-dev make pkg-config libsystemd-dev libjson-c-dev liburing-dev libfdt-dev
-	libxxhash-dev"
+	libxxhash-dev scdoc"
 
 # make_root NAME PACKAGES: a root of this week under $root_dir/NAME-…; prints its path.
 make_root() {
