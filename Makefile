@@ -11,4 +11,6 @@ include mk/install.mk
 include mk/test.mk
 include mk/lint.mk
 include mk/nested.mk
+# Absent where only what is installed is built.
+-include tests/nested/witness/witness.mk
 include mk/help.mk

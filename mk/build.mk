@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Compile rules. One static library per folder, three programs on top of them.
 #
 # A *variant* is a compiler with its flags; each has its own tree under build/:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # The witness guest. Included from the top; every target works without root.
 
 WITNESS := build/witness
