@@ -251,7 +251,7 @@ int hf_pid_start_time(pid_t pid, uint64_t *ret_ticks)
 	if (r < 0)
 		return r == -ENOENT ? -ESRCH : r;
 	/* Field 2 is the command in parentheses and may hold anything: count from its last ')'. */
-	p = strrchr(stat, ')');
+	p = strrchr(stat, ')'); // NOLINT(clang-analyzer-core.NonNullParamChecker): was read
 	for (int field = 2; p && field < 22; field++)
 		p = strchr(p + 1, ' ');
 	if (!p || sscanf(p, "%llu", &ticks) != 1)

@@ -145,7 +145,7 @@ static int get_link(const char *name, int index, struct link *ret, char *ret_nam
 		.info = {.ifi_family = AF_UNSPEC, .ifi_index = index},
 	};
 	static const size_t room = 64 << 10;
-	cleanup_free char *buf = malloc(room);
+	cleanup_free char *buf = calloc(1, room);
 	const struct nlmsghdr *h = (void *)buf;
 	struct link l = {0};
 	ssize_t n;

@@ -224,7 +224,7 @@ static int build_argv(struct hf_vmm *vmm, int boot_fd, char ***ret, struct hf_er
 	cleanup_free char **built = NULL;
 	int numbers[HF_MANIFEST_MAX_RAM];
 	struct hf_manifest_guest *guest = vmm->guest;
-	size_t n, out = 0, bytes = 128;
+	size_t n = 0, out = 0, bytes = 128;
 	char **argv, *text;
 	int r;
 

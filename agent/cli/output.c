@@ -167,6 +167,8 @@ void hf_cli_table_print(const struct hf_cli *cli, struct hf_cli_table *table)
 	int widths[HF_CLI_MAX_COLUMNS];
 	size_t n = table->n_columns;
 
+	if (n == 0)
+		return;
 	for (size_t i = 0; i < n; i++)
 		widths[i] = screen_width(title_text(table->titles[i]));
 	for (size_t i = 0; i < table->n_cells; i++)
