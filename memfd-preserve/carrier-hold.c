@@ -119,8 +119,8 @@ static struct hold_session *new_session(const char *name, bool incoming)
 	return s;
 }
 
-static int hold_create(struct hf_carrier *c, const char *name, struct hf_session **ret,
-	struct hf_error *e)
+static int hold_create(
+	struct hf_carrier *c, const char *name, struct hf_session **ret, struct hf_error *e)
 {
 	struct hold_carrier *hc = to_hold(c);
 	struct hold_session *s = new_session(name, false);
@@ -144,15 +144,16 @@ static int hold_create(struct hf_carrier *c, const char *name, struct hf_session
 	if (r < 0) {
 		free(s);
 		free(h);
-		return hf_error_set(e, r, HF_ERR_FAILED, NULL, "there is a session %s already", name);
+		return hf_error_set(
+			e, r, HF_ERR_FAILED, NULL, "there is a session %s already", name);
 	}
 	s->held = h;
 	*ret = &s->base;
 	return 0;
 }
 
-static int hold_retrieve(struct hf_carrier *c, const char *name, struct hf_session **ret,
-	struct hf_error *e)
+static int hold_retrieve(
+	struct hf_carrier *c, const char *name, struct hf_session **ret, struct hf_error *e)
 {
 	struct hold_session *s = new_session(name, true);
 	struct held *h;
@@ -172,7 +173,8 @@ static int hold_retrieve(struct hf_carrier *c, const char *name, struct hf_sessi
 	if (r < 0) {
 		free(s);
 		return hf_error_set(e, r, HF_ERR_FAILED, NULL,
-			r == -ENOENT ? "no session %s is held" : "session %s was retrieved before", name);
+			r == -ENOENT ? "no session %s is held" : "session %s was retrieved before",
+			name);
 	}
 	s->held = h;
 	*ret = &s->base;
@@ -218,8 +220,8 @@ static int hold_preserve(struct hf_session *s, uint64_t token, int fd, struct hf
 			"the file for token %llu of session %s is still held", t, s->name);
 	copy = fcntl(fd, F_DUPFD_CLOEXEC, 3);
 	if (copy < 0)
-		return hf_error_set(e, -errno, HF_ERR_FAILED, NULL, "holding token %llu of session %s: %m",
-			t, s->name);
+		return hf_error_set(e, -errno, HF_ERR_FAILED, NULL,
+			"holding token %llu of session %s: %m", t, s->name);
 	r = held_add_file(h, token, copy);
 	if (r < 0) {
 		close(copy);
@@ -311,8 +313,8 @@ int hf_carrier_hold_export(struct hf_carrier *c, char **ret_env, struct hf_error
 	const char *comma = "";
 
 	if (c->ops != &hold_ops)
-		return hf_error_set(e, -ENOTSUP, HF_ERR_INVALID, NULL,
-			"only the hold carrier can be exported");
+		return hf_error_set(
+			e, -ENOTSUP, HF_ERR_INVALID, NULL, "only the hold carrier can be exported");
 	env = malloc(ENV_MAX);
 	if (!env)
 		return no_memory(e);
@@ -386,13 +388,15 @@ static int import_entry(struct hold_carrier *hc, const char *entry, size_t len)
 	struct stat st;
 	char name[HF_SESSION_NAME_BYTES] = "";
 
-	if (parse_number(&p, ':', INT32_MAX, &fd) < 0 || parse_number(&p, ':', UINT64_MAX, &token) < 0)
+	if (parse_number(&p, ':', INT32_MAX, &fd) < 0 ||
+		parse_number(&p, ':', UINT64_MAX, &token) < 0)
 		return -EBADMSG;
 	name_len = len - (size_t)(p - entry);
 	if (!hf_session_name_valid(p, name_len))
 		return -EBADMSG;
 	memcpy(name, p, name_len);
-	if (fd < 3 || fd_is_held(hc->held, (int)fd) || fstat((int)fd, &st) < 0 || !S_ISREG(st.st_mode))
+	if (fd < 3 || fd_is_held(hc->held, (int)fd) || fstat((int)fd, &st) < 0 ||
+		!S_ISREG(st.st_mode))
 		return -EBADMSG;
 	h = find_held(hc->held, name, true);
 	if (!h) {
@@ -423,7 +427,8 @@ static int import_all(struct hold_carrier *hc, const char *env, struct hf_error 
 			return no_memory(e);
 		if (r < 0)
 			return hf_error_set(e, r, HF_ERR_FAILED, NULL,
-				"environment " HF_HOLD_ENV ": entry `%.*s` is malformed, doubled, or "
+				"environment " HF_HOLD_ENV
+				": entry `%.*s` is malformed, doubled, or "
 				"not an open regular file",
 				(int)HF_MIN(len, (size_t)100), env);
 		env += len + (env[len] == ',');

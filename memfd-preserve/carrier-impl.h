@@ -2,9 +2,9 @@
 /**
  * DOC: What a carrier has to provide. For carrier*.c only.
  *
- * carrier.c checks arguments, keeps the table of preserved inodes and frees sessions; a carrier does
- * its own part and fills errors. Sessions are embedded at the start of the carrier's own structure
- * and come from malloc.
+ * carrier.c checks arguments, keeps the table of preserved inodes and frees sessions; a carrier
+ * does its own part and fills errors. Sessions are embedded at the start of the carrier's own
+ * structure and come from malloc.
  */
 #pragma once
 

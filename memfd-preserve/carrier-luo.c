@@ -2,9 +2,10 @@
 /**
  * DOC: The carrier through kexec, and the only owner of LUO session fds.
  *
- * No other file may close, duplicate or inherit one: closing it destroys what it holds (luo.h). Here
- * they are closed in two places, luo_discard() and luo_finish(), and nowhere else. On every error
- * path a session fd is left open rather than closed: a leak costs memory, a close costs a guest.
+ * No other file may close, duplicate or inherit one: closing it destroys what it holds (luo.h).
+ * Here they are closed in two places, luo_discard() and luo_finish(), and nowhere else. On every
+ * error path a session fd is left open rather than closed: a leak costs memory, a close costs a
+ * guest.
  */
 #include <string.h>
 
@@ -32,14 +33,15 @@ static const char *device_of(const struct hf_carrier *c)
 }
 
 /* Sentences for what opening the device can come back with. */
-static int device_error(const struct hf_carrier *c, int r, const char *what, const char *name,
-	struct hf_error *e)
+static int device_error(
+	const struct hf_carrier *c, int r, const char *what, const char *name, struct hf_error *e)
 {
 	switch (r) {
 	case -EBUSY:
 		return hf_error_set(e, r, HF_ERR_BUSY,
 			"find who has it open (fuser /dev/liveupdate) and try again",
-			"can't %s session %s: another process keeps %s open", what, name, device_of(c));
+			"can't %s session %s: another process keeps %s open", what, name,
+			device_of(c));
 	case -ENOENT:
 	case -ENODEV:
 	case -ENXIO:
@@ -54,13 +56,13 @@ static int device_error(const struct hf_carrier *c, int r, const char *what, con
 		return err == -ENOENT ? -ENODEV : err;
 	}
 	default:
-		return hf_error_set(e, r, HF_ERR_FAILED, NULL, "can't %s session %s: %s", what, name,
-			strerror(-r));
+		return hf_error_set(e, r, HF_ERR_FAILED, NULL, "can't %s session %s: %s", what,
+			name, strerror(-r));
 	}
 }
 
-static int luo_create(struct hf_carrier *c, const char *name, struct hf_session **ret,
-	struct hf_error *e)
+static int luo_create(
+	struct hf_carrier *c, const char *name, struct hf_session **ret, struct hf_error *e)
 {
 	struct luo_session *s = calloc(1, sizeof(*s));
 	int r;
@@ -72,7 +74,8 @@ static int luo_create(struct hf_carrier *c, const char *name, struct hf_session 
 		free(s);
 		if (r == -EEXIST)
 			return hf_error_set(e, r, HF_ERR_FAILED,
-				"another process preserves under this name: is a second agent running?",
+				"another process preserves under this name: is a second agent "
+				"running?",
 				"there is a session %s already", name);
 		return device_error(c, r, "create", name, e);
 	}
@@ -81,8 +84,8 @@ static int luo_create(struct hf_carrier *c, const char *name, struct hf_session 
 	return 0;
 }
 
-static int luo_retrieve(struct hf_carrier *c, const char *name, struct hf_session **ret,
-	struct hf_error *e)
+static int luo_retrieve(
+	struct hf_carrier *c, const char *name, struct hf_session **ret, struct hf_error *e)
 {
 	struct luo_session *s = calloc(1, sizeof(*s));
 	int r;
@@ -107,8 +110,8 @@ static int luo_retrieve(struct hf_carrier *c, const char *name, struct hf_sessio
 	return 0;
 }
 
-static int luo_adopt(struct hf_carrier *c, int fd, bool incoming, struct hf_session **ret,
-	struct hf_error *e)
+static int luo_adopt(
+	struct hf_carrier *c, int fd, bool incoming, struct hf_session **ret, struct hf_error *e)
 {
 	struct luo_session *s = calloc(1, sizeof(*s));
 	int r;
@@ -120,8 +123,8 @@ static int luo_adopt(struct hf_carrier *c, int fd, bool incoming, struct hf_sess
 		r = hf_fd_cloexec(fd, true);
 	if (r < 0) {
 		free(s);
-		return hf_error_set(e, -EBADMSG, HF_ERR_FAILED, NULL, "fd %d is no LUO session: %s", fd,
-			strerror(-r));
+		return hf_error_set(e, -EBADMSG, HF_ERR_FAILED, NULL, "fd %d is no LUO session: %s",
+			fd, strerror(-r));
 	}
 	s->base.incoming = incoming;
 	s->fd = fd;
@@ -138,8 +141,8 @@ static int luo_preserve(struct hf_session *s, uint64_t token, int fd, struct hf_
 	case 0:
 		return 0;
 	case -EEXIST:
-		return hf_error_set(e, r, HF_ERR_FAILED, NULL, "token %llu is in use in session %s", t,
-			s->name);
+		return hf_error_set(e, r, HF_ERR_FAILED, NULL, "token %llu is in use in session %s",
+			t, s->name);
 	case -EBUSY:
 		return hf_error_set(e, -EALREADY, HF_ERR_FAILED,
 			"end what preserves it: another agent, or an update that was not finished",
@@ -147,15 +150,16 @@ static int luo_preserve(struct hf_session *s, uint64_t token, int fd, struct hf_
 	case -ENOENT:
 	case -EOPNOTSUPP:
 		return hf_error_set(e, -EOPNOTSUPP, HF_ERR_NOT_READY,
-			"use memfd or unlinked tmpfs memory, not hugetlb, and CONFIG_LIVEUPDATE_MEMFD",
+			"use memfd or unlinked tmpfs memory, not hugetlb, and "
+			"CONFIG_LIVEUPDATE_MEMFD",
 			"the kernel can't preserve the kind of file of token %llu of session %s", t,
 			s->name);
 	case -ENOMEM:
 		return hf_error_set(e, r, HF_ERR_FAILED, "free memory on the host and try again",
 			"no memory to preserve token %llu of session %s", t, s->name);
 	default:
-		return hf_error_set(e, r, HF_ERR_FAILED, NULL, "preserving token %llu of session %s: %s",
-			t, s->name, strerror(-r));
+		return hf_error_set(e, r, HF_ERR_FAILED, NULL,
+			"preserving token %llu of session %s: %s", t, s->name, strerror(-r));
 	}
 }
 
@@ -167,9 +171,11 @@ static int luo_get(struct hf_session *s, uint64_t token, int *ret_fd, struct hf_
 	if (r == 0)
 		return 0;
 	if (r == -ENOENT)
-		return hf_error_set(e, r, HF_ERR_FAILED, NULL, "session %s has no token %llu", s->name, t);
+		return hf_error_set(
+			e, r, HF_ERR_FAILED, NULL, "session %s has no token %llu", s->name, t);
 	return hf_error_set(e, r, HF_ERR_FAILED,
-		r == -ENOMEM ? "was the agent started in a cgroup with a memory limit? The kernel does not "
+		r == -ENOMEM ? "was the agent started in a cgroup with a memory limit? The kernel "
+			       "does not "
 			       "retry"
 			     : "see the kernel log; the kernel does not retry",
 		"token %llu of session %s could not be retrieved: %s", t, s->name, strerror(-r));

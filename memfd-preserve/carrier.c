@@ -44,8 +44,8 @@ const char *hf_carrier_name(const struct hf_carrier *c)
 	return c->ops->name;
 }
 
-int hf_carrier_session_create(struct hf_carrier *c, const char *name, struct hf_session **ret_session,
-	struct hf_error *e)
+int hf_carrier_session_create(
+	struct hf_carrier *c, const char *name, struct hf_session **ret_session, struct hf_error *e)
 {
 	struct hf_session *s = NULL;
 	int r = check_name(name, e);
@@ -59,8 +59,8 @@ int hf_carrier_session_create(struct hf_carrier *c, const char *name, struct hf_
 	return 0;
 }
 
-int hf_carrier_session_retrieve(struct hf_carrier *c, const char *name,
-	struct hf_session **ret_session, struct hf_error *e)
+int hf_carrier_session_retrieve(
+	struct hf_carrier *c, const char *name, struct hf_session **ret_session, struct hf_error *e)
 {
 	struct hf_session *s = NULL;
 	int r = check_name(name, e);

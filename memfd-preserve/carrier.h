@@ -13,8 +13,8 @@
  * clean-up. It ends in exactly one of: hf_session_discard(), hf_session_finish(),
  * hf_session_detach(). Files passed in stay the caller's, files that come out are the caller's.
  *
- * Threads: every call may block for as long as the files are large. Calls on *different* sessions of
- * one carrier may run at the same time; calls on the *same* session must not.
+ * Threads: every call may block for as long as the files are large. Calls on *different* sessions
+ * of one carrier may run at the same time; calls on the *same* session must not.
  *
  * On failure every call fills the error, with a remedy where there is one.
  */
@@ -85,8 +85,8 @@ void hf_carrier_hold_unexport(struct hf_carrier *c);
  *
  * Return: 0; -EEXIST; -EINVAL bad name; -EBUSY device taken too long; other -errno.
  */
-int hf_carrier_session_create(struct hf_carrier *c, const char *name, struct hf_session **ret_session,
-	struct hf_error *e);
+int hf_carrier_session_create(struct hf_carrier *c, const char *name,
+	struct hf_session **ret_session, struct hf_error *e);
 
 /**
  * hf_carrier_session_retrieve() - Get an incoming session by name.

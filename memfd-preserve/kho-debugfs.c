@@ -27,7 +27,8 @@ static char *join(const char *dir, const char *name)
 static int read_error(struct hf_error *e, int r, const char *path)
 {
 	if (r == -EACCES || r == -EPERM)
-		return hf_error_set(e, -EACCES, HF_ERR_NOT_PERMITTED, "run as root", "can't read %s", path);
+		return hf_error_set(
+			e, -EACCES, HF_ERR_NOT_PERMITTED, "run as root", "can't read %s", path);
 	return hf_error_set(e, r, HF_ERR_FAILED, NULL, "can't read %s: %s", path, strerror(-r));
 }
 
@@ -42,10 +43,12 @@ static int explain_absent(const char *root, struct hf_error *e)
 		*slash = 0;
 	if (parent && statfs(parent, &sfs) == 0 && sfs.f_type == DEBUGFS_MAGIC)
 		return hf_error_set(e, -ENOENT, HF_ERR_NOT_READY,
-			"boot a kernel built with CONFIG_KEXEC_HANDOVER_DEBUGFS, with kho=on on its command "
+			"boot a kernel built with CONFIG_KEXEC_HANDOVER_DEBUGFS, with kho=on on "
+			"its command "
 			"line",
 			"the running kernel shows no KHO trees");
-	return hf_error_set(e, -ENOENT, HF_ERR_NOT_READY, "mount -t debugfs debugfs /sys/kernel/debug",
+	return hf_error_set(e, -ENOENT, HF_ERR_NOT_READY,
+		"mount -t debugfs debugfs /sys/kernel/debug",
 		"debugfs is not mounted: there is no %s", root);
 }
 
@@ -98,7 +101,8 @@ static int add_root_tree(const char *dir, struct json_object *side, struct hf_er
 	return 0;
 }
 
-static int add_blob(const char *dir, const char *name, struct json_object *blobs, struct hf_error *e)
+static int add_blob(
+	const char *dir, const char *name, struct json_object *blobs, struct hf_error *e)
 {
 	cleanup_free char *path = join(dir, name);
 	cleanup_free char *data = NULL;
@@ -146,7 +150,8 @@ static int add_blobs(const char *side_dir, struct json_object *side, struct hf_e
 	return r;
 }
 
-static int add_side(const char *root, const char *name, struct json_object *json, struct hf_error *e)
+static int add_side(
+	const char *root, const char *name, struct json_object *json, struct hf_error *e)
 {
 	cleanup_free char *path = join(root, name);
 	struct json_object *side;
@@ -193,8 +198,8 @@ int hf_kho_inspect(const char *root, struct json_object **ret_json, struct hf_er
 	return 0;
 }
 
-static int file_compatible(const char *root, const char *name, char *ret, size_t room,
-	struct hf_error *e)
+static int file_compatible(
+	const char *root, const char *name, char *ret, size_t room, struct hf_error *e)
 {
 	cleanup_free char *path = join(root, name);
 	cleanup_free char *data = NULL;

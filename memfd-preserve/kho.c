@@ -80,7 +80,8 @@ static int properties_to_json(struct walk *w, int node, struct json_object *out)
 {
 	int prop;
 
-	fdt_for_each_property_offset(prop, w->fdt, node) {
+	fdt_for_each_property_offset(prop, w->fdt, node)
+	{
 		const char *name;
 		int len;
 		const void *value = fdt_getprop_by_offset(w->fdt, prop, &name, &len);
@@ -136,7 +137,8 @@ static int node_to_json(struct walk *w, int node, unsigned int depth, struct jso
 	if (r == 0)
 		r = properties_to_json(w, node, properties);
 	if (r == 0) {
-		fdt_for_each_subnode(child, w->fdt, node) {
+		fdt_for_each_subnode(child, w->fdt, node)
+		{
 			r = child_to_json(w, child, depth + 1, nodes);
 			if (r < 0)
 				break;
@@ -171,8 +173,8 @@ static void *copy_tree(const void *data, size_t size)
 	return NULL;
 }
 
-int hf_kho_fdt_to_json(const void *data, size_t size, struct json_object **ret_json,
-	struct hf_error *e)
+int hf_kho_fdt_to_json(
+	const void *data, size_t size, struct json_object **ret_json, struct hf_error *e)
 {
 	cleanup_free void *fdt = copy_tree(data, size);
 	struct walk w = {.fdt = fdt};
@@ -230,7 +232,8 @@ static void add_known(struct json_object *json, const char *name, const uint8_t 
 {
 	uint32_t version;
 
-	if (strcmp(name, "LUO") == 0 && size >= LUO_V5_BYTES && memcmp(data, LUO_V5, sizeof(LUO_V5)) == 0) {
+	if (strcmp(name, "LUO") == 0 && size >= LUO_V5_BYTES &&
+		memcmp(data, LUO_V5, sizeof(LUO_V5)) == 0) {
 		add_u64(json, "liveupdate_num", data + 8);
 		add_u64(json, "sessions_pa", data + 16);
 		add_u64(json, "flbs_pa", data + 24);
@@ -247,8 +250,8 @@ static void add_known(struct json_object *json, const char *name, const uint8_t 
 	}
 }
 
-int hf_kho_blob_to_json(const char *name, const void *data, size_t size,
-	struct json_object **ret_json)
+int hf_kho_blob_to_json(
+	const char *name, const void *data, size_t size, struct json_object **ret_json)
 {
 	struct json_object *json = NULL;
 	char compatible[64];

@@ -2,13 +2,13 @@
 /**
  * DOC: Looking at what the kernel itself hands over.
  *
- * With debugfs the kernel shows KHO's trees: `out/` what it will hand over, `in/` what it was given.
- * In each, `fdt` is the root tree and `sub_fdts/NAME` one blob a user of KHO. A blob may be another
- * tree, or a plain C structure of that user (LUO's since luo-v5): those are shown by size, leading
- * `compatible` string and first bytes.
+ * With debugfs the kernel shows KHO's trees: `out/` what it will hand over, `in/` what it was
+ * given. In each, `fdt` is the root tree and `sub_fdts/NAME` one blob a user of KHO. A blob may be
+ * another tree, or a plain C structure of that user (LUO's since luo-v5): those are shown by size,
+ * leading `compatible` string and first bytes.
  *
- * Everything here only reads. The parsers take bytes, do no I/O and limit depth, counts and lengths.
- * Facts: Linux 7.3.4, kernel/liveupdate/kexec_handover_debugfs.c, include/linux/kho/abi/.
+ * Everything here only reads. The parsers take bytes, do no I/O and limit depth, counts and
+ * lengths. Facts: Linux 7.3.4, kernel/liveupdate/kexec_handover_debugfs.c, include/linux/kho/abi/.
  */
 #pragma once
 
@@ -30,8 +30,8 @@ struct json_object;
  * trees do otherwise), and always its length in `size`; other bytes as `hex`, cut after 64.
  * Return: 0; -EBADMSG not a sound tree, or beyond the limits; -ENOMEM.
  */
-int hf_kho_fdt_to_json(const void *data, size_t size, struct json_object **ret_json,
-	struct hf_error *e);
+int hf_kho_fdt_to_json(
+	const void *data, size_t size, struct json_object **ret_json, struct hf_error *e);
 
 /**
  * hf_kho_blob_to_json() - Convert what lies in sub_fdts/NAME, tree or not.
@@ -39,12 +39,13 @@ int hf_kho_fdt_to_json(const void *data, size_t size, struct json_object **ret_j
  *
  * Return: 0 (whatever the bytes are) or -ENOMEM.
  */
-int hf_kho_blob_to_json(const char *name, const void *data, size_t size,
-	struct json_object **ret_json);
+int hf_kho_blob_to_json(
+	const char *name, const void *data, size_t size, struct json_object **ret_json);
 
 /**
  * hf_kho_blob_compatible() - The ABI string of a blob.
- * @ret:  `compatible` of a tree's root, or the string a structure begins with; "" when there is none
+ * @ret:  `compatible` of a tree's root, or the string a structure begins with; "" when there is
+ * none
  * @room: size of @ret, at least 1
  *
  * Return: 0 or -ENOENT.

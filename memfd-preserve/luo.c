@@ -197,11 +197,14 @@ static int explain_absent(const char *proc, struct hf_error *e)
 	if (kho && luo)
 		remedy = "boot a kernel built with CONFIG_LIVEUPDATE and CONFIG_LIVEUPDATE_MEMFD";
 	else if (kho)
-		remedy = "add liveupdate=on to the kernel command line, on a kernel with CONFIG_LIVEUPDATE";
+		remedy = "add liveupdate=on to the kernel command line, on a kernel with "
+			 "CONFIG_LIVEUPDATE";
 	else if (luo)
-		remedy = "add kho=on to the kernel command line, on a kernel with CONFIG_LIVEUPDATE";
+		remedy =
+			"add kho=on to the kernel command line, on a kernel with CONFIG_LIVEUPDATE";
 	else
-		remedy = "boot a kernel built with CONFIG_LIVEUPDATE and CONFIG_LIVEUPDATE_MEMFD, with "
+		remedy = "boot a kernel built with CONFIG_LIVEUPDATE and CONFIG_LIVEUPDATE_MEMFD, "
+			 "with "
 			 "kho=on liveupdate=on on its command line";
 	uname(&un);
 	return hf_error_set(e, -ENODEV, HF_ERR_NOT_READY, remedy,
@@ -228,8 +231,8 @@ int hf_luo_check(const char *device, const char *proc, struct hf_error *e)
 	case -EACCES:
 	case -EPERM:
 		return hf_error_set(e, -EACCES, HF_ERR_NOT_PERMITTED,
-			"run as root, with access to the device",
-			"%s can't be opened: %s", device, strerror(-r));
+			"run as root, with access to the device", "%s can't be opened: %s", device,
+			strerror(-r));
 	case -EIO:
 		return hf_error_set(e, r, HF_ERR_NOT_READY,
 			"see the kernel log for `luo`; only a full reboot clears this",

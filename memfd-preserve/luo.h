@@ -46,7 +46,8 @@ int hf_luo_session_create(const char *device, const char *name, uint64_t timeout
  *
  * Parameters as hf_luo_session_create(). Each session can be retrieved once.
  * Return: 0; -ESRCH when no such session came over (the kernel's ENOENT: told apart here from a
- * device that isn't there); -EALREADY when it was retrieved before; else as hf_luo_session_create().
+ * device that isn't there); -EALREADY when it was retrieved before; else as
+ * hf_luo_session_create().
  */
 int hf_luo_session_retrieve(const char *device, const char *name, uint64_t timeout_ns, int *ret_fd);
 

@@ -2,9 +2,9 @@
 /**
  * DOC: Reading the manifest. The bytes come from another build, or from who knows where.
  *
- * First the envelope: magic, format, length, checksum. Then libfdt checks that the tree is sound as a
- * whole (fdt_check_full()), so that walking it can't leave it. Then every node is matched with the
- * tables of manifest-schema.c.
+ * First the envelope: magic, format, length, checksum. Then libfdt checks that the tree is sound as
+ * a whole (fdt_check_full()), so that walking it can't leave it. Then every node is matched with
+ * the tables of manifest-schema.c.
  */
 #include <endian.h>
 #include <libfdt.h>
@@ -22,8 +22,8 @@ struct decoder {
 
 static int decode_node(struct decoder *de, const struct node_type *type, int node, void *object);
 
-static int malformed(struct decoder *de, const struct node_type *type, const char *name,
-	const char *why)
+static int malformed(
+	struct decoder *de, const struct node_type *type, const char *name, const char *why)
 {
 	return hf_error_set(de->e, -EBADMSG, HF_ERR_FAILED, NULL,
 		"the manifest is malformed: `%.64s` of a %s %s", name, type->noun, why);
@@ -132,8 +132,8 @@ static int get_number(struct decoder *de, const struct node_type *type, const st
 {
 	void *p = field_at(object, f->offset);
 	size_t want = f->type == FIELD_U64 || f->type == FIELD_HASH ? 8
-		      : f->type == FIELD_VERSION		     ? 12
-								     : 4;
+		      : f->type == FIELD_VERSION		    ? 12
+								    : 4;
 
 	if (len != want)
 		return malformed(de, type, f->name, "has a length that can't be");
@@ -175,12 +175,14 @@ static int get_field(struct decoder *de, const struct node_type *type, const str
 	}
 }
 
-static int decode_properties(struct decoder *de, const struct node_type *type, int node, void *object)
+static int decode_properties(
+	struct decoder *de, const struct node_type *type, int node, void *object)
 {
 	uint64_t seen = 0;
 	int prop;
 
-	fdt_for_each_property_offset(prop, de->fdt, node) {
+	fdt_for_each_property_offset(prop, de->fdt, node)
+	{
 		const char *name, *value;
 		int len, r;
 		size_t i;
@@ -230,7 +232,8 @@ static int decode_list(struct decoder *de, const struct list *list, int containe
 	size_t n = 0, prefix = strlen(list->item);
 	int node, r;
 
-	fdt_for_each_subnode(node, de->fdt, container) {
+	fdt_for_each_subnode(node, de->fdt, container)
+	{
 		const char *name = fdt_get_name(de->fdt, node, NULL);
 
 		if (!name)
@@ -253,7 +256,8 @@ static int decode_node(struct decoder *de, const struct node_type *type, int nod
 
 	if (r < 0)
 		return r;
-	fdt_for_each_subnode(child, de->fdt, node) {
+	fdt_for_each_subnode(child, de->fdt, node)
+	{
 		const char *name = fdt_get_name(de->fdt, child, NULL);
 		size_t i;
 
@@ -359,8 +363,8 @@ static int copy_checked(const void *data, size_t tree, char **ret_copy, struct h
 	return 0;
 }
 
-int hf_manifest_decode(const void *data, size_t size, struct hf_manifest **ret_manifest,
-	struct hf_error *e)
+int hf_manifest_decode(
+	const void *data, size_t size, struct hf_manifest **ret_manifest, struct hf_error *e)
 {
 	cleanup_free char *copy = NULL;
 	struct hf_manifest *m = NULL;
@@ -374,7 +378,8 @@ int hf_manifest_decode(const void *data, size_t size, struct hf_manifest **ret_m
 	if (r < 0)
 		return r;
 	de.fdt = copy + sizeof(struct hf_manifest_header);
-	if (tree < FDT_V17_SIZE || fdt_check_full(de.fdt, tree) != 0 || fdt_totalsize(de.fdt) != tree)
+	if (tree < FDT_V17_SIZE || fdt_check_full(de.fdt, tree) != 0 ||
+		fdt_totalsize(de.fdt) != tree)
 		return corrupt(e, "its tree is malformed");
 	r = hf_manifest_new(&m);
 	if (r < 0)

@@ -19,8 +19,8 @@ struct encoder {
 
 static int encode_node(struct encoder *en, const struct node_type *type, const void *object);
 
-static int refuse(struct encoder *en, const struct node_type *type, const struct field *f,
-	const char *why)
+static int refuse(
+	struct encoder *en, const struct node_type *type, const struct field *f, const char *why)
 {
 	return hf_error_set(en->e, -EINVAL, HF_ERR_FAILED, NULL,
 		"the manifest can't be written: `%s` of a %s%s%s %s", f->name, type->noun,
@@ -33,8 +33,8 @@ static int put(int fdt_result)
 	return fdt_result < 0 ? -EFBIG : 0;
 }
 
-static int put_string(struct encoder *en, const struct node_type *type, const struct field *f,
-	const char *s)
+static int put_string(
+	struct encoder *en, const struct node_type *type, const struct field *f, const char *s)
 {
 	if (!s)
 		return f->needed ? refuse(en, type, f, "is missing") : 0;
@@ -43,8 +43,8 @@ static int put_string(struct encoder *en, const struct node_type *type, const st
 	return put(fdt_property_string(en->fdt, f->name, s));
 }
 
-static int put_uuid(struct encoder *en, const struct node_type *type, const struct field *f,
-	const char *s)
+static int put_uuid(
+	struct encoder *en, const struct node_type *type, const struct field *f, const char *s)
 {
 	size_t len = strnlen(s, HF_UUID_CHARS);
 
@@ -55,8 +55,8 @@ static int put_uuid(struct encoder *en, const struct node_type *type, const stru
 	return put(fdt_property_string(en->fdt, f->name, s));
 }
 
-static int put_strings(struct encoder *en, const struct node_type *type, const struct field *f,
-	const void *object)
+static int put_strings(
+	struct encoder *en, const struct node_type *type, const struct field *f, const void *object)
 {
 	char **strings = field_pointer(object, f->offset);
 	size_t n = *(const size_t *)field_at(object, f->count_offset), total = 0;
@@ -101,8 +101,8 @@ static int put_u32s(struct encoder *en, const char *name, const uint32_t *values
 	return 0;
 }
 
-static int put_field(struct encoder *en, const struct node_type *type, const struct field *f,
-	const void *object)
+static int put_field(
+	struct encoder *en, const struct node_type *type, const struct field *f, const void *object)
 {
 	const void *p = field_at(object, f->offset);
 	size_t n;
@@ -117,7 +117,7 @@ static int put_field(struct encoder *en, const struct node_type *type, const str
 	case FIELD_U32:
 		return put(fdt_property_u32(en->fdt, f->name, *(const uint32_t *)p));
 	case FIELD_I32:
-		return put(fdt_property_u32(en->fdt, f->name, (uint32_t)*(const int32_t *)p));
+		return put(fdt_property_u32(en->fdt, f->name, (uint32_t) * (const int32_t *)p));
 	case FIELD_U64:
 	case FIELD_HASH:
 		return put(fdt_property_u64(en->fdt, f->name, *(const uint64_t *)p));
@@ -151,7 +151,8 @@ static int encode_list(struct encoder *en, const struct list *list, const void *
 		if (list->type == &hf_manifest_schema_guest) {
 			const char *guest = ((const struct hf_manifest_guest *)object)->name;
 
-			snprintf(en->where, sizeof(en->where), "%s", guest ? guest : "without a name");
+			snprintf(en->where, sizeof(en->where), "%s",
+				guest ? guest : "without a name");
 		}
 		snprintf(name, sizeof(name), "%s@%zx", list->item, i);
 		r = put(fdt_begin_node(en->fdt, name));
@@ -178,8 +179,7 @@ static int encode_node(struct encoder *en, const struct node_type *type, const v
 static int encode_tree(struct encoder *en, const struct hf_manifest *m, size_t capacity)
 {
 	/* Looking every name up to store it once costs more time in the blackout than its bytes. */
-	int r = put(fdt_create_with_flags(en->fdt, (int)capacity,
-		FDT_CREATE_FLAG_NO_NAME_DEDUP));
+	int r = put(fdt_create_with_flags(en->fdt, (int)capacity, FDT_CREATE_FLAG_NO_NAME_DEDUP));
 
 	if (r == 0)
 		r = put(fdt_finish_reservemap(en->fdt));

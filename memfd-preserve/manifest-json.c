@@ -82,8 +82,8 @@ static struct json_object *list_to_json(const struct list *list, const void *own
 	size_t n = hf_manifest_schema_count(list, owner);
 
 	for (size_t i = 0; array && i < n; i++)
-		json_object_array_add(array,
-			node_to_json(list->type, hf_manifest_schema_at(list, owner, i)));
+		json_object_array_add(
+			array, node_to_json(list->type, hf_manifest_schema_at(list, owner, i)));
 	return array;
 }
 
@@ -110,7 +110,7 @@ struct json_object *hf_manifest_to_json(const struct hf_manifest *m)
 	if (!json)
 		return NULL;
 	json_object_object_add(json, "version", json_object_new_int64(m->version));
-	json_object_object_add(json, "min_reader_version",
-		json_object_new_int64(m->min_reader_version));
+	json_object_object_add(
+		json, "min_reader_version", json_object_new_int64(m->min_reader_version));
 	return json;
 }

@@ -4,16 +4,20 @@
 #include <ctype.h>
 #include <string.h>
 
-#define F(s, prop, kind, member)                                                                   \
-	{.name = (prop), .type = (kind), .offset = offsetof(struct s, member)}
-#define F_NEEDED(s, prop, kind, member)                                                            \
-	{.name = (prop), .type = (kind), .needed = true, .offset = offsetof(struct s, member)}
-#define F_ARRAY(s, prop, kind, member, limit)                                                      \
-	{.name = (prop),                                                                           \
-		.type = (kind),                                                                    \
-		.offset = offsetof(struct s, member),                                              \
-		.count_offset = offsetof(struct s, n_##member),                                    \
-		.max = (limit)}
+#define F(s, prop, kind, member) \
+	{ \
+		.name = (prop), .type = (kind), .offset = offsetof(struct s, member) \
+	}
+#define F_NEEDED(s, prop, kind, member) \
+	{ \
+		.name = (prop), .type = (kind), .needed = true, \
+		.offset = offsetof(struct s, member) \
+	}
+#define F_ARRAY(s, prop, kind, member, limit) \
+	{ \
+		.name = (prop), .type = (kind), .offset = offsetof(struct s, member), \
+		.count_offset = offsetof(struct s, n_##member), .max = (limit) \
+	}
 
 static const struct field file_fields[] = {
 	F_NEEDED(hf_manifest_file, "path", FIELD_STRING, path),
@@ -98,8 +102,9 @@ static void init_net(void *object)
 	((struct hf_manifest_net *)object)->fd = -1;
 }
 
-#define TYPE(what, s, array)                                                                       \
-	.noun = (what), .size = sizeof(struct s), .fields = (array), .n_fields = HF_ARRAY_SIZE(array)
+#define TYPE(what, s, array) \
+	.noun = (what), .size = sizeof(struct s), .fields = (array), \
+	.n_fields = HF_ARRAY_SIZE(array)
 
 static const struct node_type file_type = {TYPE("read-ahead file", hf_manifest_file, file_fields)};
 static const struct node_type stdio_type = {TYPE("stream", hf_manifest_stdio, stdio_fields)};
@@ -110,13 +115,11 @@ static const struct node_type net_type = {
 	.init = init_net,
 };
 
-#define LIST(s, node, entry, member, limit, of)                                                    \
-	{.container = (node),                                                                      \
-		.item = (entry),                                                                   \
-		.offset = offsetof(struct s, member),                                              \
-		.count_offset = offsetof(struct s, n_##member),                                    \
-		.max = (limit),                                                                    \
-		.type = (of)}
+#define LIST(s, node, entry, member, limit, of) \
+	{ \
+		.container = (node), .item = (entry), .offset = offsetof(struct s, member), \
+		.count_offset = offsetof(struct s, n_##member), .max = (limit), .type = (of) \
+	}
 
 static const struct list guest_lists[] = {
 	[GUEST_STDIO] = {.container = "stdio",
@@ -126,8 +129,8 @@ static const struct list guest_lists[] = {
 		.fixed = 3,
 		.type = &stdio_type},
 	[GUEST_RAM] = LIST(hf_manifest_guest, "ram", "block", ram, HF_MANIFEST_MAX_RAM, &ram_type),
-	[GUEST_STATE] =
-		LIST(hf_manifest_guest, "state", "chunk", state, HF_MANIFEST_MAX_CHUNKS, &chunk_type),
+	[GUEST_STATE] = LIST(
+		hf_manifest_guest, "state", "chunk", state, HF_MANIFEST_MAX_CHUNKS, &chunk_type),
 	[GUEST_NET] = LIST(hf_manifest_guest, "net", "tap", net, HF_MANIFEST_MAX_NETS, &net_type),
 };
 
@@ -138,8 +141,8 @@ const struct node_type hf_manifest_schema_guest = {
 };
 
 static const struct list root_lists[] = {
-	[ROOT_READAHEAD] =
-		LIST(hf_manifest, "readahead", "file", readahead, HF_MANIFEST_MAX_FILES, &file_type),
+	[ROOT_READAHEAD] = LIST(
+		hf_manifest, "readahead", "file", readahead, HF_MANIFEST_MAX_FILES, &file_type),
 	[ROOT_GUESTS] = {.container = "guests",
 		.item = "guest",
 		.offset = offsetof(struct hf_manifest, guests),
@@ -175,10 +178,11 @@ size_t hf_manifest_schema_count(const struct list *list, const void *owner)
 
 const void *hf_manifest_schema_at(const struct list *list, const void *owner, size_t i)
 {
-	const char *array = list->fixed ? field_at(owner, list->offset)
-					: field_pointer(owner, list->offset);
+	const char *array =
+		list->fixed ? field_at(owner, list->offset) : field_pointer(owner, list->offset);
 
-	return list->pointers ? field_pointer(array, i * sizeof(void *)) : array + i * list->type->size;
+	return list->pointers ? field_pointer(array, i * sizeof(void *))
+			      : array + i * list->type->size;
 }
 
 void *hf_manifest_schema_append(const struct list *list, void *owner)

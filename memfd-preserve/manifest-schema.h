@@ -14,11 +14,11 @@
 #include "memfd-preserve/manifest.h"
 
 enum field_type {
-	FIELD_STRING,  /* char *, NULL: absent */
-	FIELD_UUID,    /* char[HF_UUID_CHARS], "": absent */
-	FIELD_BOOL,    /* bool, on the wire u32 0 or 1 */
+	FIELD_STRING, /* char *, NULL: absent */
+	FIELD_UUID,   /* char[HF_UUID_CHARS], "": absent */
+	FIELD_BOOL,   /* bool, on the wire u32 0 or 1 */
 	FIELD_U32,
-	FIELD_I32,     /* on the wire u32, two's complement */
+	FIELD_I32, /* on the wire u32, two's complement */
 	FIELD_U64,
 	FIELD_HASH,    /* u64 that people read in hexadecimal */
 	FIELD_STRINGS, /* char **, and a size_t count */
@@ -29,10 +29,10 @@ enum field_type {
 struct field {
 	const char *name; /* property name */
 	enum field_type type;
-	bool needed;      /* neither written nor read without it */
+	bool needed; /* neither written nor read without it */
 	size_t offset;
 	size_t count_offset; /* FIELD_STRINGS, FIELD_U32S */
-	size_t max;          /* FIELD_STRINGS, FIELD_U32S: most entries */
+	size_t max;	     /* FIELD_STRINGS, FIELD_U32S: most entries */
 };
 
 struct node_type;
@@ -41,17 +41,17 @@ struct node_type;
 struct list {
 	const char *container;
 	const char *item; /* without @N */
-	size_t offset;    /* of the array, or of the pointer to it */
+	size_t offset;	  /* of the array, or of the pointer to it */
 	size_t count_offset;
 	size_t max;
-	bool pointers;    /* array of pointers to objects, not of objects */
-	size_t fixed;     /* not 0: an embedded array of so many, each always written */
+	bool pointers; /* array of pointers to objects, not of objects */
+	size_t fixed;  /* not 0: an embedded array of so many, each always written */
 	const struct node_type *type;
 };
 
 struct node_type {
 	const char *noun; /* in error sentences */
-	size_t size;      /* of the C structure */
+	size_t size;	  /* of the C structure */
 	const struct field *fields;
 	size_t n_fields;
 	const struct list *lists;

@@ -20,7 +20,7 @@ struct hf_manifest_header {
 	uint32_t format;       /* HF_MANIFEST_FORMAT */
 	uint32_t header_bytes; /* HF_MANIFEST_HEADER_BYTES */
 	uint64_t tree_bytes;   /* of the flattened device tree that follows */
-	uint64_t xxh3;         /* XXH3-64, seed 0, of header and tree with this field 0 */
+	uint64_t xxh3;	       /* XXH3-64, seed 0, of header and tree with this field 0 */
 	uint8_t reserved[32];  /* zero */
 };
 

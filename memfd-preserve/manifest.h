@@ -2,8 +2,8 @@
 /**
  * DOC: The manifest: what this agent tells its next self.
  *
- * Written by the old agent, read by the new one, which may be a newer or an older build. On the wire
- * it is a 64-byte header and a flattened device tree; docs/FORMATS.md has it byte by byte, and
+ * Written by the old agent, read by the new one, which may be a newer or an older build. On the
+ * wire it is a 64-byte header and a flattened device tree; docs/FORMATS.md has it byte by byte, and
  * tests/golden/ one of every version that was released.
  *
  * Evolution: new properties and nodes are added freely, older readers ignore what they don't know.
@@ -11,8 +11,8 @@
  * that doesn't know it refuses the manifest (-EPROTONOSUPPORT). `min-reader-version` refuses
  * altogether.
  *
- * Ownership: the manifest owns every string, array and guest in it; all of them come from malloc and
- * may be replaced with hf_manifest_set(). hf_manifest_free() frees everything. No fds in here.
+ * Ownership: the manifest owns every string, array and guest in it; all of them come from malloc
+ * and may be replaced with hf_manifest_set(). hf_manifest_free() frees everything. No fds in here.
  * Encoding and decoding do no I/O and keep nothing of the buffers they are given.
  *
  * Units: TSC readings are raw ticks of the host's counter, 0 when not taken; sizes are bytes.
@@ -36,7 +36,7 @@
 
 /* Limits, the same when writing and reading. */
 #define HF_MANIFEST_MAX_GUESTS 4096
-#define HF_MANIFEST_MAX_STRINGS 4096      /* in one argv or environment */
+#define HF_MANIFEST_MAX_STRINGS 4096	    /* in one argv or environment */
 #define HF_MANIFEST_MAX_STRING (128u << 10) /* bytes of one of them, and of any other string */
 #define HF_MANIFEST_MAX_GROUPS 65536
 #define HF_MANIFEST_MAX_RAM 64
@@ -54,17 +54,17 @@ enum hf_manifest_stdio_kind {
 };
 
 struct hf_manifest_stdio {
-	uint32_t kind;       /* enum hf_manifest_stdio_kind */
+	uint32_t kind;	     /* enum hf_manifest_stdio_kind */
 	uint32_t open_flags; /* for HF_STDIO_PATH: of open(2), without O_CREAT, O_EXCL, O_TRUNC */
-	char *path;          /* for HF_STDIO_PATH, else NULL */
+	char *path;	     /* for HF_STDIO_PATH, else NULL */
 };
 
 /* One RAM block on a preserved memfd. */
 struct hf_manifest_ram {
-	char *id;       /* QEMU's object id, which names the RAMBlock */
+	char *id;	/* QEMU's object id, which names the RAMBlock */
 	uint64_t token; /* in the guest's session */
 	uint64_t size;
-	int32_t fd;     /* number that argv refers to: the file must be there when the VMM starts */
+	int32_t fd; /* number that argv refers to: the file must be there when the VMM starts */
 };
 
 /* One preserved memfd of device state. Filled in order, each to its capacity but the last. */
@@ -76,14 +76,14 @@ struct hf_manifest_chunk {
 
 /* One tap the VMM had open, made anew before it starts. */
 struct hf_manifest_net {
-	char *id;      /* netdev id on the command line */
+	char *id; /* netdev id on the command line */
 	char *ifname;
-	char *bridge;  /* or NULL */
-	char *mac;     /* of the tap itself, "aa:bb:cc:dd:ee:ff", or NULL */
+	char *bridge; /* or NULL */
+	char *mac;    /* of the tap itself, "aa:bb:cc:dd:ee:ff", or NULL */
 	uint32_t mtu;
 	uint32_t queues;
 	uint32_t flags; /* IFF_* of TUNSETIFF */
-	int32_t fd;    /* number that argv refers to, -1 when the VMM opens it by name */
+	int32_t fd;	/* number that argv refers to, -1 when the VMM opens it by name */
 };
 
 struct hf_manifest_guest {
@@ -96,10 +96,10 @@ struct hf_manifest_guest {
 	bool was_running;
 
 	/* How to start the VMM again. */
-	char *vmm;     /* the binary as it was given: found anew, so that a newer one is used */
-	char **argv;   /* n_argv strings and a NULL */
+	char *vmm;   /* the binary as it was given: found anew, so that a newer one is used */
+	char **argv; /* n_argv strings and a NULL */
 	size_t n_argv;
-	char **env;    /* n_env strings NAME=value and a NULL */
+	char **env; /* n_env strings NAME=value and a NULL */
 	size_t n_env;
 	char *cwd;
 	uint32_t uid;
@@ -109,7 +109,7 @@ struct hf_manifest_guest {
 	uint32_t umask;
 	struct hf_manifest_stdio stdio[3];
 	char *qmp_path; /* holdfast's own monitor socket */
-	char *machine;  /* versioned machine type that QEMU resolved the user's to, or NULL */
+	char *machine;	/* versioned machine type that QEMU resolved the user's to, or NULL */
 	uint32_t qemu_version[3];
 
 	struct hf_manifest_ram *ram;
@@ -121,9 +121,9 @@ struct hf_manifest_guest {
 	struct hf_manifest_net *net;
 	size_t n_net;
 
-	uint64_t tsc_pause;  /* pause asked for */
-	uint64_t tsc_paused; /* vCPUs stopped */
-	uint64_t tsc_saved;  /* device state complete */
+	uint64_t tsc_pause;   /* pause asked for */
+	uint64_t tsc_paused;  /* vCPUs stopped */
+	uint64_t tsc_saved;   /* device state complete */
 	uint64_t preserve_ns; /* time spent preserving RAM */
 };
 
@@ -140,12 +140,12 @@ struct hf_manifest {
 
 	char update_id[HF_UUID_CHARS];
 	char boot_id[HF_UUID_CHARS]; /* of the old kernel */
-	char *writer;        /* "holdfast 0.1.0" */
-	char *carrier;       /* "luo", "hold" */
-	char *from_kernel;   /* uname -r of the old kernel */
-	char *target_kernel; /* path of the image jumped into */
-	char *target_initrd; /* or NULL */
-	char *target_cmdline; /* or NULL */
+	char *writer;		     /* "holdfast 0.1.0" */
+	char *carrier;		     /* "luo", "hold" */
+	char *from_kernel;	     /* uname -r of the old kernel */
+	char *target_kernel;	     /* path of the image jumped into */
+	char *target_initrd;	     /* or NULL */
+	char *target_cmdline;	     /* or NULL */
 	uint64_t tsc_hz;
 	uint64_t tsc_prepare;
 	uint64_t tsc_prepared;
@@ -172,7 +172,7 @@ void hf_manifest_free(struct hf_manifest *m);
  */
 int hf_manifest_add_guest(struct hf_manifest *m, struct hf_manifest_guest **ret_guest);
 
-/** hf_manifest_remove_guest() - Take a guest out and free it. Not in the manifest: nothing happens. */
+/** hf_manifest_remove_guest() - Take a guest out and free it, if it is in there. */
 void hf_manifest_remove_guest(struct hf_manifest *m, struct hf_manifest_guest *guest);
 
 /** hf_manifest_find_guest() - Guest by UUID or else by name. Return: it, or NULL. */
@@ -189,7 +189,10 @@ int hf_manifest_set(char **field, const char *value);
  */
 int hf_manifest_set_strings(char ***field, size_t *ret_n, const char *const *values, size_t n);
 
-/* Append one zeroed entry (net: fd -1). Return: the entry, valid until the next append; NULL: no memory. */
+/*
+ * Append one zeroed entry (net: with fd -1). Return: the entry, valid until the next append, or NULL
+ * without memory.
+ */
 struct hf_manifest_ram *hf_manifest_add_ram(struct hf_manifest_guest *g);
 struct hf_manifest_chunk *hf_manifest_add_chunk(struct hf_manifest_guest *g);
 struct hf_manifest_net *hf_manifest_add_net(struct hf_manifest_guest *g);
@@ -218,8 +221,8 @@ int hf_manifest_encode(const struct hf_manifest *m, void *buf, size_t capacity, 
  * Trusts nothing. Return: 0; -EBADMSG cut, corrupt or not a manifest; -EPROTONOSUPPORT written by a
  * newer holdfast that says older ones can't act on it; -ENOMEM.
  */
-int hf_manifest_decode(const void *data, size_t size, struct hf_manifest **ret_manifest,
-	struct hf_error *e);
+int hf_manifest_decode(
+	const void *data, size_t size, struct hf_manifest **ret_manifest, struct hf_error *e);
 
 struct json_object;
 

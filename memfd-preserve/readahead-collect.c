@@ -53,7 +53,8 @@ static int append(struct hf_readahead_list *list, const struct hf_readahead_file
 
 int hf_readahead_add(struct hf_readahead_list *list, const char *path, uint64_t size)
 {
-	return append(list, &(struct hf_readahead_file){.path = (char *)(uintptr_t)path, .size = size});
+	return append(
+		list, &(struct hf_readahead_file){.path = (char *)(uintptr_t)path, .size = size});
 }
 
 static bool starts_with(const char *s, const char *prefix)
@@ -95,13 +96,12 @@ static int add_path(struct hf_readahead_list *list, const char *path, const stru
 	for (size_t i = 0; i < list->n_files; i++)
 		if (list->files[i].ino == st.st_ino && list->files[i].dev == st.st_dev)
 			return 0;
-	r = append(list,
-		&(struct hf_readahead_file){
-			.path = (char *)(uintptr_t)path,
-			.size = (uint64_t)st.st_size,
-			.dev = st.st_dev,
-			.ino = st.st_ino,
-		});
+	r = append(list, &(struct hf_readahead_file){
+				 .path = (char *)(uintptr_t)path,
+				 .size = (uint64_t)st.st_size,
+				 .dev = st.st_dev,
+				 .ino = st.st_ino,
+			 });
 	return r == -EFBIG ? 0 : r;
 }
 
@@ -150,8 +150,8 @@ static int visit_fd(pid_t pid, const char *fd, bool writable_pass, struct writab
 	return add_path(list, target, w);
 }
 
-static int visit_fds(pid_t pid, bool writable_pass, struct writable *w,
-	struct hf_readahead_list *list)
+static int visit_fds(
+	pid_t pid, bool writable_pass, struct writable *w, struct hf_readahead_list *list)
 {
 	char path[64];
 	struct dirent *entry;
@@ -181,7 +181,8 @@ static int visit_maps(pid_t pid, const struct writable *w, struct hf_readahead_l
 	r = hf_file_read(path, MAPS_MAX_BYTES, &maps, NULL);
 	if (r < 0)
 		return r == -ENOENT ? -ESRCH : r;
-	for (line = strtok_r(maps, "\n", &save); line && r >= 0; line = strtok_r(NULL, "\n", &save)) {
+	for (line = strtok_r(maps, "\n", &save); line && r >= 0;
+		line = strtok_r(NULL, "\n", &save)) {
 		char *file = strchr(line, '/'), *perms = strchr(line, ' ');
 
 		if (!file || !perms || strcmp(file, last) == 0)

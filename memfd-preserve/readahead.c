@@ -2,15 +2,15 @@
 /**
  * DOC: Reading many files into the page cache at once.
  *
- * Each file goes through one io_uring in three steps: open, POSIX_FADV_WILLNEED over ranges of it, and
- * a read of its last byte, which returns when the last range is there.
+ * Each file goes through one io_uring in three steps: open, POSIX_FADV_WILLNEED over ranges of it,
+ * and a read of its last byte, which returns when the last range is there.
  *
  * Why so. Opens count as much as reads: with a cold cache each path costs reads of folders and
- * inodes, so they run many at a time. Hints fill the cache without copying: measured on 107 files of
- * a VMM (53 MiB, ext4 on virtio), half the CPU time of reading into a buffer and less than half the
- * time on the clock. One hint for a whole file is cut short by the kernel at the device's read-ahead
- * size and left an eighth of the bytes unread; ranges of 128 KiB, the smallest such size in use,
- * leave nothing out.
+ * inodes, so they run many at a time. Hints fill the cache without copying: measured on 107 files
+ * of a VMM (53 MiB, ext4 on virtio), half the CPU time of reading into a buffer and less than half
+ * the time on the clock. One hint for a whole file is cut short by the kernel at the device's
+ * read-ahead size and left an eighth of the bytes unread; ranges of 128 KiB, the smallest such size
+ * in use, leave nothing out.
  *
  * hf_readahead_run() returns when the last request has come back. The one that writes to memory
  * writes to a static byte, so that nothing is at stake if the ring fails.
@@ -45,7 +45,7 @@
 struct slot {
 	int fd; /* or SLOT_* */
 	uint64_t size;
-	uint64_t hinted;        /* bytes asked for so far */
+	uint64_t hinted;	/* bytes asked for so far */
 	unsigned int in_flight; /* hints */
 	bool failed;
 };
@@ -83,8 +83,8 @@ static bool stopped(const atomic_int *stop)
 
 static void queue_opens(struct run *run)
 {
-	for (unsigned int i = 0; i < MAX_SLOTS && run->n_opening < MAX_OPENS &&
-				 run->next_file < run->list->n_files;
+	for (unsigned int i = 0;
+		i < MAX_SLOTS && run->n_opening < MAX_OPENS && run->next_file < run->list->n_files;
 		i++) {
 		struct io_uring_sqe *sqe;
 
@@ -93,8 +93,8 @@ static void queue_opens(struct run *run)
 		sqe = io_uring_get_sqe(&run->ring);
 		if (!sqe)
 			return;
-		io_uring_prep_openat(sqe, AT_FDCWD, run->list->files[run->next_file++].path,
-			OPEN_FLAGS, 0);
+		io_uring_prep_openat(
+			sqe, AT_FDCWD, run->list->files[run->next_file++].path, OPEN_FLAGS, 0);
 		sqe->user_data = STEP_OPEN | i;
 		run->slots[i].fd = SLOT_OPENING;
 		run->n_opening++;
@@ -113,8 +113,8 @@ static bool queue_hints_of(struct run *run, unsigned int i)
 
 		if (!sqe)
 			return false;
-		io_uring_prep_fadvise(sqe, slot->fd, slot->hinted, (off_t)bytes,
-			POSIX_FADV_WILLNEED);
+		io_uring_prep_fadvise(
+			sqe, slot->fd, slot->hinted, (off_t)bytes, POSIX_FADV_WILLNEED);
 		sqe->user_data = STEP_HINT | i;
 		slot->hinted += bytes;
 		slot->in_flight++;
@@ -249,7 +249,8 @@ static int run_ring(struct run *run)
 static int run_plain(struct run *run)
 {
 	for (size_t i = 0; i < run->list->n_files && !stopped(run->stop); i++) {
-		struct slot slot = {.fd = open(run->list->files[i].path, OPEN_FLAGS), .failed = true};
+		struct slot slot = {
+			.fd = open(run->list->files[i].path, OPEN_FLAGS), .failed = true};
 		struct stat st;
 
 		if (slot.fd < 0) {

@@ -56,11 +56,11 @@ int hf_readahead_add(struct hf_readahead_list *list, const char *path, uint64_t 
 int hf_readahead_collect(pid_t pid, const char *const *extra, struct hf_readahead_list *list);
 
 struct hf_readahead_result {
-	uint64_t bytes;   /* of the files read whole */
-	uint64_t ns;      /* from start to end */
-	size_t n_files;   /* read whole */
+	uint64_t bytes;	  /* of the files read whole */
+	uint64_t ns;	  /* from start to end */
+	size_t n_files;	  /* read whole */
 	size_t n_skipped; /* gone, unreadable or not regular */
-	int err;          /* 0, -ECANCELED, or why it did not run at all */
+	int err;	  /* 0, -ECANCELED, or why it did not run at all */
 };
 
 /**

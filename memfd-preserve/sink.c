@@ -10,8 +10,8 @@
 #include "memfd-preserve/stream.h"
 
 /*
- * Pages touched ahead of time. A guest without a display has about 400 KiB of state; touching all of
- * a generous memfd would only make the agent's resident memory large.
+ * Pages touched ahead of time. A guest without a display has about 400 KiB of state; touching all
+ * of a generous memfd would only make the agent's resident memory large.
  */
 #define PREFAULT_BYTES (512ULL << 10)
 
@@ -32,7 +32,8 @@ int hf_sink_add(struct hf_sink *s, int fd, uint64_t capacity, uint64_t length, s
 			"device state in more than %d files", HF_SINK_MAX_CHUNKS);
 	r = hf_fd_inode(fd, &inode, &size);
 	if (r < 0)
-		return hf_error_set(e, r, HF_ERR_FAILED, NULL, "device state file: %s", strerror(-r));
+		return hf_error_set(
+			e, r, HF_ERR_FAILED, NULL, "device state file: %s", strerror(-r));
 	/* Beyond its end a mapping is a SIGBUS. */
 	if (size < capacity)
 		return hf_error_set(e, -EBADMSG, HF_ERR_FAILED, NULL,

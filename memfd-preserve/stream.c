@@ -35,7 +35,7 @@ struct hf_stream {
 	struct hf_stream *prev, *next;
 	bool is_load;
 	bool cancelled;
-	bool probing;  /* the sink is full: one byte into spare, to see whether there is more */
+	bool probing; /* the sink is full: one byte into spare, to see whether there is more */
 	uint8_t spare;
 	int sock;
 	struct hf_sink *sink;
@@ -51,7 +51,7 @@ struct hf_stream {
 struct hf_stream_ring {
 	struct io_uring uring;
 	sd_event *event;
-	sd_event_source *wake;  /* the eventfd */
+	sd_event_source *wake;	/* the eventfd */
 	sd_event_source *retry; /* when the kernel had no memory for a request */
 	int eventfd;
 	bool closing;
@@ -71,9 +71,8 @@ static void submit(struct hf_stream_ring *ring)
 	while (r == -EINTR);
 	if (r >= 0 && io_uring_sq_ready(&ring->uring) == 0)
 		return;
-	if (!ring->retry &&
-		sd_event_add_time_relative(ring->event, &ring->retry, CLOCK_MONOTONIC, RETRY_USEC, 0,
-			on_retry, ring) < 0)
+	if (!ring->retry && sd_event_add_time_relative(ring->event, &ring->retry, CLOCK_MONOTONIC,
+				    RETRY_USEC, 0, on_retry, ring) < 0)
 		return;
 	sd_event_source_set_time_relative(ring->retry, RETRY_USEC);
 	sd_event_source_set_enabled(ring->retry, SD_EVENT_ONESHOT);
@@ -164,8 +163,8 @@ static int queue_request(struct hf_stream *s)
 		return -EBUSY;
 	s->probing = false;
 	if (s->is_load) {
-		io_uring_prep_send(sqe, s->sock, c->map + s->sent, request_bytes(c->length - s->sent),
-			MSG_NOSIGNAL);
+		io_uring_prep_send(sqe, s->sock, c->map + s->sent,
+			request_bytes(c->length - s->sent), MSG_NOSIGNAL);
 	} else if (c->length < c->capacity) {
 		io_uring_prep_recv(sqe, s->sock, c->map + c->length,
 			request_bytes(c->capacity - c->length), 0);
@@ -286,14 +285,16 @@ static int on_wake(sd_event_source *source, int fd, uint32_t revents, void *user
 static int setup_error(int r, struct hf_error *e)
 {
 	if (r == -ENOSYS)
-		return hf_error_set(e, r, HF_ERR_NOT_READY, "use a kernel built with CONFIG_IO_URING",
+		return hf_error_set(e, r, HF_ERR_NOT_READY,
+			"use a kernel built with CONFIG_IO_URING",
 			"the running kernel has no io_uring");
 	if (r == -EPERM || r == -EACCES)
 		return hf_error_set(e, -EPERM, HF_ERR_NOT_READY,
 			"set kernel.io_uring_disabled to 0 or 1, and allow io_uring in the unit's "
 			"SystemCallFilter",
 			"io_uring is disabled on this host");
-	return hf_error_set(e, r, HF_ERR_NOT_READY, NULL, "io_uring can't be set up: %s", strerror(-r));
+	return hf_error_set(
+		e, r, HF_ERR_NOT_READY, NULL, "io_uring can't be set up: %s", strerror(-r));
 }
 
 int hf_stream_ring_new(sd_event *event, struct hf_stream_ring **ret_ring, struct hf_error *e)
@@ -359,7 +360,8 @@ static int start(struct hf_stream_ring *ring, int sock, struct hf_stream *s,
 	s->sock = sock;
 	if (ring->closing || ring->n_streams >= MAX_STREAMS) {
 		stream_free(s);
-		return hf_error_set(e, -EBUSY, HF_ERR_BUSY, NULL, "no room for another state stream");
+		return hf_error_set(
+			e, -EBUSY, HF_ERR_BUSY, NULL, "no room for another state stream");
 	}
 	/* With O_NONBLOCK the ring would answer EAGAIN instead of waiting. */
 	flags = fcntl(sock, F_GETFL);
@@ -368,8 +370,8 @@ static int start(struct hf_stream_ring *ring, int sock, struct hf_stream *s,
 		r = queue_request(s);
 	if (r < 0) {
 		stream_free(s);
-		return hf_error_set(e, r, HF_ERR_FAILED, NULL, "starting a state stream: %s",
-			strerror(-r));
+		return hf_error_set(
+			e, r, HF_ERR_FAILED, NULL, "starting a state stream: %s", strerror(-r));
 	}
 	s->next = ring->streams;
 	if (s->next)
@@ -395,7 +397,8 @@ int hf_stream_save(struct hf_stream_ring *ring, int sock_fd, struct hf_sink *sin
 	if (!s || !s->xxh3) {
 		free(s);
 		hf_close(&sock_fd);
-		return hf_error_set(e, sink->n_chunks == 0 || hf_sink_length(sink) > 0 ? -EINVAL : -ENOMEM,
+		return hf_error_set(e,
+			sink->n_chunks == 0 || hf_sink_length(sink) > 0 ? -EINVAL : -ENOMEM,
 			HF_ERR_FAILED, NULL, "no place to save device state in");
 	}
 	XXH3_64bits_reset(s->xxh3);

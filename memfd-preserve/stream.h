@@ -11,8 +11,8 @@
  *
  * Life of a transfer: started with hf_stream_save() or hf_stream_load(); ends with exactly one call
  * of its `done`, from the loop, never from inside the function that started it, also after
- * hf_stream_cancel() and in hf_stream_ring_free(). After that the handle is gone. The sink must stay
- * until then. Sockets are taken, on failure too, and closed before `done`.
+ * hf_stream_cancel() and in hf_stream_ring_free(). After that the handle is gone. The sink must
+ * stay until then. Sockets are taken, on failure too, and closed before `done`.
  *
  * Everything runs on the loop's thread. Kernels from 5.15 on.
  */
@@ -63,9 +63,9 @@ struct hf_stream_ring;
 struct hf_stream;
 
 struct hf_stream_result {
-	int err;           /* 0, -ECANCELED, -ENOSPC no room left, -EPIPE the VMM went away, … */
-	uint64_t length;   /* bytes moved */
-	uint64_t xxh3;     /* of those bytes, valid when err is 0 */
+	int err;	 /* 0, -ECANCELED, -ENOSPC no room left, -EPIPE the VMM went away, … */
+	uint64_t length; /* bytes moved */
+	uint64_t xxh3;	 /* of those bytes, valid when err is 0 */
 	struct hf_error error; /* set when err isn't 0 */
 };
 
@@ -90,8 +90,9 @@ typedef int (*hf_stream_grow_fn)(void *data, struct hf_sink *sink, struct hf_err
 int hf_stream_ring_new(sd_event *event, struct hf_stream_ring **ret_ring, struct hf_error *e);
 
 /**
- * hf_stream_ring_free() - Cancel all transfers, wait for the kernel to let go of their buffers, call
- * each `done` with -ECANCELED, free the ring. Not from within a `done` or `grow`. NULL is fine.
+ * hf_stream_ring_free() - Cancel all transfers, wait for the kernel to let go of their buffers,
+ * call each `done` with -ECANCELED, free the ring. Not from within a `done` or `grow`. NULL is
+ * fine.
  */
 void hf_stream_ring_free(struct hf_stream_ring *ring);
 

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * DOC: The KHO converters on arbitrary bytes: what lies in debugfs comes from another kernel.
  */

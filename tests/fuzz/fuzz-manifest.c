@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * DOC: The manifest reader on arbitrary bytes.
  *
@@ -36,7 +36,8 @@ static void check_accepted(const struct hf_manifest *m)
 		back->version = m->version;
 		back->min_reader_version = m->min_reader_version;
 		again = hf_manifest_to_json(back);
-		if (strcmp(json_object_to_json_string(json), json_object_to_json_string(again)) != 0)
+		if (strcmp(json_object_to_json_string(json), json_object_to_json_string(again)) !=
+			0)
 			abort();
 		json_object_put(again);
 		hf_manifest_free(back);

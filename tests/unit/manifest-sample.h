@@ -44,6 +44,7 @@ static inline void sample_guest(struct hf_manifest *m)
 	g->stdio[1].open_flags = 02001;
 	hf_manifest_set(&g->stdio[1].path, "/var/log/web.log");
 	hf_manifest_set(&g->qmp_path, "/run/holdfast/guests/web.qmp");
+	hf_manifest_set(&g->machine, "pc-q35-10.0");
 	g->qemu_version[0] = 10;
 	g->qemu_version[2] = 3;
 	ram = hf_manifest_add_ram(g);

@@ -37,9 +37,9 @@ struct fake_session {
 
 static struct {
 	struct fake_session sessions[MAX_SESSIONS];
-	int busy_opens;   /* this many opens fail with EBUSY, -1: all */
-	int open_error;   /* every open fails with this */
-	int ioctl_error;  /* the next session ioctl fails with this */
+	int busy_opens;	 /* this many opens fail with EBUSY, -1: all */
+	int open_error;	 /* every open fails with this */
+	int ioctl_error; /* the next session ioctl fails with this */
 	bool is_open;
 	int opens;
 	pthread_mutex_t lock;
@@ -355,8 +355,12 @@ static void test_errors_of_preserve(void **state)
 	static const struct {
 		int from_kernel, expected;
 	} cases[] = {
-		{EEXIST, -EEXIST}, {EBUSY, -EALREADY}, {ENOENT, -EOPNOTSUPP}, {EOPNOTSUPP, -EOPNOTSUPP},
-		{ENOMEM, -ENOMEM}, {EIO, -EIO},
+		{EEXIST, -EEXIST},
+		{EBUSY, -EALREADY},
+		{ENOENT, -EOPNOTSUPP},
+		{EOPNOTSUPP, -EOPNOTSUPP},
+		{ENOMEM, -ENOMEM},
+		{EIO, -EIO},
 	};
 	struct hf_session *s = NULL;
 	int fd = make_memfd("x");
@@ -378,7 +382,12 @@ static void test_errors_of_preserve(void **state)
 static void test_names(void **state)
 {
 	static const char *const bad[] = {
-		"", "a b", "a/b", "a:b", "a,b", "\xc3\xa4",
+		"",
+		"a b",
+		"a/b",
+		"a:b",
+		"a,b",
+		"\xc3\xa4",
 		"0123456789012345678901234567890123456789012345678901234567890123",
 	};
 	struct hf_session *s = NULL;
@@ -388,7 +397,8 @@ static void test_names(void **state)
 		assert_int_equal(hf_carrier_session_retrieve(*state, bad[i], &s, NULL), -EINVAL);
 	}
 	assert_int_equal(hf_carrier_session_create(*state,
-				 "012345678901234567890123456789012345678901234567890123456789012", &s, NULL),
+				 "012345678901234567890123456789012345678901234567890123456789012",
+				 &s, NULL),
 		0);
 	assert_int_equal(hf_carrier_session_create(*state, hf_session_name(s), &s, NULL), -EEXIST);
 	hf_session_discard(s);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
- * DOC: The hold carrier, with a real execve: the test starts itself again and looks at what came over.
+ * DOC: The hold carrier, with a real execve: the test starts itself again and looks at what came
+ * over.
  */
 #include <fcntl.h>
 #include <setjmp.h>
@@ -52,8 +53,8 @@ static struct hf_carrier *next_self(struct hf_carrier *c, char **ret_env)
 		int fd = dup(atoi(entry));
 
 		assert_true(fd >= 3);
-		used += (size_t)snprintf(next + used, sizeof(next) - used, "%s%d%s", used ? "," : "", fd,
-			strchr(entry, ':'));
+		used += (size_t)snprintf(next + used, sizeof(next) - used, "%s%d%s",
+			used ? "," : "", fd, strchr(entry, ':'));
 	}
 	free(env);
 	hf_carrier_free(c);
@@ -276,10 +277,28 @@ static void expect_refused(const char *value)
 static void test_bad_environment(void **state)
 {
 	static const char *const bad[] = {
-		",", "x", "1", "1:2", "1:2:", ":1:a", "-5:1:a", "+5:1:a", " 5:1:a", "5 :1:a", "0:1:a",
-		"2:1:a", "99999:1:a", "4294967301:1:a", "5:x:a", "5:-1:a", "5:18446744073709551616:a",
-		"5:1:a b", "5:1:a/b", "5:1:a:b",
-		"5:1:0123456789012345678901234567890123456789012345678901234567890123", "0x5:1:a",
+		",",
+		"x",
+		"1",
+		"1:2",
+		"1:2:",
+		":1:a",
+		"-5:1:a",
+		"+5:1:a",
+		" 5:1:a",
+		"5 :1:a",
+		"0:1:a",
+		"2:1:a",
+		"99999:1:a",
+		"4294967301:1:a",
+		"5:x:a",
+		"5:-1:a",
+		"5:18446744073709551616:a",
+		"5:1:a b",
+		"5:1:a/b",
+		"5:1:a:b",
+		"5:1:0123456789012345678901234567890123456789012345678901234567890123",
+		"0x5:1:a",
 		"005:1:a",
 	};
 	int fd = make_memfd("x"), pipe_fds[2];
@@ -320,8 +339,9 @@ static void test_too_many(void **state)
 	struct hf_error e = {0};
 	char *env = NULL;
 
-	assert_int_equal(hf_carrier_session_create(c,
-				 "a-session-with-a-name-as-long-as-names-can-be-63-bytes-of-them", &s, &e),
+	assert_int_equal(
+		hf_carrier_session_create(c,
+			"a-session-with-a-name-as-long-as-names-can-be-63-bytes-of-them", &s, &e),
 		0);
 	assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
 	for (uint64_t i = 0; i < 1500; i++) {

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * DOC: KHO's trees, on a folder made to look like debugfs does in Linux 7.3.
  */
@@ -116,25 +116,26 @@ static void test_inspect(void **state)
 
 	if (hf_kho_inspect(dir, &json, &e) < 0)
 		fail_msg("%s", e.message);
-	assert_string_equal(json_object_to_json_string_ext(DIG(json, "out", "fdt", "properties",
-								   "compatible", "strings"),
+	assert_string_equal(json_object_to_json_string_ext(
+				    DIG(json, "out", "fdt", "properties", "compatible", "strings"),
 				    JSON_C_TO_STRING_PLAIN),
 		"[\"kho-v4\"]");
 	assert_int_equal(json_object_get_int64(DIG(json, "out", "fdt", "nodes", "LUO", "properties",
 				 "preserved-data", "u64")),
 		0xabc000);
-	assert_string_equal(json_object_get_string(DIG(json, "out", "sub_fdts", "LUO", "compatible")),
+	assert_string_equal(
+		json_object_get_string(DIG(json, "out", "sub_fdts", "LUO", "compatible")),
 		"luo-v5");
-	assert_int_equal(json_object_get_int64(DIG(json, "out", "sub_fdts", "LUO", "liveupdate_num")),
-		3);
-	assert_string_equal(json_object_get_string(DIG(json, "out", "sub_fdts", "kexec-metadata",
-				    "previous_release")),
+	assert_int_equal(
+		json_object_get_int64(DIG(json, "out", "sub_fdts", "LUO", "liveupdate_num")), 3);
+	assert_string_equal(json_object_get_string(DIG(
+				    json, "out", "sub_fdts", "kexec-metadata", "previous_release")),
 		"7.2.12");
 	assert_int_equal(json_object_get_int64(DIG(json, "out", "sub_fdts", "memblock", "nodes",
 				 "trace", "properties", "start", "u64")),
 		0x100000);
-	assert_int_equal(
-		json_object_get_int64(json_object_array_get_idx(DIG(json, "out", "scratch_len"), 1)),
+	assert_int_equal(json_object_get_int64(
+				 json_object_array_get_idx(DIG(json, "out", "scratch_len"), 1)),
 		0x800000);
 	assert_false(json_object_object_get_ex(json, "in", NULL));
 	json_object_put(json);

@@ -2,8 +2,8 @@
 /**
  * DOC: The manifest: round trip, golden file, and everything that must be refused.
  *
- * `test-manifest --write FOLDER` writes the sample as manifest-v1.bin and .json, for a new version's
- * golden files.
+ * `test-manifest --write FOLDER` writes the sample as manifest-v1.bin and .json, for a new
+ * version's golden files.
  */
 #include <endian.h>
 #include <setjmp.h>
@@ -42,9 +42,10 @@ static char *json_text(const struct hf_manifest *m)
 	char *text;
 
 	assert_non_null(json);
-	if (asprintf(&text, "%s\n", json_object_to_json_string_ext(json, JSON_C_TO_STRING_PRETTY |
-										JSON_C_TO_STRING_SPACED |
-										JSON_C_TO_STRING_NOSLASHESCAPE)) < 0)
+	if (asprintf(&text, "%s\n",
+		    json_object_to_json_string_ext(
+			    json, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_SPACED |
+					  JSON_C_TO_STRING_NOSLASHESCAPE)) < 0)
 		abort();
 	json_object_put(json);
 	return text;

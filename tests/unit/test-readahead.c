@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * DOC: Which files are taken for read-ahead, and that they are in the page cache afterwards.
  */

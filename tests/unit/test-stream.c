@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * DOC: Device-state streams between socketpairs and memfds, with VMMs played by threads.
  */
@@ -27,7 +27,7 @@ struct transfer {
 	struct hf_sink sink;
 	struct hf_stream *stream;
 	struct hf_stream_result result;
-	int done;   /* times called */
+	int done; /* times called */
 	int grown;
 	int grow_error;
 	uint64_t grow_bytes;
@@ -39,9 +39,9 @@ struct peer {
 	pthread_t thread;
 	int sock;
 	uint64_t bytes;
-	uint64_t step;      /* bytes a call */
+	uint64_t step; /* bytes a call */
 	unsigned int seed;
-	unsigned int usec;  /* pause between calls */
+	unsigned int usec; /* pause between calls */
 	uint64_t xxh3, got;
 };
 
@@ -193,8 +193,8 @@ static void test_save(void **state)
 		{1, 1, 4 * KIB, 0, 0},
 		{400 * KIB, 32 * KIB, 1024 * KIB, 0, 0},
 		{3 * 1024 * KIB + 7, 1000, 4096 * KIB, 0, 0},
-		{64 * KIB, 64 * KIB, 64 * KIB, 0, 0},            /* just full: no growing */
-		{64 * KIB + 1, 64 * KIB, 64 * KIB, 4 * KIB, 1},  /* one byte more */
+		{64 * KIB, 64 * KIB, 64 * KIB, 0, 0},		/* just full: no growing */
+		{64 * KIB + 1, 64 * KIB, 64 * KIB, 4 * KIB, 1}, /* one byte more */
 		{100 * KIB, 7777, 16 * KIB, 32 * KIB, 3},
 	};
 
@@ -239,9 +239,8 @@ static void test_save_errors(void **state)
 	/* Without a grow function, with a sentence of our own. */
 	add_chunk(&none.sink, 4 * KIB, 0);
 	peer = (struct peer){.bytes = 100 * KIB, .step = 4 * KIB};
-	assert_int_equal(
-		hf_stream_save(ring, start_peer(&peer, writer_main), &none.sink, NULL, on_done, &none, NULL,
-			&e),
+	assert_int_equal(hf_stream_save(ring, start_peer(&peer, writer_main), &none.sink, NULL,
+				 on_done, &none, NULL, &e),
 		0);
 	run_until(&none.done);
 	pthread_join(peer.thread, NULL);
@@ -251,15 +250,16 @@ static void test_save_errors(void **state)
 	/* No sink, and a sink that is in use: the socket is taken all the same. */
 	hf_sink_release(&none.sink);
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
-	assert_int_equal(hf_stream_save(ring, pair[0], &none.sink, NULL, on_done, &none, NULL, &e),
-		-EINVAL);
+	assert_int_equal(
+		hf_stream_save(ring, pair[0], &none.sink, NULL, on_done, &none, NULL, &e), -EINVAL);
 	assert_int_equal(fcntl(pair[0], F_GETFD), -1);
 	close(pair[1]);
 	/* Not a socket at all. */
 	add_chunk(&none.sink, 4 * KIB, 0);
 	none.done = 0;
 	assert_int_equal(pipe2(pair, O_CLOEXEC), 0);
-	assert_int_equal(hf_stream_save(ring, pair[0], &none.sink, NULL, on_done, &none, NULL, &e), 0);
+	assert_int_equal(
+		hf_stream_save(ring, pair[0], &none.sink, NULL, on_done, &none, NULL, &e), 0);
 	run_until(&none.done);
 	assert_int_equal(none.result.err, -ENOTSOCK);
 	close(pair[1]);
@@ -289,10 +289,10 @@ static void test_load(void **state)
 		uint64_t bytes, chunk, step;
 		unsigned int usec;
 	} cases[] = {
-		{1, 4096, 1, 0},
-		{400 * KIB, 1024 * KIB, 32 * KIB, 0},
-		{2 * 1024 * KIB + 5, 100 * KIB + 1000, 3001, 0}, /* no multiple of anything; 16+ chunks */
-		{1024 * KIB, 1024 * KIB, 16 * KIB, 200},         /* slow reader: partial sends */
+		{1, 4096, 1, 0}, {400 * KIB, 1024 * KIB, 32 * KIB, 0},
+		{2 * 1024 * KIB + 5, 100 * KIB + 1000, 3001,
+			0},				 /* no multiple of anything; 16+ chunks */
+		{1024 * KIB, 1024 * KIB, 16 * KIB, 200}, /* slow reader: partial sends */
 	};
 
 	for (size_t i = 0; i < HF_ARRAY_SIZE(cases); i++) {
@@ -330,8 +330,8 @@ static void test_load_refuses(void **state)
 
 		prepare_load(&t.sink, bytes, 4 * KIB);
 		assert_int_equal(hf_stream_load(ring, start_peer(&peer, reader_main), &t.sink,
-					 bytes + (uint64_t)length_off[i], xxh3 ^ xxh3_off[i], on_done, &t,
-					 NULL, &e),
+					 bytes + (uint64_t)length_off[i], xxh3 ^ xxh3_off[i],
+					 on_done, &t, NULL, &e),
 			-EBADMSG);
 		pthread_join(peer.thread, NULL);
 		assert_int_equal(peer.got, 0); /* not a byte was sent */
@@ -366,15 +366,16 @@ static void test_cancel(void **state)
 	uint64_t bytes = 4096 * KIB;
 	int pair[2], stuck_pair[2];
 
-	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair), 0);
+	assert_int_equal(
+		socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair), 0);
 	add_chunk(&t.sink, 64 * KIB, 0);
 	assert_int_equal(
 		hf_stream_save(ring, pair[0], &t.sink, NULL, on_done, &t, &t.stream, NULL), 0);
 	save(&talking, &peer, 8192 * KIB);
 	prepare_load(&stuck.sink, bytes, bytes);
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, stuck_pair), 0);
-	assert_int_equal(hf_stream_load(ring, stuck_pair[0], &stuck.sink, bytes, expected_xxh3(bytes, 3),
-				 on_done, &stuck, &stuck.stream, NULL),
+	assert_int_equal(hf_stream_load(ring, stuck_pair[0], &stuck.sink, bytes,
+				 expected_xxh3(bytes, 3), on_done, &stuck, &stuck.stream, NULL),
 		0);
 	for (int i = 0; i < 20; i++)
 		sd_event_run(event, 1000);
@@ -410,8 +411,9 @@ static void test_free_with_transfers(void **state)
 	for (int i = 0; i < 5; i++) {
 		assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pairs[i]), 0);
 		add_chunk(&t[i].sink, 4 * KIB, 0);
-		assert_int_equal(
-			hf_stream_save(ring, pairs[i][0], &t[i].sink, NULL, on_done, &t[i], NULL, NULL), 0);
+		assert_int_equal(hf_stream_save(ring, pairs[i][0], &t[i].sink, NULL, on_done, &t[i],
+					 NULL, NULL),
+			0);
 	}
 	hf_stream_ring_free(ring);
 	ring = NULL;
