@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Runs the vmm suite's programs against one QEMU, or against each that is there: the machine's own and
 # those in ~/.cache/holdfast/qemu (tests/nested/qemus.sh puts them there). Its last line,
 # "N passed, N failed, N skipped", counts programs times QEMUs.
