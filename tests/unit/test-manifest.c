@@ -19,6 +19,7 @@
 #include <xxhash.h>
 
 #include "common/fd.h"
+#include "memfd-preserve/manifest-schema.h"
 #include "memfd-preserve/manifest-wire.h"
 #include "tests/unit/manifest-sample.h"
 
@@ -426,6 +427,33 @@ static void test_editing(void **state)
 	hf_manifest_free(NULL);
 }
 
+/* The document names every property, container and item there is. */
+static void expect_documented(const char *text, const struct node_type *type)
+{
+	char word[80];
+
+	for (size_t i = 0; i < type->n_fields; i++) {
+		snprintf(word, sizeof(word), "`%s`", type->fields[i].name);
+		if (!strstr(text, word))
+			fail_msg("docs/FORMATS.md lacks %s", word);
+	}
+	for (size_t i = 0; i < type->n_lists; i++) {
+		snprintf(word, sizeof(word), "/%s/%s@N", type->lists[i].container,
+			type->lists[i].item);
+		if (!strstr(text, word))
+			fail_msg("docs/FORMATS.md lacks %s", word);
+		expect_documented(text, type->lists[i].type);
+	}
+}
+
+static void test_document(void **state)
+{
+	cleanup_free char *text = NULL;
+
+	assert_int_equal(hf_file_read("docs/FORMATS.md", 1 << 20, &text, NULL), 0);
+	expect_documented(text, &hf_manifest_schema_root);
+}
+
 static int write_golden(const char *folder)
 {
 	struct hf_manifest *m = sample_manifest();
@@ -456,6 +484,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_encode_refuses),
 		cmocka_unit_test(test_many_guests),
 		cmocka_unit_test(test_editing),
+		cmocka_unit_test(test_document),
 	};
 
 	if (argc == 3 && strcmp(argv[1], "--write") == 0)
