@@ -10,6 +10,7 @@ include mk/build.mk
 include mk/install.mk
 include mk/test.mk
 include mk/lint.mk
+include mk/check.mk
 include mk/nested.mk
 # Absent where only what is installed is built.
 -include tests/nested/witness/witness.mk

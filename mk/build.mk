@@ -2,7 +2,8 @@
 # Compile rules. One static library per folder, three programs on top of them.
 #
 # A *variant* is a compiler with its flags; each has its own tree under build/:
-#   gcc (default), clang, asan (gcc with AddressSanitizer and UBSan), release (fault points compiled out).
+#   gcc (default), clang, asan (gcc with AddressSanitizer and UBSan), release (fault points compiled out),
+#   fuzz (clang with libFuzzer's instrumentation and both sanitizers).
 
 VARIANT ?= gcc
 B := build/$(VARIANT)
@@ -13,6 +14,7 @@ CC_gcc := gcc
 CC_clang := clang
 CC_asan := gcc
 CC_release := gcc
+CC_fuzz := clang
 HF_CC := $(CC_$(VARIANT))
 
 PKGS := libsystemd json-c liburing libxxhash
@@ -24,11 +26,13 @@ WARN := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes 
 OPT_gcc := -O2 -g -D_FORTIFY_SOURCE=2
 OPT_clang := -O2 -g
 OPT_asan := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
+OPT_fuzz := -O1 -g -fno-omit-frame-pointer -fsanitize=fuzzer-no-link,address,undefined \
+	-fno-sanitize-recover=undefined
 OPT_release := -O2 -g -D_FORTIFY_SOURCE=2 -DHF_RELEASE=1
 HARDEN := -fstack-protector-strong -fPIE
 HF_CFLAGS := -std=gnu17 $(OPT_$(VARIANT)) $(HARDEN) $(WARN) -I. $(PKG_CFLAGS) -D_GNU_SOURCE \
 	-DHF_VERSION='"$(VERSION)"' $(CFLAGS)
-HF_LDFLAGS := -pie -Wl,-z,relro,-z,now $(if $(filter asan,$(VARIANT)),-fsanitize=address -fsanitize=undefined) $(LDFLAGS)
+HF_LDFLAGS := -pie -Wl,-z,relro,-z,now $(if $(filter asan fuzz,$(VARIANT)),-fsanitize=address -fsanitize=undefined) $(LDFLAGS)
 
 # The mains are linked into programs, everything else into its folder's library.
 MAINS := agent/holdfastd.c vmm-glue/holdfast-vmm.c agent/cli/holdfast.c

@@ -5,7 +5,7 @@ LINT_DIRS := agent vmm-glue qmp memfd-preserve common
 LINT_SRCS = $(foreach d,$(LINT_DIRS),$(wildcard $(d)/*.c)) $(wildcard agent/cli/*.c)
 LINT_CFLAGS = -std=gnu17 -I. $(PKG_CFLAGS) -D_GNU_SOURCE -DHF_VERSION='"$(VERSION)"'
 
-.PHONY: lint lint-layers lint-source lint-docs lint-cppcheck lint-tidy
+.PHONY: lint lint-layers lint-source lint-docs lint-man lint-cppcheck lint-tidy
 lint:
 	@tests/lint/run.sh
 
@@ -20,6 +20,10 @@ lint-source:
 lint-docs: $(B)/holdfastd
 	@tests/lint/docs.py --self-test
 	@tests/lint/docs.py $(B)/holdfastd
+
+lint-man: all
+	@tests/lint/man.sh --self-test
+	@tests/lint/man.sh $(B)
 
 lint-cppcheck:
 	@mkdir -p build/lint/cppcheck

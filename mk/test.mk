@@ -33,16 +33,19 @@ $(B)/tests/replay-%: $(B)/tests/fuzz/fuzz-%.o $(B)/tests/fuzz/replay.o $(UNIT_LI
 	@$(HF_CC) $(HF_CFLAGS) -o $@ $(filter %.o,$^) $(UNIT_LIBS) $(HF_LDFLAGS) $(PKG_LIBS) -lpthread
 REPLAYS := $(FUZZERS:fuzz-%=$(B)/tests/replay-%)
 
-# libFuzzer builds: everything is compiled again with clang's instrumentation.
-FUZZ_SECONDS ?= 60
-build/fuzz/fuzz-%: tests/fuzz/fuzz-%.c $(foreach l,common qmp memfd-preserve vmm-glue,$(SRCS_$(l)))
+# libFuzzer builds, of the variant that is instrumented for it.
+$(B)/tests/fuzz-%: $(B)/tests/fuzz/fuzz-%.o $(UNIT_LIBS)
 	@mkdir -p $(@D)
-	@echo "  FUZZ-LD $@"
-	@clang -std=gnu17 -O1 -g -fsanitize=fuzzer,address,undefined -I. $(PKG_CFLAGS) -D_GNU_SOURCE \
-		-DHF_VERSION='"$(VERSION)"' -o $@ $^ $(PKG_LIBS) -lpthread
-.PHONY: fuzz
-fuzz: $(FUZZERS:%=build/fuzz/%)
-	@tests/fuzz/run.sh $(FUZZ_SECONDS)
+	@echo "  LD      $@"
+	@$(HF_CC) $(HF_CFLAGS) -fsanitize=fuzzer -o $@ $< $(UNIT_LIBS) $(HF_LDFLAGS) $(PKG_LIBS) -lpthread
+
+# make fuzz [FUZZ_SECONDS=60] [F=fuzz-name]: every fuzzer, or the one named, for so many seconds
+FUZZ_SECONDS ?= 60
+.PHONY: fuzz fuzz-bins
+fuzz-bins: $(FUZZERS:%=$(B)/tests/%)
+fuzz:
+	@$(MAKE) --no-print-directory VARIANT=fuzz $(if $(F),build/fuzz/tests/$(F),fuzz-bins)
+	@tests/fuzz/run.sh build/fuzz/tests $(FUZZ_SECONDS) $(F)
 
 -include $(UNIT_TESTS:%=$(B)/tests/unit/%.d) $(FUZZERS:%=$(B)/tests/fuzz/%.d)
 .SECONDARY:

@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+# Everything CI runs. tests/check.py has the steps.
+
+.PHONY: deps check check-fast format check-format
+
+# Install what is missing of the packages that the build and the tests need (as root)
+deps:
+	@mk/deps.sh check
+
+# make check [STEPS="lint unit-gcc"] [FUZZ_SECONDS=10]
+check:
+	@mk/deps.sh check || { echo "0 passed, 1 failed, 0 skipped"; exit 1; }
+	@FUZZ_SECONDS=$(if $(filter command line environment,$(origin FUZZ_SECONDS)),$(FUZZ_SECONDS),10) \
+		tests/check.py $(STEPS)
+
+check-fast:
+	@tests/check.py --fast
+
+FORMAT_SRCS = $(shell git ls-files '*.c' '*.h')
+format:
+	@clang-format -i $(FORMAT_SRCS)
+check-format:
+	@clang-format --dry-run --Werror $(FORMAT_SRCS)

@@ -1,0 +1,135 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""The documents say what is.
+
+ - docs/ARCHITECTURE.md has exactly the tables of `holdfastd --print-states`, between its markers
+ - `make help` names every target, and none that is gone
+ - links to files lead somewhere, and so do paths of this tree in `backticks`
+
+    docs.py HOLDFASTD     check the tree
+    docs.py --update HOLDFASTD
+                          write the tables anew
+    docs.py --self-test   show that each kind of difference is caught
+"""
+
+import pathlib
+import re
+import subprocess
+import sys
+
+TOP = pathlib.Path(__file__).resolve().parent.parent.parent
+BEGIN = "<!-- holdfastd --print-states -->\n"
+END = "<!-- end -->\n"
+ARCHITECTURE = TOP / "docs/ARCHITECTURE.md"
+
+FOLDERS = "agent|vmm-glue|qmp|memfd-preserve|common|tests|mk|deploy|docs"
+# Paths of this tree; what has a capital or a placeholder in it stands for something else.
+PATH = re.compile(rf"`((?:{FOLDERS})/[a-z0-9_./-]+[a-z0-9])`")
+LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)\s]*)?\)")
+
+
+def tables_problems(text, tables):
+    if text.count(BEGIN) != 1 or text.count(END) != 1:
+        yield f"docs/ARCHITECTURE.md: no single pair of markers {BEGIN.strip()} and {END.strip()}"
+        return
+    if text.split(BEGIN)[1].split(END)[0] != tables:
+        yield ("docs/ARCHITECTURE.md: the state tables are not those of the program: run "
+               "tests/lint/docs.py --update build/gcc/holdfastd")
+
+
+def phony_targets(makefiles):
+    targets = set()
+    for text in makefiles:
+        for match in re.finditer(r"^\.PHONY:(.*)$", text, re.MULTILINE):
+            targets |= set(match.group(1).split())
+    return targets
+
+
+def help_problems(text, targets):
+    named = set(re.findall(r"^  make ([a-z][a-z-]*)", text, re.MULTILINE)) | {"all"}
+    for target in sorted(targets - named):
+        yield f"mk/help.mk: `make {target}` is not in the help"
+    for target in sorted(named - targets):
+        yield f"mk/help.mk: there is no target {target}"
+
+
+def reference_problems(path, text, exists):
+    """Links are relative to the document, paths in backticks to the top."""
+    for number, line in enumerate(text.splitlines(), 1):
+        for target in LINK.findall(line):
+            if "://" not in target and not exists((pathlib.PurePosixPath(path).parent / target)):
+                yield f"{path}:{number}: the link to {target} leads nowhere"
+        for target in PATH.findall(line):
+            if not exists(pathlib.PurePosixPath(target)):
+                yield f"{path}:{number}: there is no {target}"
+
+
+def documents():
+    return [TOP / "README.md", *sorted((TOP / "docs").glob("*.md"))]
+
+
+def check(program):
+    tables = subprocess.run([program, "--print-states"], stdout=subprocess.PIPE, check=True,
+                            text=True).stdout
+    problems = list(tables_problems(ARCHITECTURE.read_text(), tables))
+    makefiles = [TOP / "Makefile", *(TOP / "mk").glob("*.mk"), *(TOP / "tests").rglob("*.mk")]
+    helped = subprocess.run(["make", "-s", "--no-print-directory", "help"], cwd=TOP, check=True,
+                            stdout=subprocess.PIPE, text=True).stdout
+    problems += help_problems(helped, phony_targets(file.read_text() for file in makefiles))
+    for file in documents():
+        problems += reference_problems(file.relative_to(TOP).as_posix(), file.read_text(),
+                                       lambda path: (TOP / path).exists())
+    for problem in problems:
+        print(problem)
+    return not problems
+
+
+def update(program):
+    tables = subprocess.run([program, "--print-states"], stdout=subprocess.PIPE, check=True,
+                            text=True).stdout
+    text = ARCHITECTURE.read_text()
+    head, rest = text.split(BEGIN)
+    ARCHITECTURE.write_text(head + BEGIN + tables + END + rest.split(END)[1])
+
+
+def self_test():
+    there = {"docs/A.md", "agent/state.c"}
+
+    def refers(text):
+        return list(reference_problems("docs/A.md", text, lambda path: str(path) in there))
+
+    good = BEGIN + "| a |\n" + END
+    bites = {
+        "other table": list(tables_problems(good, "| b |\n")),
+        "no markers": list(tables_problems("", "")),
+        "target missing": list(help_problems("  make a\n", {"all", "a", "b"})),
+        "target gone": list(help_problems("  make a\n  make b\n", {"all", "a"})),
+        "dead link": refers("see [b](B.md#x)"),
+        "dead path": refers("see `agent/gone.c`"),
+    }
+    fine = {
+        "table": list(tables_problems(good, "| a |\n")),
+        "help": list(help_problems("  make a  x\n", {"all", "a"})),
+        "link": refers("[a](A.md), [w](https://varlink.org), `agent/state.c`, `tests/NAME.c`, `agent/`"),
+    }
+    for name in (name for name, problems in bites.items() if not problems):
+        print(f"docs.py: not caught: {name}")
+    for name, problems in fine.items():
+        for problem in problems:
+            print(f"docs.py: caught without a reason: {name}: {problem}")
+    return all(bites.values()) and not any(fine.values())
+
+
+def main():
+    if sys.argv[1:] == ["--self-test"]:
+        return 0 if self_test() else 1
+    if len(sys.argv) == 3 and sys.argv[1] == "--update":
+        update(sys.argv[2])
+        return 0
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    return 0 if check(sys.argv[1]) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
