@@ -42,7 +42,7 @@ PHASES = ["pause", "save", "jump", "boot", "agent", "vmm-start", "load", "resume
 
 
 def status(host):
-    return json.loads(host.run("holdfast -o json status").out)
+    return json.loads(host.run("holdfast status -o json").out)
 
 
 def agent_up(host):
@@ -78,7 +78,7 @@ def one_update(host, cmdline, number, guests, mib, folios, readahead):
     host.poll(lambda: status(host)["state"] in ("normal", "degraded"), 120, "the end of the update")
     if status(host)["state"] != "normal":
         nested.fail(status(host)["message"])
-    report = json.loads(host.run("holdfast -o json report").out)["report"]
+    report = json.loads(host.run("holdfast report -o json").out)["report"]
     for guest in running:
         guest.wait_status(1)
         guest.judge()

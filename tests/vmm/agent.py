@@ -187,7 +187,7 @@ class World:
 
     def ask(self, *args):
         """A verb's answer as JSON."""
-        done = self.cli("-o", "json", *args)
+        done = self.cli(*args, "-o", "json")
         check(done.returncode in (0, 3, 6), f"holdfast {' '.join(args)}: {done.returncode}: {done.stderr}")
         return json.loads(done.stdout)
 

@@ -38,11 +38,11 @@ def upgrade(host, image, release, boots):
     state = status(host)
     if state["state"] != "normal":
         fail(f"the host is {state['state']}: {state['message']}")
-    return json.loads(host.run("holdfast -o json report").out)["report"]
+    return json.loads(host.run("holdfast report -o json").out)["report"]
 
 
 def status(host):
-    return json.loads(host.run("holdfast -o json status").out)
+    return json.loads(host.run("holdfast status -o json").out)
 
 
 def run(host):

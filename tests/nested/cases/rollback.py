@@ -17,7 +17,7 @@ def holdfast(host, words, code=0, says="", timeout=120):
 
 
 def state(host):
-    return json.loads(host.run("holdfast -o json status").out)["state"]
+    return json.loads(host.run("holdfast status -o json").out)["state"]
 
 
 def expect_untouched(host, guests, loaded="0"):
