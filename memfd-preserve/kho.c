@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "memfd-preserve/fdt-check.h"
 #include "memfd-preserve/json-text.h"
 
 #define MAX_DEPTH 16
@@ -167,7 +168,7 @@ static void *copy_tree(const void *data, size_t size)
 	if (!copy)
 		return NULL;
 	memcpy(copy, data, size);
-	if (fdt_check_full(copy, size) == 0)
+	if (hf_fdt_check(copy, size))
 		return copy;
 	free(copy);
 	return NULL;

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <xxhash.h>
 
+#include "memfd-preserve/fdt-check.h"
 #include "memfd-preserve/manifest-schema.h"
 #include "memfd-preserve/manifest-wire.h"
 
@@ -378,8 +379,7 @@ int hf_manifest_decode(
 	if (r < 0)
 		return r;
 	de.fdt = copy + sizeof(struct hf_manifest_header);
-	if (tree < FDT_V17_SIZE || fdt_check_full(de.fdt, tree) != 0 ||
-		fdt_totalsize(de.fdt) != tree)
+	if (!hf_fdt_check(de.fdt, tree) || fdt_totalsize(de.fdt) != tree)
 		return corrupt(e, "its tree is malformed");
 	r = hf_manifest_new(&m);
 	if (r < 0)
