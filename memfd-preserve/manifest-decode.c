@@ -2,8 +2,8 @@
 /**
  * DOC: Reading the manifest. The bytes come from another build, or from who knows where.
  *
- * First the envelope: magic, format, length, checksum. Then libfdt checks that the tree is sound as
- * a whole (fdt_check_full()), so that walking it can't leave it. Then every node is matched with
+ * First the envelope: magic, format, length, checksum. Then the tree is found sound as a
+ * whole (fdt-check.h), so that walking it can't leave it. Then every node is matched with
  * the tables of manifest-schema.c.
  */
 #include <endian.h>

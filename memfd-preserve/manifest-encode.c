@@ -176,6 +176,58 @@ static int encode_node(struct encoder *en, const struct node_type *type, const v
 	return r;
 }
 
+/* ---- how much room it takes at most ---- */
+
+/* Header, reservation block, root node, end, alignment. */
+#define TREE_OVERHEAD_BYTES 512
+
+static size_t property_bytes(const char *name, size_t value)
+{
+	return 12 + ((value + 3) & ~(size_t)3) + strlen(name) + 1;
+}
+
+static size_t field_bytes(const struct field *f, const void *object)
+{
+	size_t total = 0, n = 0;
+	char **strings;
+	const char *s;
+
+	if (f->type == FIELD_STRINGS || f->type == FIELD_U32S)
+		n = *(const size_t *)field_at(object, f->count_offset);
+	switch (f->type) {
+	case FIELD_STRING:
+		s = field_pointer(object, f->offset);
+		return s ? property_bytes(f->name, strlen(s) + 1) : 0;
+	case FIELD_STRINGS:
+		strings = field_pointer(object, f->offset);
+		for (size_t i = 0; i < n; i++)
+			total += strlen(strings[i]) + 1;
+		return property_bytes(f->name, total);
+	case FIELD_U32S:
+		return property_bytes(f->name, n * sizeof(uint32_t));
+	default:
+		return property_bytes(f->name, HF_UUID_CHARS); /* the longest of the others */
+	}
+}
+
+static size_t node_bytes(const struct node_type *type, const void *object)
+{
+	size_t total = 0;
+
+	for (size_t i = 0; i < type->n_fields; i++)
+		total += field_bytes(&type->fields[i], object);
+	for (size_t i = 0; i < type->n_lists; i++) {
+		const struct list *list = &type->lists[i];
+		size_t n = hf_manifest_schema_count(list, object);
+
+		total += 12 + strlen(list->container);
+		for (size_t k = 0; k < n; k++)
+			total += 32 + strlen(list->item) +
+				 node_bytes(list->type, hf_manifest_schema_at(list, object, k));
+	}
+	return total;
+}
+
 static int encode_tree(struct encoder *en, const struct hf_manifest *m, size_t capacity)
 {
 	/* Looking every name up to store it once costs more time in the blackout than its bytes. */
@@ -210,8 +262,14 @@ int hf_manifest_encode(const struct hf_manifest *m, void *buf, size_t capacity, 
 
 	if ((uintptr_t)buf % 8 != 0)
 		return hf_error_set(e, -EINVAL, HF_ERR_FAILED, NULL, "manifest buffer not aligned");
-	if (room > HF_MANIFEST_HEADER_BYTES)
-		r = encode_tree(&en, m, room - HF_MANIFEST_HEADER_BYTES);
+	if (room > HF_MANIFEST_HEADER_BYTES) {
+		/* libfdt zeroes all it is given: no more of a large buffer is touched than needed.
+		 */
+		room -= HF_MANIFEST_HEADER_BYTES;
+		room = HF_MIN(room,
+			node_bytes(&hf_manifest_schema_root, m) + (size_t)TREE_OVERHEAD_BYTES);
+		r = encode_tree(&en, m, room);
+	}
 	if (r == -EFBIG)
 		return hf_error_set(e, r, HF_ERR_FAILED,
 			"update fewer guests at a time, or shorten their environments",

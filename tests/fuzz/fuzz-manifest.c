@@ -29,6 +29,7 @@ static void check_accepted(const struct hf_manifest *m)
 	if (!json || !buf)
 		abort();
 	r = hf_manifest_encode(m, buf, CAPACITY, &size, NULL);
+	/* The inputs are small: there is room for all they can hold. */
 	if (r == 0) {
 		if (hf_manifest_decode(buf, size, &back, NULL) < 0)
 			abort();
@@ -41,7 +42,7 @@ static void check_accepted(const struct hf_manifest *m)
 			abort();
 		json_object_put(again);
 		hf_manifest_free(back);
-	} else if (r != -EFBIG) {
+	} else {
 		abort();
 	}
 	json_object_put(json);

@@ -409,6 +409,21 @@ static void test_many_guests(void **state)
 	hf_manifest_free(m);
 }
 
+/* However large the buffer, no more of it is touched than the manifest takes. */
+static void test_touches_little(void **state)
+{
+	struct hf_manifest *m = sample_manifest();
+	cleanup_free unsigned char *buf = malloc(CAPACITY);
+	size_t size = 0, touched = CAPACITY;
+
+	memset(buf, 0xee, CAPACITY);
+	assert_int_equal(hf_manifest_encode(m, buf, CAPACITY, &size, NULL), 0);
+	while (touched > size && buf[touched - 1] == 0xee)
+		touched--;
+	assert_in_range(touched, size, 2 * size);
+	hf_manifest_free(m);
+}
+
 static void test_editing(void **state)
 {
 	struct hf_manifest *m = sample_manifest();
@@ -483,6 +498,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_newer_envelope),
 		cmocka_unit_test(test_encode_refuses),
 		cmocka_unit_test(test_many_guests),
+		cmocka_unit_test(test_touches_little),
 		cmocka_unit_test(test_editing),
 		cmocka_unit_test(test_document),
 	};
