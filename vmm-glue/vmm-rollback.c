@@ -16,6 +16,9 @@
 
 #include "vmm-glue/vmm-internal.h"
 
+/* bytes a second: DEFAULT_MIGRATE_MAX_BANDWIDTH, migration/options.c */
+#define QEMU_DEFAULT_BANDWIDTH (128u << 20)
+
 static void ask_migration(struct hf_vmm *vmm);
 static void ask_status(struct hf_vmm *vmm);
 
@@ -198,4 +201,17 @@ int hf_vmm_rollback(struct hf_vmm *vmm, uint64_t timeout_ns, hf_vmm_done_fn done
 	ask_migration(vmm);
 	hf_vmm_settle(vmm);
 	return 0;
+}
+
+int hf_vmm_recover(struct hf_vmm *vmm, uint64_t timeout_ns, hf_vmm_done_fn done, void *data)
+{
+	if (!vmm->attached)
+		return -ENOTCONN;
+	/* What the dead agent changed, and what it would have changed back. Which bandwidth the user
+	 * had set died with it: QEMU's own default is the one that keeps working. */
+	vmm->save_begun = vmm->migrate_sent = vmm->status_known = true;
+	vmm->guest->was_running = true;
+	vmm->old_ignore_shared = vmm->old_events = false;
+	vmm->old_max_bandwidth = QEMU_DEFAULT_BANDWIDTH;
+	return hf_vmm_rollback(vmm, timeout_ns, done, data);
 }

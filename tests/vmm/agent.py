@@ -392,7 +392,7 @@ def monitor_taken(world):
     world.start_agent()
     guest = Guest(world, "g").wait_ready()
     entry = json.loads(next((world.path / "run/guests").glob("*.json")).read_text())
-    thief = Monitor(find(entry, "qmp_path") or find(entry, "qmp"))
+    thief = Monitor(find(entry, "qmpPath"))
     world.expect(3, "check", says="taken by another client")
     world.upgrade(code=3, says="g: .*taken by another client")
     thief.close()
