@@ -95,8 +95,15 @@ def problems_of(path, data):
 
 
 def tracked():
-    out = subprocess.run(["git", "ls-files", "-z"], cwd=TOP, stdout=subprocess.PIPE, check=True)
-    return [name for name in out.stdout.decode().split("\0") if name]
+    """Paths of the tree's own files. In a tree that git doesn't know (an archive): all but build/."""
+    # The tree may belong to somebody else than whoever checks it.
+    out = subprocess.run(["git", "-c", f"safe.directory={TOP}", "ls-files", "-z"], cwd=TOP,
+                         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    if out.returncode == 0:
+        return [name for name in out.stdout.decode().split("\0") if name]
+    files = (file.relative_to(TOP).as_posix() for file in TOP.rglob("*") if file.is_file())
+    return sorted(name for name in files if not name.startswith(("build/", ".git/"))
+                  and "__pycache__" not in name)
 
 
 HEAD = "/* SPDX-License-Identifier: Apache-2.0 */\n"
