@@ -102,8 +102,7 @@ static void on_attached(struct hf_vmm *vmm, const struct hf_error *error, void *
 		recovered(one, error);
 		return;
 	}
-	one->reg->guest.was_running = true;
-	if (hf_vmm_resume(vmm, RECOVER_TIMEOUT_NS, on_resumed, one) < 0) {
+	if (hf_vmm_recover(vmm, RECOVER_TIMEOUT_NS, on_resumed, one) < 0) {
 		hf_error_set(&e, -EIO, HF_ERR_FAILED, NULL, "can't ask it to run");
 		recovered(one, &e);
 	}

@@ -101,6 +101,13 @@ int hf_vmm_save(struct hf_vmm *vmm, struct hf_sink *sink, hf_stream_grow_fn grow
 int hf_vmm_rollback(struct hf_vmm *vmm, uint64_t timeout_ns, hf_vmm_done_fn done, void *data);
 
 /**
+ * hf_vmm_recover() - Let a guest run again that a dead agent left paused, wherever in its save.
+ *
+ * Of an attached VMM. The undo of a save that somebody else began: see hf_vmm_rollback().
+ */
+int hf_vmm_recover(struct hf_vmm *vmm, uint64_t timeout_ns, hf_vmm_done_fn done, void *data);
+
+/**
  * hf_vmm_quit() - End a saved QEMU, and wait until the process is gone.
  *
  * Irreversible. Only for a carrier that does not end QEMU by itself (hold): two QEMUs must never
