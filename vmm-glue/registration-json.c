@@ -35,7 +35,9 @@ static bool is_utf8(const char *text)
 
 	while (*s) {
 		unsigned int extra = *s < 0x80 ? 0 : *s < 0xe0 ? 1 : *s < 0xf0 ? 2 : 3;
+		static const uint32_t least[] = {0, 0x80, 0x800, 0x10000};
 		uint32_t c = extra == 0 ? *s : *s & (0x3fu >> extra);
+		uint32_t min = least[extra];
 
 		if ((*s >= 0x80 && *s < 0xc2) || *s > 0xf4)
 			return false;
@@ -44,7 +46,7 @@ static bool is_utf8(const char *text)
 				return false;
 			c = c << 6 | (*s & 0x3f);
 			/* After the last byte: a form that is too long, a surrogate, beyond Unicode. */
-			if (extra == 1 && ((c < 0x80) || (c >= 0xd800 && c < 0xe000) || c > 0x10ffff))
+			if (extra == 1 && (c < min || (c >= 0xd800 && c < 0xe000) || c > 0x10ffff))
 				return false;
 		}
 	}
