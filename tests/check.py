@@ -50,7 +50,6 @@ def steps():
     yield Step("layers", make("lint-layers"), fast=True)
     yield Step("unit-gcc", make("unit"), 900, fast=True)
     yield Step("build-clang", make("all unit-bins", "clang"), 900)
-    yield Step("build-release", make("all", "release"), 900)
     yield Step("install", make(f"install DESTDIR={TOP}/build/check-root"), 300)
     yield Step("lint", make("lint"), 1500)
     yield Step("build-asan", make("all unit-bins", "asan"), 1200)
