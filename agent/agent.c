@@ -30,8 +30,8 @@ int hf_agent_event(struct hf_agent *agent, enum hf_state_event event)
 	int r = hf_state_next(agent->state, event, &next);
 
 	if (r < 0) {
-		hf_log(LOG_ERR, NULL, "event %s has no meaning in state %s", hf_state_event_name(event),
-			hf_state_name(agent->state));
+		hf_log(LOG_ERR, NULL, "event %s has no meaning in state %s",
+			hf_state_event_name(event), hf_state_name(agent->state));
 		return r;
 	}
 	hf_log(LOG_DEBUG, NULL, "%s: %s -> %s", hf_state_event_name(event),
@@ -95,8 +95,9 @@ int hf_agent_new_update_id(struct hf_agent *agent)
 	b[6] = (b[6] & 0x0f) | 0x40;
 	b[8] = (b[8] & 0x3f) | 0x80;
 	snprintf(agent->update_id, sizeof(agent->update_id),
-		"%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", b[0], b[1], b[2],
-		b[3], b[4], b[5], b[6], b[7], b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15]);
+		"%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", b[0], b[1],
+		b[2], b[3], b[4], b[5], b[6], b[7], b[8], b[9], b[10], b[11], b[12], b[13], b[14],
+		b[15]);
 	agent->update_begin_ns = hf_agent_now_ns();
 	return 0;
 }

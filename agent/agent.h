@@ -43,15 +43,16 @@ struct hf_agent {
 	char message[512]; /* the newest line of progress */
 	struct hf_varlink_call *watchers[HF_VARLINK_MAX_CLIENTS];
 	size_t n_watchers;
-	char **argv; /* our own, for the jump of the hold carrier */
+	char **argv;	      /* our own, for the jump of the hold carrier */
 	uint64_t state_bytes; /* first room for device state; 0: as measured of each guest */
-	bool stopping; /* leave when the update under way is undone */
+	bool stopping;	      /* leave when the update under way is undone */
 };
 
 /** hf_agent_is_luo() - Does this agent cross a kexec (or only its own execve)? */
 bool hf_agent_is_luo(const struct hf_agent *agent);
 
-/** hf_agent_event() - Move along the state table. A wrong event is a bug: logged, refused with -EPERM. */
+/** hf_agent_event() - Move along the state table. A wrong event is a bug: logged, refused with
+ * -EPERM. */
 int hf_agent_event(struct hf_agent *agent, enum hf_state_event event);
 
 /**

@@ -44,7 +44,8 @@ static void on_guest_done(struct hf_incoming *in, const struct hf_error *error, 
 		hf_log(LOG_ERR, g->uuid, "%s is held: %s", g->name, error->message);
 		hf_agent_progress(a->agent, g->name, "held: %s", error->message);
 	} else {
-		hf_agent_progress(a->agent, g->name, "%s", g->was_running ? "resumed" : "back, paused as before");
+		hf_agent_progress(a->agent, g->name, "%s",
+			g->was_running ? "resumed" : "back, paused as before");
 	}
 	one_done(a);
 }
@@ -64,7 +65,8 @@ static void start_readahead(struct hf_arrival *a)
 	int r;
 
 	for (size_t i = 0; i < a->manifest->n_readahead; i++)
-		hf_readahead_add(&list, a->manifest->readahead[i].path, a->manifest->readahead[i].size);
+		hf_readahead_add(
+			&list, a->manifest->readahead[i].path, a->manifest->readahead[i].size);
 	if (list.n_files == 0)
 		return;
 	r = hf_readahead_start(a->agent->event, &list, on_read_ahead, a, &a->reading);
@@ -134,7 +136,8 @@ static int advance(sd_event_source *s, void *userdata)
 	if (a->n_held > 0) {
 		hf_agent_event(agent, HF_EVENT_SOME_HELD);
 		make_report(a);
-		hf_agent_progress(agent, NULL, "degraded: %zu of %zu guests are held", a->n_held, a->n_guests);
+		hf_agent_progress(agent, NULL, "degraded: %zu of %zu guests are held", a->n_held,
+			a->n_guests);
 		return 0;
 	}
 	if (!a->finishing) {
@@ -166,11 +169,12 @@ static int read_manifest(struct hf_arrival *a, struct hf_error *error)
 		return hf_error_prefix(error, "manifest");
 	r = hf_fd_inode(fd, &inode, &size);
 	if (r < 0 || size == 0 || size > 2ULL * HF_MANIFEST_MAX_BYTES)
-		return hf_error_set(error, -EBADMSG, HF_ERR_DEGRADED, NULL, "the manifest has an impossible size");
+		return hf_error_set(error, -EBADMSG, HF_ERR_DEGRADED, NULL,
+			"the manifest has an impossible size");
 	map = mmap(NULL, size, PROT_READ, MAP_SHARED, fd, 0);
 	if (map == MAP_FAILED)
-		return hf_error_set(error, -errno, HF_ERR_DEGRADED, NULL, "can't map the manifest: %s",
-			strerror(errno));
+		return hf_error_set(error, -errno, HF_ERR_DEGRADED, NULL,
+			"can't map the manifest: %s", strerror(errno));
 	r = hf_manifest_decode(map, size, &a->manifest, error);
 	munmap(map, size);
 	return r;
@@ -182,8 +186,8 @@ static int start_guests(struct hf_arrival *a)
 	if (!a->guests)
 		return -ENOMEM;
 	for (size_t i = 0; i < a->manifest->n_guests; i++) {
-		int r = hf_incoming_new(
-			a->agent, a->manifest->guests[i], on_guest_done, a, &a->guests[a->n_guests]);
+		int r = hf_incoming_new(a->agent, a->manifest->guests[i], on_guest_done, a,
+			&a->guests[a->n_guests]);
 
 		if (r < 0)
 			return r;
@@ -195,7 +199,8 @@ static int start_guests(struct hf_arrival *a)
 	return 0;
 }
 
-/* Nothing was retrieved but the manifest: every guest stays where it is, in the kernel's keeping. */
+/* Nothing was retrieved but the manifest: every guest stays where it is, in the kernel's keeping.
+ */
 static int stay_degraded(struct hf_arrival *a, int r, struct hf_error *error)
 {
 	if (a->agent->state == HF_STATE_NORMAL)
@@ -203,8 +208,10 @@ static int stay_degraded(struct hf_arrival *a, int r, struct hf_error *error)
 	hf_agent_event(a->agent, HF_EVENT_SOME_HELD);
 	if (!error->remedy[0])
 		snprintf(error->remedy, sizeof(error->remedy),
-			"no guest is lost yet: don't stop holdfastd and don't reboot, and ask for help with its log");
-	hf_agent_progress(a->agent, NULL, "guests came over, but can't be resumed: %s", error->message);
+			"no guest is lost yet: don't stop holdfastd and don't reboot, and ask for "
+			"help with its log");
+	hf_agent_progress(
+		a->agent, NULL, "guests came over, but can't be resumed: %s", error->message);
 	return r;
 }
 
@@ -245,7 +252,8 @@ int hf_arrival_start(struct hf_agent *agent, bool readahead, struct hf_error *er
 		start_readahead(a);
 	r = start_guests(a);
 	if (r < 0) {
-		hf_error_set(error, r, HF_ERR_DEGRADED, NULL, "can't resume guests: %s", strerror(-r));
+		hf_error_set(
+			error, r, HF_ERR_DEGRADED, NULL, "can't resume guests: %s", strerror(-r));
 		return stay_degraded(a, r, error);
 	}
 	if (a->pending == 0)

@@ -19,14 +19,16 @@
  * @readahead: read the VMMs' files ahead (off only to measure what it brings)
  *
  * Return: 1 when an update has arrived, 0 when this is a normal start, -errno when it can't be told
- * or the manifest can't be read: then the agent must stay up, in state `degraded`, and @error says why.
+ * or the manifest can't be read: then the agent must stay up, in state `degraded`, and @error says
+ * why.
  */
 int hf_arrival_start(struct hf_agent *agent, bool readahead, struct hf_error *error);
 
 /** hf_arrival_manifest() - The manifest that came over; NULL when it could not be read. */
 const struct hf_manifest *hf_arrival_manifest(const struct hf_arrival *arrival);
 
-/** hf_arrival_guest_step() - Where a guest is: its step's name, or NULL when it did not come over. */
+/** hf_arrival_guest_step() - Where a guest is: its step's name, or NULL when it did not come over.
+ */
 const char *hf_arrival_guest_step(const struct hf_arrival *arrival, const char *uuid);
 
 /** hf_arrival_guest_error() - Why a guest is held; NULL when it is not. */

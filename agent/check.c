@@ -45,10 +45,12 @@ static enum hf_verdict check_huge_pages(struct json_object *findings)
 		return HF_OK;
 	if (strstr(text, "[never]") || strstr(text, "[deny]"))
 		return add(findings, "host.shmem-huge", HF_WARNING, NULL,
-			"shared memory gets no huge pages: preserving and retrieving guest RAM, and the new "
+			"shared memory gets no huge pages: preserving and retrieving guest RAM, "
+			"and the new "
 			"kernel's boot, take many times as long",
 			"echo advise > " SHMEM_HUGE " before guests start");
-	return add(findings, "host.shmem-huge", HF_OK, NULL, "shared memory may use huge pages", NULL);
+	return add(
+		findings, "host.shmem-huge", HF_OK, NULL, "shared memory may use huge pages", NULL);
 }
 
 enum hf_verdict hf_check_host(const struct hf_agent *agent, struct json_object *findings)
@@ -58,11 +60,13 @@ enum hf_verdict hf_check_host(const struct hf_agent *agent, struct json_object *
 
 	if (!hf_agent_is_luo(agent))
 		return add(findings, "host.carrier", HF_OK, NULL,
-			"the agent keeps guests' memory itself: QEMU is replaced, the kernel stays", NULL);
+			"the agent keeps guests' memory itself: QEMU is replaced, the kernel stays",
+			NULL);
 	if (hf_luo_available(&e) < 0)
 		worst = add(findings, "host.luo", HF_REFUSAL, NULL, e.message, e.remedy);
 	else
-		add(findings, "host.luo", HF_OK, NULL, "the kernel has a Live Update Orchestrator", NULL);
+		add(findings, "host.luo", HF_OK, NULL, "the kernel has a Live Update Orchestrator",
+			NULL);
 	hf_error_clear(&e);
 	if (hf_kexec_allowed(&e) < 0)
 		worst = add(findings, "host.kexec", HF_REFUSAL, NULL, e.message, e.remedy);
@@ -71,13 +75,14 @@ enum hf_verdict hf_check_host(const struct hf_agent *agent, struct json_object *
 	return HF_MAX(worst, check_huge_pages(findings));
 }
 
-enum hf_verdict hf_check_target(const struct hf_target *target, const struct hf_error *error,
-	struct json_object *findings)
+enum hf_verdict hf_check_target(
+	const struct hf_target *target, const struct hf_error *error, struct json_object *findings)
 {
 	char message[512];
 
 	if (error)
-		return add(findings, "target.image", HF_REFUSAL, NULL, error->message, error->remedy);
+		return add(
+			findings, "target.image", HF_REFUSAL, NULL, error->message, error->remedy);
 	snprintf(message, sizeof(message), "%s is Linux %s", target->kernel,
 		target->version ? target->version : "of unknown version");
 	return add(findings, "target.image", HF_OK, NULL, message, NULL);
@@ -91,13 +96,16 @@ enum hf_verdict hf_check_guest(const struct hf_survey_guest *g, struct json_obje
 	if (g->reg.reason[0])
 		return add(findings, "guest.ram", HF_REFUSAL, name, g->reg.reason, g->reg.remedy);
 	if (g->error.err)
-		return add(findings, "guest.monitor", HF_REFUSAL, name, g->error.message, g->error.remedy);
+		return add(findings, "guest.monitor", HF_REFUSAL, name, g->error.message,
+			g->error.remedy);
 	if (g->asked && g->probe.n_blockers > 0) {
-		snprintf(message, sizeof(message), "QEMU can't save its device state: %s", g->probe.blockers[0]);
+		snprintf(message, sizeof(message), "QEMU can't save its device state: %s",
+			g->probe.blockers[0]);
 		return add(findings, "guest.blocked", HF_REFUSAL, name, message,
 			"remove the device or feature that QEMU names");
 	}
-	return add(findings, "guest.eligible", HF_OK, name, "its memory and devices can be preserved", NULL);
+	return add(findings, "guest.eligible", HF_OK, name,
+		"its memory and devices can be preserved", NULL);
 }
 
 enum hf_verdict hf_check_guests(const struct hf_survey *survey, struct json_object *findings)

@@ -24,15 +24,16 @@ const char *hf_verdict_name(enum hf_verdict verdict);
 struct json_object *hf_finding_new(const char *id, enum hf_verdict verdict, const char *guest,
 	const char *message, const char *remedy);
 
-/** hf_check_host() - LUO, KHO, kexec, huge pages. Appends to @findings. Return: the worst verdict. */
+/** hf_check_host() - LUO, KHO, kexec, huge pages. Appends to @findings. Return: the worst verdict.
+ */
 enum hf_verdict hf_check_host(const struct hf_agent *agent, struct json_object *findings);
 
 /**
  * hf_check_target() - Can the image be read and is it a kernel?
  * @error: what hf_target_new() said, or NULL when it was content
  */
-enum hf_verdict hf_check_target(const struct hf_target *target, const struct hf_error *error,
-	struct json_object *findings);
+enum hf_verdict hf_check_target(
+	const struct hf_target *target, const struct hf_error *error, struct json_object *findings);
 
 /** hf_check_guest() - Appends what a survey found of a guest. Return: the worst verdict. */
 enum hf_verdict hf_check_guest(const struct hf_survey_guest *guest, struct json_object *findings);

@@ -36,7 +36,8 @@ int hf_freeze_note_write(const struct hf_manifest *manifest, struct hf_error *er
 	note_path(path, sizeof(path));
 	r = text ? hf_file_write_atomic(path, text, strlen(text), 0600) : -ENOMEM;
 	if (r < 0)
-		return hf_error_set(error, r, HF_ERR_FAILED, NULL, "can't write %s: %s", path, strerror(-r));
+		return hf_error_set(
+			error, r, HF_ERR_FAILED, NULL, "can't write %s: %s", path, strerror(-r));
 	return 0;
 }
 
@@ -74,7 +75,8 @@ static void recovered(struct recovering *one, const struct hf_error *error)
 			"%s was left paused by an agent that died and can't be resumed: %s",
 			one->reg->guest.name, error->message);
 	} else {
-		hf_log(LOG_NOTICE, one->reg->guest.uuid, "%s was left paused by an agent that died: it runs again",
+		hf_log(LOG_NOTICE, one->reg->guest.uuid,
+			"%s was left paused by an agent that died: it runs again",
 			one->reg->guest.name);
 	}
 	hf_vmm_free(one->vmm);
@@ -128,7 +130,8 @@ static void recover_one(struct recovery *all, struct hf_registration *reg)
 		return;
 	*one = (struct recovering){.all = all, .reg = reg};
 	if (hf_vmm_new(agent->event, &reg->guest, agent->ring, NULL, NULL, &one->vmm) < 0 ||
-		hf_vmm_attach(one->vmm, reg->pid, reg->start_ticks, RECOVER_TIMEOUT_NS, on_attached, one) < 0) {
+		hf_vmm_attach(one->vmm, reg->pid, reg->start_ticks, RECOVER_TIMEOUT_NS, on_attached,
+			one) < 0) {
 		hf_vmm_free(one->vmm);
 		free(one);
 		all->failed = true;
@@ -149,7 +152,8 @@ void hf_freeze_note_recover(struct hf_agent *agent)
 	if (hf_file_read(path, NOTE_MAX_BYTES, &text, &size) < 0)
 		return;
 	if (hf_json_parse(text, size, 8, &note) < 0) {
-		hf_log(LOG_ERR, NULL, "%s is damaged: guests may stand paused, see `holdfast guests`", path);
+		hf_log(LOG_ERR, NULL,
+			"%s is damaged: guests may stand paused, see `holdfast guests`", path);
 		return;
 	}
 	all = calloc(1, sizeof(*all));

@@ -3,15 +3,16 @@
  * DOC: The freeze note: what the next agent needs if this one dies in the blackout before the jump.
  *
  * Guests stand paused then, intact in their QEMUs, and nobody knows which of them ran. So before
- * the first pause their uuids are written to the runtime folder (a tmpfs: the note is gone after the
- * jump, as it should be), and an agent that starts and finds the note lets them run again.
+ * the first pause their uuids are written to the runtime folder (a tmpfs: the note is gone after
+ * the jump, as it should be), and an agent that starts and finds the note lets them run again.
  */
 #pragma once
 
 #include "agent/agent.h"
 #include "memfd-preserve/manifest.h"
 
-/** hf_freeze_note_write() - Note the guests that run now. @manifest: all that are about to be paused. */
+/** hf_freeze_note_write() - Note the guests that run now. @manifest: all that are about to be
+ * paused. */
 int hf_freeze_note_write(const struct hf_manifest *manifest, struct hf_error *error);
 
 /** hf_freeze_note_remove() - The blackout is over, one way or the other. */

@@ -37,12 +37,16 @@ static void usage(FILE *out)
 {
 	fprintf(out, "Usage: holdfastd [OPTION...]\n\n"
 		     "Carries virtual machines over a change of the host kernel.\n\n"
-		     "      --carrier luo|hold  how memory crosses: through kexec (luo, default), or kept by\n"
-		     "                          the agent while QEMU is replaced and the kernel stays (hold)\n"
-		     "      --socket PATH       control socket (default: $HOLDFAST_SOCKET, or control.sock in\n"
+		     "      --carrier luo|hold  how memory crosses: through kexec (luo, default), "
+		     "or kept by\n"
+		     "                          the agent while QEMU is replaced and the kernel "
+		     "stays (hold)\n"
+		     "      --socket PATH       control socket (default: $HOLDFAST_SOCKET, or "
+		     "control.sock in\n"
 		     "                          the runtime folder)\n"
 		     "      --no-readahead      don't read the VMMs' files ahead after the jump\n"
-		     "      --state-bytes N     first room for a guest's device state, in place of what is\n"
+		     "      --state-bytes N     first room for a guest's device state, in place of "
+		     "what is\n"
 		     "                          measured; it grows when that is too little\n"
 		     "      --debug             log more\n"
 		     "      --print-states      print the state tables as Markdown and exit\n"
@@ -67,7 +71,16 @@ static int parse_bytes(const char *text, uint64_t *ret)
 /* Return: -1 to go on, else an exit status. */
 static int parse_options(int argc, char **argv, struct options *o)
 {
-	enum { OPT_CARRIER = 256, OPT_SOCKET, OPT_NO_READAHEAD, OPT_STATE_BYTES, OPT_DEBUG, OPT_STATES, OPT_VERSION, OPT_HELP };
+	enum {
+		OPT_CARRIER = 256,
+		OPT_SOCKET,
+		OPT_NO_READAHEAD,
+		OPT_STATE_BYTES,
+		OPT_DEBUG,
+		OPT_STATES,
+		OPT_VERSION,
+		OPT_HELP
+	};
 	static const struct option longs[] = {
 		{"carrier", required_argument, NULL, OPT_CARRIER},
 		{"socket", required_argument, NULL, OPT_SOCKET},
@@ -131,13 +144,15 @@ static int take_lock(int *ret_fd, struct hf_error *error)
 
 	r = hf_mkdir_p(hf_run_dir(), 0755);
 	if (r < 0)
-		return hf_error_set(error, r, HF_ERR_FAILED, "run holdfastd as root, or set HOLDFAST_RUN_DIR",
-			"can't make %s: %s", hf_run_dir(), strerror(-r));
+		return hf_error_set(error, r, HF_ERR_FAILED,
+			"run holdfastd as root, or set HOLDFAST_RUN_DIR", "can't make %s: %s",
+			hf_run_dir(), strerror(-r));
 	snprintf(path, sizeof(path), "%s/agent.lock", hf_run_dir());
 	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	if (fd < 0)
-		return hf_error_set(error, -errno, HF_ERR_FAILED, "run holdfastd as root, or set HOLDFAST_RUN_DIR",
-			"can't open %s: %s", path, strerror(errno));
+		return hf_error_set(error, -errno, HF_ERR_FAILED,
+			"run holdfastd as root, or set HOLDFAST_RUN_DIR", "can't open %s: %s", path,
+			strerror(errno));
 	if (flock(fd, LOCK_EX | LOCK_NB) < 0)
 		return hf_error_set(error, -EBUSY, HF_ERR_BUSY, "use that one, or stop it first",
 			"another holdfastd runs on this host (it holds %s)", path);
@@ -206,7 +221,8 @@ static int start(struct hf_agent *agent, const struct options *o, struct hf_erro
 	if (r >= 0)
 		r = watch_signals(agent);
 	if (r < 0)
-		return hf_error_set(error, r, HF_ERR_FAILED, NULL, "can't set up the loop: %s", strerror(-r));
+		return hf_error_set(
+			error, r, HF_ERR_FAILED, NULL, "can't set up the loop: %s", strerror(-r));
 	r = hf_stream_ring_new(agent->event, &agent->ring, error);
 	if (r < 0)
 		return r;
@@ -246,7 +262,8 @@ int main(int argc, char **argv)
 	if (r >= 0)
 		r = start(&agent, &o, &e);
 	if (r < 0) {
-		hf_log(LOG_ERR, NULL, "%s%s%s", e.message, e.remedy[0] ? ". Remedy: " : "", e.remedy);
+		hf_log(LOG_ERR, NULL, "%s%s%s", e.message, e.remedy[0] ? ". Remedy: " : "",
+			e.remedy);
 		return r == -EBUSY || r == -EADDRINUSE ? EXIT_TEMPFAIL : EXIT_FAILURE;
 	}
 	sd_notify(0, "READY=1");

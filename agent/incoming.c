@@ -45,7 +45,8 @@ static void hold(struct hf_incoming *in, const struct hf_error *error)
 	hf_error_guest(&in->error, in->guest->name);
 	if (!in->error.remedy[0])
 		snprintf(in->error.remedy, sizeof(in->error.remedy),
-			"its RAM is held as long as holdfastd runs: don't stop it; see its log and the guest's");
+			"its RAM is held as long as holdfastd runs: don't stop it; see its log and "
+			"the guest's");
 	in->done(in, &in->error, in->data);
 }
 
@@ -126,7 +127,8 @@ static void on_loaded(struct hf_vmm *vmm, const struct hf_error *error, void *da
 		hold_errno(in, r, "can't resume it");
 }
 
-static int retrieve_fd(struct hf_incoming *in, uint64_t token, const char *what, uint64_t size, int *ret_fd)
+static int retrieve_fd(
+	struct hf_incoming *in, uint64_t token, const char *what, uint64_t size, int *ret_fd)
 {
 	struct hf_inode inode;
 	uint64_t have = 0;
@@ -137,8 +139,8 @@ static int retrieve_fd(struct hf_incoming *in, uint64_t token, const char *what,
 		r = hf_fd_inode(*ret_fd, &inode, &have);
 	if (r == 0 && have < size)
 		r = hf_error_set(&in->error, -EBADMSG, HF_ERR_DEGRADED, NULL,
-			"it came back with %llu bytes, the manifest says %llu", (unsigned long long)have,
-			(unsigned long long)size);
+			"it came back with %llu bytes, the manifest says %llu",
+			(unsigned long long)have, (unsigned long long)size);
 	if (r < 0)
 		hf_error_prefix(&in->error, "%s", what);
 	return r;
@@ -156,7 +158,8 @@ static int retrieve(void *data)
 	for (size_t i = 0; r == 0 && i < g->n_ram; i++)
 		r = retrieve_fd(in, g->ram[i].token, g->ram[i].id, g->ram[i].size, &in->ram_fds[i]);
 	for (size_t i = 0; r == 0 && i < g->n_state; i++)
-		r = retrieve_fd(in, g->state[i].token, "device state", g->state[i].length, &in->state_fds[i]);
+		r = retrieve_fd(in, g->state[i].token, "device state", g->state[i].length,
+			&in->state_fds[i]);
 	in->retrieve_ns = hf_agent_now_ns() - begin;
 	return r;
 }
@@ -186,8 +189,8 @@ void hf_incoming_start(struct hf_incoming *in)
 		hold_errno(in, r, "can't start a thread");
 }
 
-int hf_incoming_new(struct hf_agent *agent, struct hf_manifest_guest *guest, hf_incoming_done_fn done,
-	void *data, struct hf_incoming **ret)
+int hf_incoming_new(struct hf_agent *agent, struct hf_manifest_guest *guest,
+	hf_incoming_done_fn done, void *data, struct hf_incoming **ret)
 {
 	struct hf_incoming *in = calloc(1, sizeof(*in));
 	int r;

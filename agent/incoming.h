@@ -26,11 +26,12 @@ enum hf_incoming_step {
 
 struct hf_incoming;
 
-typedef void (*hf_incoming_done_fn)(struct hf_incoming *in, const struct hf_error *error, void *data);
+typedef void (*hf_incoming_done_fn)(
+	struct hf_incoming *in, const struct hf_error *error, void *data);
 
 /** hf_incoming_new() - @guest: borrowed from the manifest until hf_incoming_free(). */
-int hf_incoming_new(struct hf_agent *agent, struct hf_manifest_guest *guest, hf_incoming_done_fn done,
-	void *data, struct hf_incoming **ret);
+int hf_incoming_new(struct hf_agent *agent, struct hf_manifest_guest *guest,
+	hf_incoming_done_fn done, void *data, struct hf_incoming **ret);
 void hf_incoming_free(struct hf_incoming *in);
 void hf_incoming_start(struct hf_incoming *in);
 

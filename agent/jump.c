@@ -49,5 +49,6 @@ int hf_jump_execve(struct hf_agent *agent, struct hf_error *error)
 	execve(path, agent->argv, env);
 	r = -errno;
 	hf_carrier_hold_unexport(agent->carrier);
-	return hf_error_set(error, r, HF_ERR_FAILED, NULL, "can't execute %s anew: %s", path, strerror(-r));
+	return hf_error_set(
+		error, r, HF_ERR_FAILED, NULL, "can't execute %s anew: %s", path, strerror(-r));
 }

@@ -21,7 +21,8 @@ int hf_target_image_version(const void *image, size_t size, char ret[64])
 	const unsigned char *p = image;
 	size_t at;
 
-	if (size < 0x250 || p[0x1fe] != 0x55 || p[0x1ff] != 0xaa || memcmp(p + 0x202, "HdrS", 4) != 0)
+	if (size < 0x250 || p[0x1fe] != 0x55 || p[0x1ff] != 0xaa ||
+		memcmp(p + 0x202, "HdrS", 4) != 0)
 		return -EBADMSG;
 	at = (size_t)(p[0x20e] | p[0x20f] << 8);
 	if (at == 0)
@@ -103,11 +104,13 @@ static int open_regular(const char *path, const char *what, int *ret_fd, struct 
 	struct stat st;
 
 	if (fd < 0 || fstat(fd, &st) < 0)
-		return hf_error_set(error, -errno, HF_ERR_NOT_READY, "give the path of a file root can read",
-			"can't open %s %s: %s", what, path, strerror(errno));
+		return hf_error_set(error, -errno, HF_ERR_NOT_READY,
+			"give the path of a file root can read", "can't open %s %s: %s", what, path,
+			strerror(errno));
 	if (!S_ISREG(st.st_mode) || st.st_size == 0)
-		return hf_error_set(error, -EINVAL, HF_ERR_NOT_READY, "give the path of the image itself",
-			"%s %s is not a file with contents", what, path);
+		return hf_error_set(error, -EINVAL, HF_ERR_NOT_READY,
+			"give the path of the image itself", "%s %s is not a file with contents",
+			what, path);
 	*ret_fd = TAKE_FD(fd);
 	return 0;
 }
@@ -127,8 +130,8 @@ static int read_version(const char *path, char **ret, struct hf_error *error)
 		return r;
 	n = pread(fd, head, KERNEL_HEAD_BYTES, 0);
 	if (n < 0)
-		return hf_error_set(error, -errno, HF_ERR_NOT_READY, NULL, "can't read kernel %s: %s", path,
-			strerror(errno));
+		return hf_error_set(error, -errno, HF_ERR_NOT_READY, NULL,
+			"can't read kernel %s: %s", path, strerror(errno));
 	r = hf_target_image_version(head, n, version);
 	if (r == -EBADMSG)
 		return hf_error_set(error, r, HF_ERR_NOT_READY,
@@ -142,7 +145,8 @@ static int read_version(const char *path, char **ret, struct hf_error *error)
 	return 0;
 }
 
-static int settle_cmdline(const char *append, const char *cmdline, char **ret, struct hf_error *error)
+static int settle_cmdline(
+	const char *append, const char *cmdline, char **ret, struct hf_error *error)
 {
 	cleanup_free char *running = NULL;
 	char *line;
@@ -212,7 +216,8 @@ int hf_kexec_allowed(struct hf_error *error)
 	if (hf_file_read("/proc/sys/kernel/kexec_load_disabled", 64, &disabled, NULL) == 0 &&
 		disabled[0] == '1')
 		return hf_error_set(error, -EPERM, HF_ERR_NOT_READY,
-			"it stays so until a reboot: find out which service sets kernel.kexec_load_disabled",
+			"it stays so until a reboot: find out which service sets "
+			"kernel.kexec_load_disabled",
 			"loading a kernel has been switched off (kernel.kexec_load_disabled=1)");
 	if (geteuid() != 0)
 		return hf_error_set(error, -EPERM, HF_ERR_NOT_READY, "run holdfastd as root",
@@ -224,7 +229,8 @@ static int load_error(int err, const struct hf_target *t, struct hf_error *error
 {
 	switch (err) {
 	case ENOEXEC:
-		return hf_error_set(error, -err, HF_ERR_NOT_READY, "give a bzImage with CONFIG_RELOCATABLE",
+		return hf_error_set(error, -err, HF_ERR_NOT_READY,
+			"give a bzImage with CONFIG_RELOCATABLE",
 			"the kernel refuses %s as a kernel image", t->kernel);
 	case EPERM:
 		return hf_error_set(error, -err, HF_ERR_NOT_READY,
@@ -234,16 +240,18 @@ static int load_error(int err, const struct hf_target *t, struct hf_error *error
 	case ENOKEY:
 	case ENODATA:
 	case EBADMSG:
-		return hf_error_set(error, -err, HF_ERR_NOT_READY, "use a kernel signed with a trusted key",
+		return hf_error_set(error, -err, HF_ERR_NOT_READY,
+			"use a kernel signed with a trusted key",
 			"the running kernel does not accept the signature of %s", t->kernel);
 	case ENOMEM:
 	case EADDRNOTAVAIL:
 		return hf_error_set(error, -err, HF_ERR_NOT_READY,
-			"free memory, or make KHO's scratch area larger (kho_scratch= on the command line)",
+			"free memory, or make KHO's scratch area larger (kho_scratch= on the "
+			"command line)",
 			"no room for kernel and initrd where they survive the jump");
 	default:
-		return hf_error_set(error, -err, HF_ERR_NOT_READY, NULL, "can't load %s: %s", t->kernel,
-			strerror(err));
+		return hf_error_set(error, -err, HF_ERR_NOT_READY, NULL, "can't load %s: %s",
+			t->kernel, strerror(err));
 	}
 }
 
@@ -287,7 +295,8 @@ static int set_read_only(const char *dir, bool read_only)
 	cleanup_close int fs = syscall(SYS_fspick, AT_FDCWD, dir, FSPICK_CLOEXEC);
 
 	if (fs < 0 ||
-		syscall(SYS_fsconfig, fs, FSCONFIG_SET_FLAG, read_only ? "ro" : "rw", NULL, 0) < 0 ||
+		syscall(SYS_fsconfig, fs, FSCONFIG_SET_FLAG, read_only ? "ro" : "rw", NULL, 0) <
+			0 ||
 		syscall(SYS_fsconfig, fs, FSCONFIG_CMD_RECONFIGURE, NULL, NULL, 0) < 0)
 		return -errno;
 	return 0;
@@ -297,7 +306,8 @@ static void make_read_only(const struct mntent *m)
 {
 	char *dir;
 
-	if (strncmp(m->mnt_fsname, "/dev/", 5) != 0 || hasmntopt(m, "ro") || n_remounted == MAX_REMOUNTED)
+	if (strncmp(m->mnt_fsname, "/dev/", 5) != 0 || hasmntopt(m, "ro") ||
+		n_remounted == MAX_REMOUNTED)
 		return;
 	dir = strdup(m->mnt_dir);
 	/* EBUSY is the normal answer where guests' disks or logs are open for writing. */
@@ -333,6 +343,7 @@ void hf_kexec_unsettle_disks(void)
 int hf_kexec_jump(struct hf_error *error)
 {
 	syscall(SYS_reboot, LINUX_REBOOT_MAGIC1, LINUX_REBOOT_MAGIC2, LINUX_REBOOT_CMD_KEXEC, NULL);
-	return hf_error_set(error, -errno, HF_ERR_ROLLED_BACK, "look for luo: and kho: in the kernel log",
-		"the kernel refused to jump: %s", strerror(errno));
+	return hf_error_set(error, -errno, HF_ERR_ROLLED_BACK,
+		"look for luo: and kho: in the kernel log", "the kernel refused to jump: %s",
+		strerror(errno));
 }

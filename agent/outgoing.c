@@ -47,7 +47,8 @@ struct hf_outgoing {
 };
 
 /* Ends the chain under way. The callback may free @out: nothing of it is touched afterwards. */
-static void end_chain(struct hf_outgoing *out, enum hf_outgoing_step step, const struct hf_error *error)
+static void end_chain(
+	struct hf_outgoing *out, enum hf_outgoing_step step, const struct hf_error *error)
 {
 	struct hf_error e;
 
@@ -97,7 +98,8 @@ static uint64_t state_token(size_t index)
 	return HF_TOKEN_STATE + index;
 }
 
-/* One more memfd for device state: made, preserved, mapped. Runs in a worker or (grow) on the loop. */
+/* One more memfd for device state: made, preserved, mapped. Runs in a worker or (grow) on the loop.
+ */
 static int add_state_chunk(struct hf_outgoing *out, uint64_t capacity, struct hf_error *error)
 {
 	struct hf_manifest_chunk *chunk;
@@ -133,8 +135,9 @@ static int grow_state(void *data, struct hf_sink *sink, struct hf_error *error)
 
 	for (size_t i = 0; i < sink->n_chunks; i++)
 		have += sink->chunks[i].capacity;
-	hf_log(LOG_NOTICE, out->guest->uuid, "%s: device state is larger than estimated, adding %llu bytes",
-		out->guest->name, (unsigned long long)have);
+	hf_log(LOG_NOTICE, out->guest->uuid,
+		"%s: device state is larger than estimated, adding %llu bytes", out->guest->name,
+		(unsigned long long)have);
 	return add_state_chunk(out, have, error);
 }
 
@@ -148,7 +151,8 @@ static int preserve(void *data)
 
 	if (state_bytes == 0)
 		state_bytes = hf_vmm_get_probe(out->vmm)->state_estimate_bytes;
-	r = hf_carrier_session_create(out->agent->carrier, out->guest->session, &out->session, &out->error);
+	r = hf_carrier_session_create(
+		out->agent->carrier, out->guest->session, &out->session, &out->error);
 	for (size_t i = 0; r == 0 && i < out->guest->n_ram; i++) {
 		struct hf_manifest_ram *ram = &out->guest->ram[i];
 
@@ -184,11 +188,13 @@ static int check_probe(const struct hf_vmm_probe *probe, struct hf_error *error)
 {
 	if (probe->n_blockers > 0)
 		return hf_error_set(error, -EOPNOTSUPP, HF_ERR_NOT_READY,
-			"remove the device or feature that QEMU names", "QEMU can't save its device state: %s",
-			probe->blockers[0]);
-	/* A guest in any other state is in the middle of something: a load, a dump, an I/O error. */
+			"remove the device or feature that QEMU names",
+			"QEMU can't save its device state: %s", probe->blockers[0]);
+	/* A guest in any other state is in the middle of something: a load, a dump, an I/O error.
+	 */
 	if (!probe->running && strcmp(probe->status, "paused") != 0 &&
-		strcmp(probe->status, "prelaunch") != 0 && strcmp(probe->status, "postmigrate") != 0)
+		strcmp(probe->status, "prelaunch") != 0 &&
+		strcmp(probe->status, "postmigrate") != 0)
 		return hf_error_set(error, -EBUSY, HF_ERR_NOT_READY,
 			"wait until it runs or is paused, then try again", "its run state is `%s`",
 			probe->status);
@@ -228,8 +234,8 @@ void hf_outgoing_prepare(struct hf_outgoing *out)
 	int r;
 
 	out->step = HF_OUT_ATTACHING;
-	r = hf_vmm_attach(out->vmm, out->reg->pid, out->reg->start_ticks, ATTACH_TIMEOUT_NS, on_attached,
-		out);
+	r = hf_vmm_attach(out->vmm, out->reg->pid, out->reg->start_ticks, ATTACH_TIMEOUT_NS,
+		on_attached, out);
 	if (r < 0)
 		fail_chain(out, r, "can't attach to its QEMU");
 }
@@ -329,8 +335,8 @@ void hf_outgoing_undo(struct hf_outgoing *out)
 /* ---- life ---- */
 
 int hf_outgoing_new(struct hf_agent *agent, const struct hf_registration *reg,
-	struct hf_manifest_guest *guest, hf_outgoing_done_fn done, hf_outgoing_gone_fn gone, void *data,
-	struct hf_outgoing **ret)
+	struct hf_manifest_guest *guest, hf_outgoing_done_fn done, hf_outgoing_gone_fn gone,
+	void *data, struct hf_outgoing **ret)
 {
 	struct hf_outgoing *out = calloc(1, sizeof(*out));
 	int r;

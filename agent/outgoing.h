@@ -5,10 +5,10 @@
  * Each function starts a chain of steps and returns; the chain ends in exactly one call of the
  * callback given to hf_outgoing_new(). One chain at a time per guest.
  *
- *   prepare: attach to QEMU -> look for blockers -> open RAM -> session -> preserve RAM and state memfd
- *   save:    pause -> device state into the state memfd
- *   quit:    end the saved QEMU (hold carrier only)
- *   undo:    roll QEMU back -> discard the session. Works from any point, also after a failure.
+ *   prepare: attach to QEMU -> look for blockers -> open RAM -> session -> preserve RAM and state
+ * memfd save:    pause -> device state into the state memfd quit:    end the saved QEMU (hold
+ * carrier only) undo:    roll QEMU back -> discard the session. Works from any point, also after a
+ * failure.
  */
 #pragma once
 
@@ -36,10 +36,12 @@ enum hf_outgoing_step {
 struct hf_outgoing;
 
 /** Called when a chain ended. @error NULL: it went well. */
-typedef void (*hf_outgoing_done_fn)(struct hf_outgoing *out, const struct hf_error *error, void *data);
+typedef void (*hf_outgoing_done_fn)(
+	struct hf_outgoing *out, const struct hf_error *error, void *data);
 
 /** Called when QEMU went away while no chain was under way. */
-typedef void (*hf_outgoing_gone_fn)(struct hf_outgoing *out, const struct hf_error *error, void *data);
+typedef void (*hf_outgoing_gone_fn)(
+	struct hf_outgoing *out, const struct hf_error *error, void *data);
 
 /**
  * hf_outgoing_new() - Take a guest into an update.
@@ -47,8 +49,8 @@ typedef void (*hf_outgoing_gone_fn)(struct hf_outgoing *out, const struct hf_err
  * @guest: its description in the manifest, borrowed likewise
  */
 int hf_outgoing_new(struct hf_agent *agent, const struct hf_registration *reg,
-	struct hf_manifest_guest *guest, hf_outgoing_done_fn done, hf_outgoing_gone_fn gone, void *data,
-	struct hf_outgoing **ret);
+	struct hf_manifest_guest *guest, hf_outgoing_done_fn done, hf_outgoing_gone_fn gone,
+	void *data, struct hf_outgoing **ret);
 
 /** hf_outgoing_free() - Only when no chain is under way and the session is discarded or jumps. */
 void hf_outgoing_free(struct hf_outgoing *out);

@@ -15,7 +15,8 @@
 #define MAX_REPORTS 200
 #define MAX_REPORT_BYTES (16 * 1024 * 1024)
 
-static void add_phase(struct json_object *phases, const char *name, uint64_t from, uint64_t to, uint64_t hz)
+static void add_phase(
+	struct json_object *phases, const char *name, uint64_t from, uint64_t to, uint64_t hz)
 {
 	struct json_object *p;
 
@@ -27,8 +28,9 @@ static void add_phase(struct json_object *phases, const char *name, uint64_t fro
 	hf_json_append(phases, p);
 }
 
-struct json_object *hf_report_phases(const struct hf_manifest_guest *g, const struct hf_vmm_stamps *up,
-	uint64_t kernel_start, uint64_t agent_start, uint64_t hz, uint64_t *ret_total_ns)
+struct json_object *hf_report_phases(const struct hf_manifest_guest *g,
+	const struct hf_vmm_stamps *up, uint64_t kernel_start, uint64_t agent_start, uint64_t hz,
+	uint64_t *ret_total_ns)
 {
 	struct json_object *phases = json_object_new_array();
 	uint64_t boot = kernel_start ? kernel_start : agent_start;
@@ -42,12 +44,13 @@ struct json_object *hf_report_phases(const struct hf_manifest_guest *g, const st
 	add_phase(phases, "vmm-start", up->spawn, up->ready, hz);
 	add_phase(phases, "load", up->ready, up->loaded, hz);
 	add_phase(phases, "resume", up->loaded, up->resumed, hz);
-	*ret_total_ns = g->tsc_pause && end > g->tsc_pause && hz ? hf_tsc_to_ns(end - g->tsc_pause, hz) : 0;
+	*ret_total_ns =
+		g->tsc_pause && end > g->tsc_pause && hz ? hf_tsc_to_ns(end - g->tsc_pause, hz) : 0;
 	return phases;
 }
 
-static struct json_object *guest_report(const struct hf_report_arrival *a, const struct hf_incoming *in,
-	uint64_t kernel_start, uint64_t agent_start)
+static struct json_object *guest_report(const struct hf_report_arrival *a,
+	const struct hf_incoming *in, uint64_t kernel_start, uint64_t agent_start)
 {
 	const struct hf_manifest_guest *g = hf_incoming_guest(in);
 	bool held = hf_incoming_get_step(in) == HF_IN_HELD;
@@ -60,8 +63,8 @@ static struct json_object *guest_report(const struct hf_report_arrival *a, const
 	hf_json_add_string(o, "name", g->name);
 	hf_json_add_string(o, "outcome", held ? "held" : g->was_running ? "resumed" : "paused");
 	hf_json_add(o, "phases",
-		hf_report_phases(g, hf_incoming_stamps(in), kernel_start, agent_start, a->manifest->tsc_hz,
-			&total));
+		hf_report_phases(g, hf_incoming_stamps(in), kernel_start, agent_start,
+			a->manifest->tsc_hz, &total));
 	hf_json_add_int(o, "blackout_ns", total);
 	hf_json_add_int(o, "ram_bytes", ram);
 	hf_json_add_int(o, "state_bytes", g->state_length);
@@ -92,7 +95,8 @@ static struct json_object *report_head(struct hf_agent *agent, const struct hf_m
 
 static void make_path(char *path, size_t size, const char *id)
 {
-	snprintf(path, size, "%s/reports%s%s%s", hf_state_dir(), id ? "/" : "", id ? id : "", id ? ".json" : "");
+	snprintf(path, size, "%s/reports%s%s%s", hf_state_dir(), id ? "/" : "", id ? id : "",
+		id ? ".json" : "");
 }
 
 static int oldest_first(const struct dirent **a, const struct dirent **b)
@@ -106,7 +110,8 @@ static int oldest_first(const struct dirent **a, const struct dirent **b)
 	stat(path, &sb);
 	if (sa.st_mtim.tv_sec != sb.st_mtim.tv_sec)
 		return sa.st_mtim.tv_sec < sb.st_mtim.tv_sec ? -1 : 1;
-	return sa.st_mtim.tv_nsec < sb.st_mtim.tv_nsec ? -1 : sa.st_mtim.tv_nsec > sb.st_mtim.tv_nsec;
+	return sa.st_mtim.tv_nsec < sb.st_mtim.tv_nsec ? -1
+						       : sa.st_mtim.tv_nsec > sb.st_mtim.tv_nsec;
 }
 
 static int is_report(const struct dirent *e)
@@ -164,8 +169,8 @@ static void store(struct hf_agent *agent, struct json_object *report)
 	prune();
 }
 
-static void add_host_times(struct json_object *o, const struct hf_report_arrival *a, uint64_t kernel_start,
-	uint64_t agent_start)
+static void add_host_times(struct json_object *o, const struct hf_report_arrival *a,
+	uint64_t kernel_start, uint64_t agent_start)
 {
 	const struct hf_manifest *m = a->manifest;
 	uint64_t first = UINT64_MAX, last = 0;
@@ -180,7 +185,8 @@ static void add_host_times(struct json_object *o, const struct hf_report_arrival
 	}
 	add_phase(phases, "prepare", m->tsc_prepare, m->tsc_prepared, m->tsc_hz);
 	add_phase(phases, "freeze", m->tsc_commit, m->tsc_jump, m->tsc_hz);
-	add_phase(phases, "jump", m->tsc_jump, kernel_start ? kernel_start : agent_start, m->tsc_hz);
+	add_phase(
+		phases, "jump", m->tsc_jump, kernel_start ? kernel_start : agent_start, m->tsc_hz);
 	add_phase(phases, "boot", kernel_start, agent_start, m->tsc_hz);
 	add_phase(phases, "resume", agent_start, last, m->tsc_hz);
 	hf_json_add(o, "phases", phases);
@@ -198,7 +204,8 @@ void hf_report_arrived(struct hf_agent *agent, const struct hf_report_arrival *a
 
 	for (size_t i = 0; i < a->n_guests; i++) {
 		held += hf_incoming_get_step(a->guests[i]) == HF_IN_HELD;
-		hf_json_append(guests, guest_report(a, a->guests[i], kernel_start, agent->start.tsc));
+		hf_json_append(
+			guests, guest_report(a, a->guests[i], kernel_start, agent->start.tsc));
 	}
 	o = report_head(agent, m, held ? "degraded" : "done", NULL);
 	add_host_times(o, a, kernel_start, agent->start.tsc);

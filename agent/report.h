@@ -51,8 +51,9 @@ int hf_report_newest_id(char ret_id[HF_UUID_BYTES]);
  * @hz:           TSC frequency
  * @ret_total_ns: their sum: pause asked for to guest running
  *
- * Return: array of Phase objects (pause, save, jump, boot, agent, vmm-start, load, resume), owned by
- * the caller. Phases whose ends were not reached are left out.
+ * Return: array of Phase objects (pause, save, jump, boot, agent, vmm-start, load, resume), owned
+ * by the caller. Phases whose ends were not reached are left out.
  */
-struct json_object *hf_report_phases(const struct hf_manifest_guest *g, const struct hf_vmm_stamps *up,
-	uint64_t kernel_start, uint64_t agent_start, uint64_t hz, uint64_t *ret_total_ns);
+struct json_object *hf_report_phases(const struct hf_manifest_guest *g,
+	const struct hf_vmm_stamps *up, uint64_t kernel_start, uint64_t agent_start, uint64_t hz,
+	uint64_t *ret_total_ns);

@@ -100,8 +100,8 @@ static void survey_for(struct request *q, hf_survey_done_fn done)
 
 /* ---- Check ---- */
 
-static enum hf_verdict check_all(struct request *q, const struct hf_survey *survey,
-	struct json_object *findings)
+static enum hf_verdict check_all(
+	struct request *q, const struct hf_survey *survey, struct json_object *findings)
 {
 	enum hf_verdict worst = hf_check_host(q->agent, findings);
 	enum hf_verdict v;
@@ -197,7 +197,8 @@ static void on_guests(const struct hf_survey *survey, void *data)
 	if (q->guest && hf_json_array_size(guests) == 0) {
 		json_object_put(guests);
 		json_object_put(params);
-		hf_error_set(&e, -ENOENT, HF_ERR_NO_GUEST, "`holdfast guests` lists those there are",
+		hf_error_set(&e, -ENOENT, HF_ERR_NO_GUEST,
+			"`holdfast guests` lists those there are",
 			"there is no guest with this name or uuid");
 		hf_error_guest(&e, q->guest);
 		hf_varlink_call_error(q->call, &e, NULL);
@@ -237,9 +238,11 @@ static struct json_object *status_json(struct hf_agent *agent, const struct hf_s
 	hf_json_add_string(params, "agent_version", HF_VERSION);
 	hf_json_add_string(params, "kernel", uts.release);
 	hf_json_add_string(params, "carrier", hf_carrier_name(agent->carrier));
-	hf_json_add_string(params, "update_id", agent->state != HF_STATE_NORMAL ? agent->update_id : NULL);
+	hf_json_add_string(
+		params, "update_id", agent->state != HF_STATE_NORMAL ? agent->update_id : NULL);
 	hf_json_add_string(params, "message", agent->message[0] ? agent->message : NULL);
-	hf_json_add_string(params, "last_update_id", hf_report_newest_id(newest) == 0 ? newest : NULL);
+	hf_json_add_string(
+		params, "last_update_id", hf_report_newest_id(newest) == 0 ? newest : NULL);
 	hf_json_add(params, "guests", hf_survey_json(survey));
 	return params;
 }
@@ -305,8 +308,8 @@ static void watch_status(struct hf_agent *agent, struct hf_varlink_call *call)
 
 	if (w) {
 		*w = (struct status_watch){.agent = agent, .call = hf_varlink_call_ref(call)};
-		r = sd_event_add_time_relative(
-			agent->event, &w->timer, CLOCK_MONOTONIC, WATCH_PERIOD_USEC, 0, on_watch_timer, w);
+		r = sd_event_add_time_relative(agent->event, &w->timer, CLOCK_MONOTONIC,
+			WATCH_PERIOD_USEC, 0, on_watch_timer, w);
 	}
 	if (r < 0) {
 		answer_errno(call, r, "can't watch");
@@ -344,7 +347,8 @@ static void refuse(struct request *q, struct json_object *findings)
 
 		if (strcmp(hf_json_get_string(f, "verdict", ""), hf_verdict_name(HF_REFUSAL)) != 0)
 			continue;
-		hf_error_set(&e, -EOPNOTSUPP, HF_ERR_NOT_READY, hf_json_get_string(f, "remedy", NULL), "%s",
+		hf_error_set(&e, -EOPNOTSUPP, HF_ERR_NOT_READY,
+			hf_json_get_string(f, "remedy", NULL), "%s",
 			hf_json_get_string(f, "message", ""));
 		hf_error_guest(&e, hf_json_get_string(f, "guest", ""));
 		break;
@@ -391,8 +395,8 @@ static void on_checked(const struct hf_survey *survey, void *data)
 	request_free(q);
 }
 
-static void handle_begin(struct hf_varlink_call *call, struct json_object *params, void *userdata,
-	bool commit)
+static void handle_begin(
+	struct hf_varlink_call *call, struct json_object *params, void *userdata, bool commit)
 {
 	struct json_object *target = NULL;
 	bool dry_run = false;
@@ -461,11 +465,12 @@ static void handle_report(struct hf_varlink_call *call, struct json_object *para
 	r = hf_report_load(id, &report);
 	if (r < 0) {
 		hf_error_set(&e, r,
-			r == -EBADMSG           ? HF_ERR_FAILED
+			r == -EBADMSG	      ? HF_ERR_FAILED
 			: r == -ENOENT && !id ? HF_ERR_STATE
 					      : HF_ERR_INVALID,
 			NULL, "%s",
-			r == -ENOENT ? (id ? "no update has this id" : "no update has been made yet")
+			r == -ENOENT
+				? (id ? "no update has this id" : "no update has been made yet")
 			: r == -EINVAL ? "this is not an update's id"
 				       : "the report can't be read");
 		hf_varlink_call_error(call, &e, NULL);
@@ -478,7 +483,8 @@ static void handle_report(struct hf_varlink_call *call, struct json_object *para
 
 static int decode_base64(const char *text, uint8_t **ret, size_t *ret_size)
 {
-	static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+	static const char digits[] =
+		"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 	size_t n = strlen(text), size = 0;
 	cleanup_free uint8_t *out = malloc(n / 4 * 3 + 4);
 	uint32_t bits = 0;
@@ -533,7 +539,8 @@ static void inspect_given(struct hf_varlink_call *call, const char *text)
 	hf_manifest_free(m);
 }
 
-static void handle_inspect_manifest(struct hf_varlink_call *call, struct json_object *params, void *userdata)
+static void handle_inspect_manifest(
+	struct hf_varlink_call *call, struct json_object *params, void *userdata)
 {
 	struct hf_agent *agent = userdata;
 	const struct hf_manifest *m = NULL;
@@ -563,7 +570,8 @@ static void handle_inspect_manifest(struct hf_varlink_call *call, struct json_ob
 	hf_varlink_call_error(call, &e, NULL);
 }
 
-static void handle_inspect_kho(struct hf_varlink_call *call, struct json_object *params, void *userdata)
+static void handle_inspect_kho(
+	struct hf_varlink_call *call, struct json_object *params, void *userdata)
 {
 	struct json_object *trees = NULL, *reply;
 	struct hf_error e = {0};
@@ -624,7 +632,8 @@ int hf_service_start(struct hf_agent *agent, const char *path, struct hf_error *
 	r = hf_varlink_server_new(agent->event, &options, &agent->server);
 	if (r < 0)
 		return hf_error_set(error, r, r == -EADDRINUSE ? HF_ERR_BUSY : HF_ERR_FAILED,
-			r == -EADDRINUSE ? "another holdfastd runs: use that one, or stop it" : NULL,
+			r == -EADDRINUSE ? "another holdfastd runs: use that one, or stop it"
+					 : NULL,
 			"can't serve on %s: %s", path, strerror(-r));
 	return 0;
 }

@@ -16,23 +16,29 @@ struct state_row {
 static const struct state_row states[] = {
 	[HF_STATE_NORMAL] = {"normal", "no update is under way", "nothing to undo",
 		"guests run on: the agent is not in their way"},
-	[HF_STATE_PREPARING] = {"preparing", "RAM is being preserved, the target kernel loaded; guests run",
+	[HF_STATE_PREPARING] = {"preparing",
+		"RAM is being preserved, the target kernel loaded; guests run",
 		"wait for calls in the kernel, discard every session, unload the target",
 		"closed sessions un-preserve everything; guests run on"},
 	[HF_STATE_PREPARED] = {"prepared", "everything that takes time is done; guests run",
 		"discard every session, unload the target",
-		"closed sessions un-preserve everything; guests run on; a loaded target stays loaded until "
+		"closed sessions un-preserve everything; guests run on; a loaded target stays "
+		"loaded until "
 		"the next prepare or abort"},
 	[HF_STATE_FROZEN] = {"frozen", "guests are paused and saved; the jump follows",
-		"roll every guest back (cancel, capability off, cont if it ran), then as for prepared",
-		"agent: guests stand paused with their RAM and device state intact in their QEMU; the next "
-		"agent lets those run again that ran. Host: after the jump began, the new kernel has the "
+		"roll every guest back (cancel, capability off, cont if it ran), then as for "
+		"prepared",
+		"agent: guests stand paused with their RAM and device state intact in their QEMU; "
+		"the next "
+		"agent lets those run again that ran. Host: after the jump began, the new kernel "
+		"has the "
 		"manifest; before it, power loss means what it always means"},
 	[HF_STATE_ABORTING] = {"aborting", "an update is being undone, guests first",
 		"it is the undo", "as for the state it came from"},
 	[HF_STATE_RESUMING] = {"resuming", "the new kernel: guests are respawned, loaded, resumed",
 		"none: each guest is resumed or held",
-		"guests already resumed run on; sessions of the others are closed with the agent, which "
+		"guests already resumed run on; sessions of the others are closed with the agent, "
+		"which "
 		"gives their RAM up"},
 	[HF_STATE_DEGRADED] = {"degraded", "some guest needs an operator: its RAM is held",
 		"none: the operator decides", "held RAM lives as long as the agent"},

@@ -91,9 +91,11 @@ static void ask(struct hf_survey *s, struct hf_survey_guest *g)
 	g->asked = true;
 	r = hf_vmm_new(agent->event, &g->reg.guest, agent->ring, NULL, NULL, &g->vmm);
 	if (r == 0)
-		r = hf_vmm_attach(g->vmm, g->reg.pid, g->reg.start_ticks, ASK_TIMEOUT_NS, on_answer, g);
+		r = hf_vmm_attach(
+			g->vmm, g->reg.pid, g->reg.start_ticks, ASK_TIMEOUT_NS, on_answer, g);
 	if (r < 0)
-		hf_error_set(&g->error, r, HF_ERR_FAILED, NULL, "can't ask its QEMU: %s", strerror(-r));
+		hf_error_set(
+			&g->error, r, HF_ERR_FAILED, NULL, "can't ask its QEMU: %s", strerror(-r));
 	else
 		s->pending++;
 }
@@ -173,8 +175,8 @@ size_t hf_survey_unreadable(const struct hf_survey *s)
 	return s->unreadable;
 }
 
-static struct json_object *guest_json(const struct hf_manifest_guest *g, pid_t pid, const char *status,
-	const char *step)
+static struct json_object *guest_json(
+	const struct hf_manifest_guest *g, pid_t pid, const char *status, const char *step)
 {
 	struct json_object *o = json_object_new_object();
 	struct json_object *ram = json_object_new_array();
@@ -220,8 +222,8 @@ static void add_held(const struct hf_survey *s, struct json_object *list)
 		o = guest_json(g, 0, error ? "held" : "arriving", step);
 		hf_json_add_bool(o, "eligible", false);
 		if (error)
-			hf_json_append(findings,
-				hf_finding_new("guest.held", HF_REFUSAL, g->name, error->message, error->remedy));
+			hf_json_append(findings, hf_finding_new("guest.held", HF_REFUSAL, g->name,
+							 error->message, error->remedy));
 		hf_json_add(o, "findings", findings);
 		hf_json_append(list, o);
 	}
@@ -249,7 +251,8 @@ struct json_object *hf_survey_json(const struct hf_survey *s)
 			continue;
 		findings = json_object_new_array();
 		verdict = hf_check_guest(g, findings);
-		o = guest_json(&g->reg.guest, g->reg.pid, status, update_step(s->agent, g->reg.guest.uuid));
+		o = guest_json(&g->reg.guest, g->reg.pid, status,
+			update_step(s->agent, g->reg.guest.uuid));
 		hf_json_add_bool(o, "eligible", verdict != HF_REFUSAL);
 		hf_json_add(o, "findings", findings);
 		hf_json_append(list, o);

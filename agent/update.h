@@ -4,8 +4,9 @@
  *
  * Guests are independent: each runs through its own chain of steps (outgoing.c), all chains at
  * once, and the update only counts those under way. It moves on when the count is back at zero: to
- * the next stage, or, if anything failed meanwhile, to the undo. There is one undo, whatever the cause:
- * every guest is rolled back to how it ran, then its session is discarded, then the host's part.
+ * the next stage, or, if anything failed meanwhile, to the undo. There is one undo, whatever the
+ * cause: every guest is rolled back to how it ran, then its session is discarded, then the host's
+ * part.
  *
  * The ways out are two functions of update.c, each called from one place: jump_kexec(), and
  * jump_execve() for the hold carrier.

@@ -41,20 +41,20 @@ static inline void hf_cleanup_freep(void *p)
 #define cleanup_close HF_CLEANUP(hf_cleanup_closep)
 #define cleanup_free HF_CLEANUP(hf_cleanup_freep)
 
-#define TAKE_FD(fd)                                                                                \
-	({                                                                                         \
-		int *hf_take_p_ = &(fd);                                                           \
-		int hf_take_v_ = *hf_take_p_;                                                      \
-		*hf_take_p_ = -EBADF;                                                              \
-		hf_take_v_;                                                                        \
+#define TAKE_FD(fd) \
+	({ \
+		int *hf_take_p_ = &(fd); \
+		int hf_take_v_ = *hf_take_p_; \
+		*hf_take_p_ = -EBADF; \
+		hf_take_v_; \
 	})
 
-#define TAKE_PTR(p)                                                                                \
-	({                                                                                         \
-		__typeof__(p) *hf_take_p_ = &(p);                                                  \
-		__typeof__(p) hf_take_v_ = *hf_take_p_;                                            \
-		*hf_take_p_ = NULL;                                                                \
-		hf_take_v_;                                                                        \
+#define TAKE_PTR(p) \
+	({ \
+		__typeof__(p) *hf_take_p_ = &(p); \
+		__typeof__(p) hf_take_v_ = *hf_take_p_; \
+		*hf_take_p_ = NULL; \
+		hf_take_v_; \
 	})
 
 /* Closes *fd if open, marks it closed, keeps errno. */

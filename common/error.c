@@ -5,8 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
-int hf_error_set(struct hf_error *e, int err, const char *name, const char *remedy, const char *fmt,
-	...)
+int hf_error_set(
+	struct hf_error *e, int err, const char *name, const char *remedy, const char *fmt, ...)
 {
 	va_list ap;
 

@@ -14,22 +14,22 @@
 #include "common/cleanup.h"
 
 /* Stable names: they appear as Varlink errors `org.holdfast.Host.<name>`. */
-#define HF_ERR_INVALID "InvalidArgument"     /* the request itself is wrong */
-#define HF_ERR_NOT_READY "HostNotReady"      /* host, kernel image or a guest can't do it */
-#define HF_ERR_NOT_PERMITTED "NotPermitted"  /* the caller may not */
-#define HF_ERR_BUSY "Busy"                   /* try again later */
-#define HF_ERR_NO_GUEST "NoSuchGuest"        /* unknown guest */
-#define HF_ERR_STATE "WrongState"            /* not in this host state */
-#define HF_ERR_ROLLED_BACK "RolledBack"      /* it failed, guests run as before */
-#define HF_ERR_DEGRADED "Degraded"           /* some guest needs an operator */
-#define HF_ERR_FAILED "Failed"               /* anything else */
+#define HF_ERR_INVALID "InvalidArgument"    /* the request itself is wrong */
+#define HF_ERR_NOT_READY "HostNotReady"	    /* host, kernel image or a guest can't do it */
+#define HF_ERR_NOT_PERMITTED "NotPermitted" /* the caller may not */
+#define HF_ERR_BUSY "Busy"		    /* try again later */
+#define HF_ERR_NO_GUEST "NoSuchGuest"	    /* unknown guest */
+#define HF_ERR_STATE "WrongState"	    /* not in this host state */
+#define HF_ERR_ROLLED_BACK "RolledBack"	    /* it failed, guests run as before */
+#define HF_ERR_DEGRADED "Degraded"	    /* some guest needs an operator */
+#define HF_ERR_FAILED "Failed"		    /* anything else */
 
 struct hf_error {
-	int err;            /* -errno, 0 when unset */
-	char name[32];      /* one of HF_ERR_* */
-	char guest[64];     /* the guest's name, or "" */
-	char message[512];  /* a sentence for people, no full stop needed */
-	char remedy[256];   /* what to do about it, or "" */
+	int err;	   /* -errno, 0 when unset */
+	char name[32];	   /* one of HF_ERR_* */
+	char guest[64];	   /* the guest's name, or "" */
+	char message[512]; /* a sentence for people, no full stop needed */
+	char remedy[256];  /* what to do about it, or "" */
 };
 
 /**

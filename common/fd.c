@@ -270,7 +270,8 @@ int hf_pid_get_fd(pid_t pid, uint64_t start_ticks, int fd, int *ret_fd)
 	pidfd = syscall(SYS_pidfd_open, pid, 0);
 	if (pidfd < 0)
 		return -errno;
-	/* Checked after the pidfd is open: from here on the process can't be swapped for another. */
+	/* Checked after the pidfd is open: from here on the process can't be swapped for another.
+	 */
 	r = hf_pid_start_time(pid, &ticks);
 	if (r < 0)
 		return r;

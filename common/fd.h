@@ -14,7 +14,8 @@
 /** hf_fd_read_full() - Read exactly @size bytes. Return: 0, -EBADMSG on early end, or -errno. */
 int hf_fd_read_full(int fd, void *buf, size_t size);
 
-/** hf_fd_write_full() - Write exactly @size bytes (sockets without SIGPIPE). Return: 0 or -errno. */
+/** hf_fd_write_full() - Write exactly @size bytes (sockets without SIGPIPE). Return: 0 or -errno.
+ */
 int hf_fd_write_full(int fd, const void *buf, size_t size);
 
 /**
@@ -75,7 +76,8 @@ static inline bool hf_inode_equal(const struct hf_inode *a, const struct hf_inod
 int hf_fd_cloexec(int fd, bool on);
 
 /**
- * hf_pid_start_time() - When a process started, in clock ticks since boot (field 22 of /proc/PID/stat).
+ * hf_pid_start_time() - When a process started, in clock ticks since boot (field 22 of
+ * /proc/PID/stat).
  *
  * With the pid it names a process for good: pids are reused, pairs are not. Return: 0 or -errno
  * (-ESRCH when there is no such process).
@@ -83,7 +85,8 @@ int hf_fd_cloexec(int fd, bool on);
 int hf_pid_start_time(pid_t pid, uint64_t *ret_ticks);
 
 /**
- * hf_pid_get_fd() - Duplicate a descriptor of another process (pidfd_getfd(2), needs ptrace rights).
+ * hf_pid_get_fd() - Duplicate a descriptor of another process (pidfd_getfd(2), needs ptrace
+ * rights).
  * @pid:    process
  * @start_ticks: its start time; -ESTALE when the process is another one now
  * @fd:     number of the descriptor there

@@ -24,7 +24,8 @@ struct hf_tsc_mark hf_tsc_mark(void)
 
 		if (after - before < best_width) {
 			best_width = after - before;
-			best = (struct hf_tsc_mark){.tsc = before + (after - before) / 2, .raw_ns = ns};
+			best = (struct hf_tsc_mark){
+				.tsc = before + (after - before) / 2, .raw_ns = ns};
 		}
 	}
 	return best;

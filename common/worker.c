@@ -7,7 +7,8 @@
 
 #include "common/cleanup.h"
 
-/* The calls made here are system calls with small arguments: a small stack keeps the agent small. */
+/* The calls made here are system calls with small arguments: a small stack keeps the agent small.
+ */
 #define WORKER_STACK_BYTES (128 * 1024)
 
 struct worker {
@@ -70,8 +71,8 @@ static int start_thread(struct worker *w)
 	return -r;
 }
 
-int hf_worker_run(sd_event *event, int (*run)(void *data), void (*done)(void *data, int result),
-	void *data)
+int hf_worker_run(
+	sd_event *event, int (*run)(void *data), void (*done)(void *data, int result), void *data)
 {
 	struct worker *w = calloc(1, sizeof(*w));
 	int r;

@@ -21,5 +21,5 @@
  *
  * Return: 0 when the thread runs (then @done will be called, once), or -errno (then it won't be).
  */
-int hf_worker_run(sd_event *event, int (*run)(void *data), void (*done)(void *data, int result),
-	void *data);
+int hf_worker_run(
+	sd_event *event, int (*run)(void *data), void (*done)(void *data, int result), void *data);

@@ -22,20 +22,24 @@ static const char *const policies[] = {"refuse"};
 
 static void usage(FILE *out)
 {
-	fprintf(out, "Usage: holdfast-vmm [OPTION...] -- QEMU [ARGUMENT...]\n\n"
-		     "Starts QEMU with guest memory that can be carried over a change of the host kernel.\n\n"
-		     "      --name NAME      name of the guest (default: QEMU's -name, else from the UUID)\n"
-		     "      --uuid UUID      identity of the guest (default: QEMU's -uuid, else a new one)\n"
-		     "      --policy POLICY  when the guest can't be carried over: refuse (the update;\n"
-		     "                       default and only policy)\n"
-		     "      --version        print the version and exit\n"
-		     "      --help           print this and exit\n");
+	fprintf(out,
+		"Usage: holdfast-vmm [OPTION...] -- QEMU [ARGUMENT...]\n\n"
+		"Starts QEMU with guest memory that can be carried over a change of the host "
+		"kernel.\n\n"
+		"      --name NAME      name of the guest (default: QEMU's -name, else from the "
+		"UUID)\n"
+		"      --uuid UUID      identity of the guest (default: QEMU's -uuid, else a new "
+		"one)\n"
+		"      --policy POLICY  when the guest can't be carried over: refuse (the update;\n"
+		"                       default and only policy)\n"
+		"      --version        print the version and exit\n"
+		"      --help           print this and exit\n");
 }
 
 static void say(const char *what, const struct hf_error *e)
 {
-	fprintf(stderr, "holdfast-vmm: %s%s%s%s%s\n", what, e->message, e->remedy[0] ? " (" : "", e->remedy,
-		e->remedy[0] ? ")" : "");
+	fprintf(stderr, "holdfast-vmm: %s%s%s%s%s\n", what, e->message, e->remedy[0] ? " (" : "",
+		e->remedy, e->remedy[0] ? ")" : "");
 }
 
 static int check_policy(const char *policy)
@@ -134,8 +138,8 @@ static int launch(const struct hf_cmdline *plan, const struct hf_launch_options 
 	if (r == 0 && make_qmp_folder() == 0)
 		r = hf_registration_write(&l.reg, &e);
 	else if (r == 0)
-		r = hf_error_set(&e, -EACCES, HF_ERR_NOT_PERMITTED, "run it as root", "%s can't be written to",
-			hf_run_dir());
+		r = hf_error_set(&e, -EACCES, HF_ERR_NOT_PERMITTED, "run it as root",
+			"%s can't be written to", hf_run_dir());
 	if (r == -EBUSY) {
 		say("", &e);
 		hf_launch_clear(&l);
@@ -147,7 +151,8 @@ static int launch(const struct hf_cmdline *plan, const struct hf_launch_options 
 		return exec_plain(argv);
 	}
 	if (plan->reason[0])
-		fprintf(stderr, "holdfast-vmm: guest %s can't be carried over a live update: %s%s%s%s\n",
+		fprintf(stderr,
+			"holdfast-vmm: guest %s can't be carried over a live update: %s%s%s%s\n",
 			l.reg.guest.name, plan->reason, plan->remedy[0] ? " (" : "", plan->remedy,
 			plan->remedy[0] ? ")" : "");
 	r = hf_launch_exec(&l);

@@ -29,8 +29,9 @@ static int random_uuid(char ret[HF_UUID_CHARS])
 	b[6] = (b[6] & 0x0f) | 0x40;
 	b[8] = (b[8] & 0x3f) | 0x80;
 	snprintf(ret, HF_UUID_CHARS,
-		"%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", b[0], b[1], b[2],
-		b[3], b[4], b[5], b[6], b[7], b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15]);
+		"%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", b[0], b[1],
+		b[2], b[3], b[4], b[5], b[6], b[7], b[8], b[9], b[10], b[11], b[12], b[13], b[14],
+		b[15]);
 	return 0;
 }
 
@@ -52,7 +53,8 @@ static int set_identity(const struct hf_cmdline *plan, const struct hf_launch_op
 	}
 	if (!hf_guest_name_valid(name))
 		return hf_error_set(error, -EINVAL, HF_ERR_INVALID, NULL,
-			"the guest's name is empty, longer than %d bytes, or has characters that can't be in one",
+			"the guest's name is empty, longer than %d bytes, or has characters that "
+			"can't be in one",
 			HF_GUEST_NAME_MAX);
 	if (hf_manifest_set(&g->name, name) < 0 || hf_manifest_set(&g->manager, "qemu") < 0 ||
 		hf_manifest_set(&g->policy, options->policy ? options->policy : "refuse") < 0)
@@ -79,7 +81,8 @@ static int describe_stdio(int fd, struct hf_manifest_stdio *ret)
 	if (n <= 0)
 		return 0;
 	path[n] = 0;
-	/* Only a regular file can be opened again and be the same: not pipes, sockets, terminals. */
+	/* Only a regular file can be opened again and be the same: not pipes, sockets, terminals.
+	 */
 	if (fstat(fd, &by_fd) < 0 || !S_ISREG(by_fd.st_mode) || stat(path, &by_path) < 0 ||
 		by_fd.st_dev != by_path.st_dev || by_fd.st_ino != by_path.st_ino)
 		return 0;
@@ -152,8 +155,8 @@ static int make_ram(const struct hf_cmdline *plan, struct hf_launch *l, struct h
 		if (r == 0)
 			r = hf_fd_inode(l->ram_fds[i], &l->reg.ram_inodes[i], NULL);
 		if (r < 0)
-			return hf_error_set(error, r, HF_ERR_FAILED, NULL, "can't make the memfd of RAM block %s: %s",
-				ram->id, strerror(-r));
+			return hf_error_set(error, r, HF_ERR_FAILED, NULL,
+				"can't make the memfd of RAM block %s: %s", ram->id, strerror(-r));
 		ram->fd = l->ram_fds[i];
 	}
 	return 0;
@@ -164,12 +167,15 @@ static int build(const struct hf_cmdline *plan, struct hf_launch *l, struct hf_e
 	struct hf_manifest_guest *g = &l->reg.guest;
 	char path[4096];
 
-	if (snprintf(path, sizeof(path), "%s/qmp/%s.sock", hf_run_dir(), g->uuid) >= (int)sizeof(path))
-		return hf_error_set(error, -ENAMETOOLONG, HF_ERR_FAILED, NULL, "the runtime folder's path is too long");
+	if (snprintf(path, sizeof(path), "%s/qmp/%s.sock", hf_run_dir(), g->uuid) >=
+		(int)sizeof(path))
+		return hf_error_set(error, -ENAMETOOLONG, HF_ERR_FAILED, NULL,
+			"the runtime folder's path is too long");
 	if (hf_manifest_set(&g->qmp_path, path) < 0)
 		return oom(error);
 	return hf_cmdline_build(plan,
-		&(struct hf_cmdline_how){.ram_fds = l->ram_fds, .qmp_path = g->qmp_path}, &l->argv, NULL, error);
+		&(struct hf_cmdline_how){.ram_fds = l->ram_fds, .qmp_path = g->qmp_path}, &l->argv,
+		NULL, error);
 }
 
 int hf_launch_prepare(const struct hf_cmdline *plan, const struct hf_launch_options *options,
@@ -185,11 +191,13 @@ int hf_launch_prepare(const struct hf_cmdline *plan, const struct hf_launch_opti
 	if (r < 0)
 		return r;
 	if (hf_manifest_set(&g->vmm, plan->argv[0]) < 0 ||
-		hf_manifest_set_strings(&g->argv, &g->n_argv, (const char *const *)plan->argv, plan->n_argv) < 0)
+		hf_manifest_set_strings(
+			&g->argv, &g->n_argv, (const char *const *)plan->argv, plan->n_argv) < 0)
 		return oom(error);
 	r = describe_process(&l->reg);
 	if (r < 0)
-		return hf_error_set(error, r, HF_ERR_FAILED, NULL, "can't describe this process: %s", strerror(-r));
+		return hf_error_set(error, r, HF_ERR_FAILED, NULL,
+			"can't describe this process: %s", strerror(-r));
 	if (plan->reason[0]) {
 		snprintf(l->reg.reason, sizeof(l->reg.reason), "%s", plan->reason);
 		snprintf(l->reg.remedy, sizeof(l->reg.remedy), "%s", plan->remedy);

@@ -21,7 +21,7 @@ struct hf_launch_options {
 struct hf_launch {
 	struct hf_registration reg;
 	int ram_fds[HF_MANIFEST_MAX_RAM]; /* close-on-exec until hf_launch_exec() */
-	char **argv;                      /* QEMU's; one allocation */
+	char **argv;			  /* QEMU's; one allocation */
 };
 
 /**

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * DOC: What an update on its way out is made of. Only update.c and update-content.c include this.
+ *
+ * update.c is the course of an update: stages, what is under way, who is answered. This is its
+ * content: the guests taken into it, the target, the manifest; made, prepared, written, given up.
+ */
+#pragma once
+
+#include "agent/outgoing.h"
+#include "agent/update.h"
+
+enum hf_update_stage {
+	STAGE_PREPARE,	   /* guests preserve, the host loads the target */
+	STAGE_PREPARED,	   /* waiting for commit */
+	STAGE_SYNC,	   /* write back what is dirty while guests still run */
+	STAGE_SAVE,	   /* blackout: guests pause and save */
+	STAGE_SETTLE,	   /* write back the rest, remount read-only what can be */
+	STAGE_QUIT,	   /* hold only: end the old QEMUs */
+	STAGE_UNDO_GUESTS, /* guests back to how they ran */
+	STAGE_UNDO_HOST,   /* manifest and target given up */
+};
+
+struct hf_update {
+	struct hf_agent *agent;
+	enum hf_update_stage stage;
+	bool commit; /* go on when prepared */
+	bool luo;
+	size_t pending; /* chains and workers under way */
+	sd_event_source *advance;
+	struct hf_error cause; /* the first failure; set means undo */
+	struct hf_error undo;  /* the first failure of the undo */
+	struct hf_target target;
+	struct hf_manifest *manifest;
+	struct hf_registration *regs;
+	size_t n_regs;
+	struct hf_outgoing **guests;
+	size_t n_guests;
+	struct hf_session *session; /* the manifest's */
+	int manifest_fd;
+	uint8_t *manifest_map;
+	size_t manifest_capacity;
+	bool target_loaded;
+	bool noted; /* the freeze note is on disk */
+	bool settled;
+	struct hf_error host_error; /* of the host's worker */
+	struct hf_varlink_call *owner;
+	struct hf_varlink_call *aborters[8];
+	size_t n_aborters;
+};
+
+/** struct hf_update_ops - what update.c wants to hear about. */
+struct hf_update_ops {
+	sd_event_handler_t advance;
+	hf_outgoing_done_fn guest_done;
+	hf_outgoing_gone_fn guest_gone;
+};
+
+/**
+ * hf_update_new() - Take every registered guest and the target into an update. Touches neither.
+ *
+ * Refuses when a guest can't be preserved: that guest would be lost in the jump.
+ */
+int hf_update_new(struct hf_agent *agent, const struct hf_update_request *request,
+	const struct hf_update_ops *ops, struct hf_update **ret, struct hf_error *error);
+
+/** hf_update_free() - Only when nothing of it is under way and everything is undone. */
+void hf_update_free(struct hf_update *u);
+
+/** hf_update_prepare_host() - Load the target, preserve the manifest's memfd. In a worker: @data is
+ * the update. */
+int hf_update_prepare_host(void *data);
+
+/** hf_update_undo_host() - Undo of hf_update_prepare_host(), from wherever it got. In a worker. */
+int hf_update_undo_host(void *data);
+
+/** hf_update_collect_readahead() - Note the files the VMMs start from. Nothing may fail for lack of
+ * it. */
+void hf_update_collect_readahead(struct hf_update *u);
+
+/** hf_update_check_same_guests() - Refuse with the name of a guest that was started since prepare.
+ */
+int hf_update_check_same_guests(struct hf_update *u, struct hf_error *error);
+
+/** hf_update_write_manifest() - Write it, with the last stamps, into its preserved memfd. */
+int hf_update_write_manifest(struct hf_update *u, struct hf_error *error);
