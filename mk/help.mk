@@ -19,6 +19,7 @@ Check
   make unit                unit tests and corpus replay; T=test-varlink for one, VARIANT=asan for sanitizers
   make unit-bins           build them only
   make vmm                 save and resume guests with every QEMU here, no reboot; Q=path for one QEMU
+  make agent               the agent with every QEMU here: updates, undo, failures; TESTS=name for some
   make fuzz                every fuzzer for FUZZ_SECONDS=60 each; F=fuzz-varlink for one
   make fuzz-bins           build them only (with VARIANT=fuzz)
 

@@ -55,3 +55,8 @@ unit-bins: $(UNIT_BINS) $(REPLAYS)
 # make unit [T=test-name]: runs every unit test and replays every fuzz corpus in this variant
 unit: $(if $(T),$(B)/tests/$(T),unit-bins)
 	@tests/unit/run.sh $(B)/tests $(T)
+
+# make agent [TESTS="name ..."]: the agent with real QEMUs and the hold carrier, witnesses in the guests
+.PHONY: agent
+agent: all
+	@tests/vmm/agent.py $(TESTS)

@@ -2,12 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The agent with real QEMUs and no reboot: the `hold` carrier, guests under emulation, witnesses in them.
 
-    agent.py [--qemu PATH]... [TEST]...
+    agent.py [-j N] [--qemu PATH]... [TEST]...
 
 Each test has an agent and guests of its own in a folder of its own. The tests of failure run with the
 first QEMU, those marked @every_qemu with each. Last line: N passed, N failed, N skipped."""
 
 import argparse
+import concurrent.futures
 import json
 import os
 import pathlib
@@ -688,20 +689,19 @@ def run_one(function, version, qemu):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("-j", "--jobs", type=int, default=2)
     parser.add_argument("--qemu", action="append", default=[])
     parser.add_argument("tests", nargs="*")
     args = parser.parse_args()
     qemus = [(qemu_version(q), q) for q in args.qemu] or find_qemus()
     subprocess.run([TOP / "tests/nested/witness/build.sh"], check=True)
-    passed = failed = 0
-    for function, every in TESTS:
-        if args.tests and function.__name__ not in args.tests:
-            continue
-        for version, qemu in qemus if every else qemus[:1]:
-            if run_one(function, version, qemu):
-                passed += 1
-            else:
-                failed += 1
+    jobs = [(function, version, qemu) for function, every in TESTS
+            if not args.tests or function.__name__ in args.tests
+            for version, qemu in (qemus if every else qemus[:1])]
+    # Most of a test's time is waiting for guests: two at a time fill two processors.
+    with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
+        results = list(pool.map(lambda job: run_one(*job), jobs))
+    passed, failed = results.count(True), results.count(False)
     print(f"{passed} passed, {failed} failed, 0 skipped")
     sys.exit(1 if failed or not passed else 0)
 
