@@ -94,7 +94,7 @@ struct hf_vmm {
 	int stream_fd;               /* QEMU's end, until it has been sent */
 	bool migration_completed;
 	bool incoming_sent;
-	struct hf_inode ram_inodes[16];
+	struct hf_inode ram_inodes[HF_MANIFEST_MAX_RAM];
 	int ram_fds[HF_MANIFEST_MAX_RAM]; /* borrowed: respawn waits for its network first */
 	char **built_argv;           /* while QEMU is being started */
 };

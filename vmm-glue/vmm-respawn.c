@@ -210,8 +210,7 @@ static int check_ram(struct hf_vmm *vmm, const int *ram_fds, struct hf_error *e)
 			return hf_error_set(e, r < 0 ? r : -ESTALE, HF_ERR_FAILED, NULL,
 				"the file of RAM block %s is not what was preserved",
 				vmm->guest->ram[i].id);
-		if (i < HF_ARRAY_SIZE(vmm->ram_inodes))
-			vmm->ram_inodes[i] = inode;
+		vmm->ram_inodes[i] = inode;
 		vmm->ram_fds[i] = ram_fds[i];
 	}
 	return 0;
@@ -231,8 +230,9 @@ static int build_argv(struct hf_vmm *vmm, int boot_fd, char ***ret, struct hf_er
 	r = hf_cmdline_parse((const char *const *)guest->argv, guest->n_argv, &plan, e);
 	if (r == 0)
 		r = check_plan(plan, guest, e);
+	/* Other numbers than the launcher's, for the registration to know. */
 	for (size_t i = 0; i < guest->n_ram; i++)
-		numbers[i] = FIRST_FD + (int)i;
+		numbers[i] = guest->ram[i].fd = FIRST_FD + (int)i;
 	if (r == 0)
 		r = hf_cmdline_build(plan,
 			&(struct hf_cmdline_how){
@@ -319,6 +319,21 @@ static int spawn(struct hf_vmm *vmm, char **argv, int boot_fd, struct hf_error *
 	return hf_spawn(vmm->event, &spec, hf_vmm_on_child_exit, vmm, &vmm->child, e);
 }
 
+/* /run is empty after a jump. Without the folder QEMU itself says what is wrong. */
+static void make_qmp_folder(const struct hf_manifest_guest *guest)
+{
+	char path[256];
+	char *slash;
+
+	snprintf(path, sizeof(path), "%s", guest->qmp_path ? guest->qmp_path : "");
+	slash = strrchr(path, '/');
+	if (!slash || slash == path)
+		return;
+	*slash = 0;
+	if (hf_mkdir_p(hf_run_dir(), 0755) == 0)
+		hf_mkdir_p(path, 0700);
+}
+
 static int start(struct hf_vmm *vmm, struct hf_error *e)
 {
 	cleanup_close int ours = -EBADF, theirs = -EBADF;
@@ -335,6 +350,7 @@ static int start(struct hf_vmm *vmm, struct hf_error *e)
 	ours = pair[0];
 	theirs = pair[1];
 	vmm->waiting = "start";
+	make_qmp_folder(vmm->guest);
 	r = spawn(vmm, argv, theirs, e);
 	if (r < 0)
 		return r;

@@ -97,7 +97,7 @@ void guest_init(struct test_guest *t, const char *const *args, size_t n)
 
 		hf_manifest_set(&ram->id, plan->ram[i].id);
 		ram->size = plan->ram[i].size;
-		ram->fd = 3 + (int)i;
+		ram->fd = 10 + (int)i; /* not what a respawn takes */
 		assert_int_equal(hf_memfd_new("ram", ram->size, &t->ram_fds[i]), 0);
 	}
 	guest_new_vmm(t);

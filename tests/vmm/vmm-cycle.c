@@ -9,6 +9,7 @@
 
 #include "common/fd.h"
 #include "common/tsc.h"
+#include "vmm-glue/registration.h"
 
 #define MIB (1024u * 1024u)
 /* Firmware keeps to the first MiB and to the end of what it takes for RAM, which is below 48 MiB. */
@@ -96,6 +97,30 @@ static void report_times(struct test_guest *t, const char *what)
 		US(s->spawn, s->ready), US(s->ready, s->loaded), US(s->loaded, s->resumed));
 }
 
+/* What the next update goes by. */
+static void expect_registered(struct test_guest *t)
+{
+	struct hf_registration *regs;
+	struct hf_inode a, b;
+	struct hf_error e = {0};
+	size_t n, n_bad;
+	int fd = -EBADF;
+
+	assert_int_equal(hf_registration_list(&regs, &n, &n_bad), 0);
+	assert_int_equal(n, 1);
+	assert_int_equal(n_bad, 0);
+	assert_int_equal(regs[0].pid, hf_vmm_pid(t->vmm));
+	assert_string_equal(regs[0].guest.uuid, t->guest->uuid);
+	assert_true(hf_registration_alive(&regs[0]));
+	if (hf_registration_open_ram(&regs[0], &fd, &e) < 0)
+		fail_msg("%s", e.message);
+	assert_int_equal(hf_fd_inode(fd, &a, NULL), 0);
+	assert_int_equal(hf_fd_inode(t->ram_fds[0], &b, NULL), 0);
+	assert_true(hf_inode_equal(&a, &b));
+	close(fd);
+	hf_registration_list_free(regs, n);
+}
+
 static void cycle(const char *const *args, size_t n, bool running, const char *what)
 {
 	struct test_guest t;
@@ -123,6 +148,7 @@ static void cycle(const char *const *args, size_t n, bool running, const char *w
 	assert_int_not_equal(hf_vmm_pid(t.vmm), old);
 	MUST(&t, guest_resume(&t));
 	report_times(&t, what);
+	expect_registered(&t);
 	assert_true(hf_vmm_get_stamps(t.vmm)->resumed > hf_vmm_get_stamps(t.vmm)->loaded);
 	assert_int_equal(guest_count_bad(&t, FROM, TO, 7), 0);
 	assert_int_equal(t.n_gone, 0);
@@ -131,12 +157,10 @@ static void cycle(const char *const *args, size_t n, bool running, const char *w
 	hf_child_release(t.child);
 	{
 		uint64_t ticks;
-		struct hf_error e = {0};
 		pid_t pid = hf_vmm_pid(t.vmm);
 
 		assert_int_equal(hf_pid_start_time(pid, &ticks), 0);
 		assert_int_equal(hf_child_watch(t.event, pid, ticks, NULL, NULL, &t.child), 0);
-		(void)e;
 	}
 	expect_status(&t, running ? "running" : "paused");
 	block_names(&t, after, sizeof(after));
