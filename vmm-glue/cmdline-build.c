@@ -242,26 +242,25 @@ static void add_default_ram(struct args *a, const struct hf_cmdline *plan,
 	}
 }
 
-/* Any monitor on the command line takes away the one QEMU makes by itself, so that is added too. */
+/*
+ * Any monitor on the command line takes away the one QEMU makes by itself, so that one is added too;
+ * first, for it keeps its name that way. -qmp and not -mon, which QEMU 11 warns about.
+ */
 static void add_monitor(struct args *a, const struct hf_cmdline *plan, const char *path)
 {
 	struct text t = {0};
 
-	text_puts(&t, "socket,id=" HF_CMDLINE_QMP_ID ",path=");
-	text_value(&t, path);
-	text_puts(&t, ",server=on,wait=off");
-	add_text(a, "-chardev", &t);
-	args_add(a, "-mon");
-	args_add(a, "chardev=" HF_CMDLINE_QMP_ID ",mode=control");
-	if (!plan->default_monitor)
-		return;
-	if (plan->nographic && plan->default_serial) {
+	if (plan->default_monitor && plan->nographic && plan->default_serial) {
 		args_add(a, "-serial");
 		args_add(a, "mon:stdio");
-	} else {
+	} else if (plan->default_monitor) {
 		args_add(a, "-monitor");
 		args_add(a, plan->nographic ? "stdio" : "vc");
 	}
+	text_puts(&t, "unix:");
+	text_value(&t, path);
+	text_puts(&t, ",server=on,wait=off");
+	add_text(a, "-qmp", &t);
 }
 
 int hf_cmdline_build(const struct hf_cmdline *plan, const struct hf_cmdline_how *how,

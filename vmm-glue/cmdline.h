@@ -24,9 +24,6 @@
 
 #include "common/error.h"
 
-/* id of the monitor's chardev and mon objects that hf_cmdline_build() adds. */
-#define HF_CMDLINE_QMP_ID "holdfast-qmp"
-
 /* What the command line is for. */
 enum hf_cmdline_kind {
 	HF_CMDLINE_GUEST, /* runs a guest */

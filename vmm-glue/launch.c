@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 
 #include "common/fd.h"
 
@@ -165,12 +166,14 @@ static int make_ram(const struct hf_cmdline *plan, struct hf_launch *l, struct h
 static int build(const struct hf_cmdline *plan, struct hf_launch *l, struct hf_error *error)
 {
 	struct hf_manifest_guest *g = &l->reg.guest;
-	char path[4096];
+	/* QEMU wouldn't start with a path that doesn't fit a socket's address. */
+	char path[sizeof(((struct sockaddr_un *)NULL)->sun_path)];
 
 	if (snprintf(path, sizeof(path), "%s/qmp/%s.sock", hf_run_dir(), g->uuid) >=
 		(int)sizeof(path))
-		return hf_error_set(error, -ENAMETOOLONG, HF_ERR_FAILED, NULL,
-			"the runtime folder's path is too long");
+		return hf_error_set(error, -ENAMETOOLONG, HF_ERR_FAILED,
+			"set HOLDFAST_RUN_DIR to a shorter one", "the path %.100s is too long for a socket",
+			hf_run_dir());
 	if (hf_manifest_set(&g->qmp_path, path) < 0)
 		return oom(error);
 	return hf_cmdline_build(plan,
