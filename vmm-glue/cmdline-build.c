@@ -8,6 +8,12 @@
 
 #define CANONICAL "x-use-canonical-path-for-ramblock-id"
 #define FILE_BACKEND "memory-backend-file"
+/*
+ * QEMU maps a file at any page boundary. Then no 2 MiB page of the file can be mapped whole, and
+ * the kernel doesn't even allocate one: preserve, retrieve and the new kernel's boot would handle
+ * 512 times as many folios.
+ */
+#define HUGE_ALIGN 2097152
 
 /* A growing text; after a failure it stays failed. */
 struct text {
@@ -99,8 +105,8 @@ static int args_finish(struct args *a, char ***ret_argv, size_t *ret_n)
 
 bool hf_cmdline_replaced(const char *key)
 {
-	static const char *const keys[] = {"qom-type", "share", "mem-path", "discard-data", "hugetlb",
-		"hugetlbsize", "seal"};
+	static const char *const keys[] = {
+		"qom-type", "share", "mem-path", "discard-data", "hugetlb", "hugetlbsize", "seal"};
 
 	for (size_t i = 0; i < HF_ARRAY_SIZE(keys); i++)
 		if (strcmp(keys[i], key) == 0)
@@ -120,8 +126,8 @@ static bool needs_plain_name(const struct hf_params *v)
 	return type && strcmp(type, "memory-backend-memfd") != 0 && !hf_params_get(v, CANONICAL);
 }
 
-static void rewrite_list(const struct hf_params *v, const char *original, int fd, bool no_prealloc,
-	struct text *out)
+static void rewrite_list(
+	const struct hf_params *v, const char *original, int fd, bool no_prealloc, struct text *out)
 {
 	text_puts(out, FILE_BACKEND);
 	for (size_t i = 0; i < v->n; i++) {
@@ -134,14 +140,16 @@ static void rewrite_list(const struct hf_params *v, const char *original, int fd
 		text_add(out, original + part->start, part->length);
 	}
 	text_printf(out, ",share=on,mem-path=/proc/self/fd/%d", fd);
+	if (!hf_params_get(v, "align"))
+		text_printf(out, ",align=%d", HUGE_ALIGN);
 	if (needs_plain_name(v))
 		text_puts(out, "," CANONICAL "=off");
 	if (no_prealloc)
 		text_puts(out, ",prealloc=off");
 }
 
-static int rewrite_json(const struct hf_params *v, const char *original, int fd, bool no_prealloc,
-	struct text *out)
+static int rewrite_json(
+	const struct hf_params *v, const char *original, int fd, bool no_prealloc, struct text *out)
 {
 	cleanup_json struct json_object *in = NULL, *obj = json_object_new_object();
 	char path[64];
@@ -152,19 +160,20 @@ static int rewrite_json(const struct hf_params *v, const char *original, int fd,
 		return r < 0 ? r : -ENOMEM;
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
 	hf_json_add_string(obj, "qom-type", FILE_BACKEND);
-	json_object_object_foreach(in, key, value)
-	{
+	json_object_object_foreach (in, key, value) {
 		if (!hf_cmdline_replaced(key) && !(no_prealloc && strcmp(key, "prealloc") == 0))
 			hf_json_add(obj, key, json_object_get(value));
 	}
 	hf_json_add_bool(obj, "share", true);
 	hf_json_add_string(obj, "mem-path", path);
+	if (!hf_params_get(v, "align"))
+		hf_json_add_int(obj, "align", HUGE_ALIGN);
 	if (needs_plain_name(v))
 		hf_json_add_bool(obj, CANONICAL, false);
 	if (no_prealloc)
 		hf_json_add_bool(obj, "prealloc", false);
-	text_puts(out, json_object_to_json_string_ext(obj,
-			       JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE)
+	text_puts(out, json_object_to_json_string_ext(
+			       obj, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE)
 			       ?: "");
 	return 0;
 }
@@ -221,8 +230,10 @@ static void add_default_ram(struct args *a, const struct hf_cmdline *plan,
 		if (plan->ram[i].arg < 0)
 			ram = &plan->ram[i];
 	if (ram) {
-		text_printf(&t, FILE_BACKEND ",id=%s,size=%llu,share=on,mem-path=/proc/self/fd/%d",
-			ram->id, (unsigned long long)ram->size, how->ram_fds[ram - plan->ram]);
+		text_printf(&t,
+			FILE_BACKEND ",id=%s,size=%llu,share=on,mem-path=/proc/self/fd/%d,align=%d",
+			ram->id, (unsigned long long)ram->size, how->ram_fds[ram - plan->ram],
+			HUGE_ALIGN);
 		text_puts(&t, "," CANONICAL "=off");
 		if (no_prealloc)
 			text_puts(&t, ",prealloc=off");
@@ -243,8 +254,8 @@ static void add_default_ram(struct args *a, const struct hf_cmdline *plan,
 }
 
 /*
- * Any monitor on the command line takes away the one QEMU makes by itself, so that one is added too;
- * first, for it keeps its name that way. -qmp and not -mon, which QEMU 11 warns about.
+ * Any monitor on the command line takes away the one QEMU makes by itself, so that one is added
+ * too; first, for it keeps its name that way. -qmp and not -mon, which QEMU 11 warns about.
  */
 static void add_monitor(struct args *a, const struct hf_cmdline *plan, const char *path)
 {
@@ -296,6 +307,7 @@ int hf_cmdline_build(const struct hf_cmdline *plan, const struct hf_cmdline_how 
 		r = args_finish(&a, ret_argv, ret_n);
 	free(a.text.s);
 	if (r < 0)
-		hf_error_set(e, r, HF_ERR_FAILED, NULL, "writing the command line: %s", strerror(-r));
+		hf_error_set(
+			e, r, HF_ERR_FAILED, NULL, "writing the command line: %s", strerror(-r));
 	return r;
 }

@@ -281,8 +281,9 @@ static void test_other_architectures(void **state)
 
 static void test_identity(void **state)
 {
-	struct hf_cmdline *plan = parse("qemu-system-x86_64 -name a,,b,debug-threads=on "
-					"-uuid 0E7A3AD2-0D1C-4A3E-9D4F-0123456789AB -S -enable-kvm");
+	struct hf_cmdline *plan =
+		parse("qemu-system-x86_64 -name a,,b,debug-threads=on "
+		      "-uuid 0E7A3AD2-0D1C-4A3E-9D4F-0123456789AB -S -enable-kvm");
 
 	assert_string_equal(plan->name, "a,b");
 	assert_string_equal(plan->uuid, "0E7A3AD2-0D1C-4A3E-9D4F-0123456789AB");
@@ -304,8 +305,8 @@ static void test_identity(void **state)
 static void test_stdio(void **state)
 {
 	static const char *const with[] = {"-nographic", "-serial stdio", "-serial mon:stdio",
-		"-monitor stdio", "-qmp stdio", "-chardev stdio,id=c0,signal=off", "-display curses",
-		"-nographic -monitor none", "-parallel stdio"};
+		"-monitor stdio", "-qmp stdio", "-chardev stdio,id=c0,signal=off",
+		"-display curses", "-nographic -monitor none", "-parallel stdio"};
 	static const char *const without[] = {"", "-nographic -nodefaults",
 		"-nographic -serial null -monitor none", "-serial file:stdio",
 		"-chardev socket,id=stdio,path=/x", "-display none"};
@@ -366,22 +367,27 @@ struct build_row {
 
 static const struct build_row build_rows[] = {
 	{"-m 64 -nodefaults",
-		"-m 64 -nodefaults -object memory-backend-file,id=pc.ram,size=67108864,share=on,mem-path=" F
-		"10" ALIGN CANON " -machine memory-backend=pc.ram " QMP,
-		"-m 64 -nodefaults -object memory-backend-file,id=pc.ram,size=67108864,share=on,mem-path=" F
-		"10" ALIGN CANON " -machine type=pc-x-1.0,memory-backend=pc.ram " QMP " " DEFER},
+		"-m 64 -nodefaults -object "
+		"memory-backend-file,id=pc.ram,size=67108864,share=on,mem-path=" F "10" ALIGN CANON
+		" -machine memory-backend=pc.ram " QMP,
+		"-m 64 -nodefaults -object "
+		"memory-backend-file,id=pc.ram,size=67108864,share=on,mem-path=" F "10" ALIGN CANON
+		" -machine type=pc-x-1.0,memory-backend=pc.ram " QMP " " DEFER},
 	{"-m 64 -mem-prealloc -nodefaults -M microvm",
 		"-m 64 -mem-prealloc -nodefaults -M microvm -object "
-		"memory-backend-file,id=microvm.ram,size=67108864,share=on,mem-path=" F "10" ALIGN CANON
-		" -machine memory-backend=microvm.ram " QMP,
+		"memory-backend-file,id=microvm.ram,size=67108864,share=on,mem-path=" F
+		"10" ALIGN CANON " -machine memory-backend=microvm.ram " QMP,
 		"-m 64 -mem-prealloc -nodefaults -M microvm -object "
-		"memory-backend-file,id=microvm.ram,size=67108864,share=on,mem-path=" F "10" ALIGN CANON
+		"memory-backend-file,id=microvm.ram,size=67108864,share=on,mem-path=" F
+		"10" ALIGN CANON
 		",prealloc=off -machine type=pc-x-1.0,memory-backend=microvm.ram " QMP " " DEFER},
 	{"-nodefaults -M memory-backend=b -object "
-	 "memory-backend-ram,id=b,size=64M,prealloc=on,host-nodes=0,host-nodes=1,policy=bind,noshare "
+	 "memory-backend-ram,id=b,size=64M,prealloc=on,host-nodes=0,host-nodes=1,policy=bind,"
+	 "noshare "
 	 "disk,,x.img",
 		"-nodefaults -M memory-backend=b -object "
-		"memory-backend-file,id=b,size=64M,prealloc=on,host-nodes=0,host-nodes=1,policy=bind,"
+		"memory-backend-file,id=b,size=64M,prealloc=on,host-nodes=0,host-nodes=1,policy="
+		"bind,"
 		"share=on,mem-path=" F "10" ALIGN CANON " disk,,x.img " QMP,
 		"-nodefaults -M memory-backend=b -object "
 		"memory-backend-file,id=b,size=64M,host-nodes=0,host-nodes=1,policy=bind,"
@@ -391,52 +397,57 @@ static const struct build_row build_rows[] = {
 	{"-nodefaults -object memory-backend-memfd,size=64M,id=b,seal=off,hugetlb=off,merge=off "
 	 "-M memory-backend=b -object "
 	 "memory-backend-ram,x-use-canonical-path-for-ramblock-id=on,id=c,size=1M",
-		"-nodefaults -object memory-backend-file,size=64M,id=b,merge=off,share=on,mem-path=" F
-		"10 -M memory-backend=b -object "
+		"-nodefaults -object "
+		"memory-backend-file,size=64M,id=b,merge=off,share=on,mem-path=" F "10" ALIGN
+		" -M memory-backend=b -object "
 		"memory-backend-file,x-use-canonical-path-for-ramblock-id=on,id=c,size=1M,share=on,"
 		"mem-path=" F "11" ALIGN " " QMP,
-		"-nodefaults -object memory-backend-file,size=64M,id=b,merge=off,share=on,mem-path=" F
-		"10 -M memory-backend=b -object "
+		"-nodefaults -object "
+		"memory-backend-file,size=64M,id=b,merge=off,share=on,mem-path=" F "10" ALIGN
+		" -M memory-backend=b -object "
 		"memory-backend-file,x-use-canonical-path-for-ramblock-id=on,id=c,size=1M,share=on,"
 		"mem-path=" F "11" ALIGN " -machine type=pc-x-1.0 " QMP " " DEFER},
 	{"-nodefaults -M memory-backend=b -object "
 	 "{\"qom-type\":\"memory-backend-ram\",\"id\":\"b\",\"prealloc\":true,\"size\":1048576,"
 	 "\"host-nodes\":[0,1]}",
 		"-nodefaults -M memory-backend=b -object "
-		"{\"qom-type\":\"memory-backend-file\",\"id\":\"b\",\"prealloc\":true,\"size\":1048576,"
+		"{\"qom-type\":\"memory-backend-file\",\"id\":\"b\",\"prealloc\":true,\"size\":"
+		"1048576,"
 		"\"host-nodes\":[0,1],\"share\":true,\"mem-path\":\"" F
-		"10\",\"x-use-canonical-path-for-ramblock-id\":false} " QMP,
+		"10\",\"align\":2097152,\"x-use-canonical-path-for-ramblock-id\":false} " QMP,
 		"-nodefaults -M memory-backend=b -object "
 		"{\"qom-type\":\"memory-backend-file\",\"id\":\"b\",\"size\":1048576,"
 		"\"host-nodes\":[0,1],\"share\":true,\"mem-path\":\"" F
-		"10\",\"x-use-canonical-path-for-ramblock-id\":false,\"prealloc\":false} "
+		"10\",\"align\":2097152,\"x-use-canonical-path-for-ramblock-id\":false,"
+		"\"prealloc\":false} "
 		"-machine type=pc-x-1.0 " QMP " " DEFER},
 	/* QEMU's own monitor and serial port stay as they would be without ours. */
 	{"-M memory-backend=b -object memory-backend-memfd,id=b,size=1M -nographic -loadvm s -S",
 		"-M memory-backend=b -object memory-backend-file,id=b,size=1M,share=on,mem-path=" F
-		"10 -nographic -loadvm s -S -serial mon:stdio " QMP,
+		"10" ALIGN " -nographic -loadvm s -S -serial mon:stdio " QMP,
 		"-M memory-backend=b -object memory-backend-file,id=b,size=1M,share=on,mem-path=" F
-		"10 -nographic -S -machine type=pc-x-1.0 -serial mon:stdio " QMP " " DEFER},
+		"10" ALIGN " -nographic -S -machine type=pc-x-1.0 -serial mon:stdio " QMP
+		" " DEFER},
 	{"-M memory-backend=b -object memory-backend-memfd,id=b,size=1M -nographic -serial null",
 		"-M memory-backend=b -object memory-backend-file,id=b,size=1M,share=on,mem-path=" F
-		"10 -nographic -serial null -monitor stdio " QMP,
+		"10" ALIGN " -nographic -serial null -monitor stdio " QMP,
 		NULL},
 	{"-M memory-backend=b -object memory-backend-memfd,id=b,size=1M -display none",
 		"-M memory-backend=b -object memory-backend-file,id=b,size=1M,share=on,mem-path=" F
-		"10 -display none -monitor vc " QMP,
+		"10" ALIGN " -display none -monitor vc " QMP,
 		NULL},
 	{"-M memory-backend=b -object memory-backend-memfd,id=b,size=1M -nographic -monitor none",
 		"-M memory-backend=b -object memory-backend-file,id=b,size=1M,share=on,mem-path=" F
-		"10 -nographic -monitor none " QMP,
+		"10" ALIGN " -nographic -monitor none " QMP,
 		NULL},
 	{"-M memory-backend=b -object memory-backend-memfd,id=b,size=1M -serial mon:stdio",
 		"-M memory-backend=b -object memory-backend-file,id=b,size=1M,share=on,mem-path=" F
-		"10 -serial mon:stdio " QMP,
+		"10" ALIGN " -serial mon:stdio " QMP,
 		NULL},
 	{"-M memory-backend=b -object memory-backend-memfd,id=b,size=1M -nographic "
 	 "-device isa-serial,chardev=c",
 		"-M memory-backend=b -object memory-backend-file,id=b,size=1M,share=on,mem-path=" F
-		"10 -nographic -device isa-serial,chardev=c -monitor stdio " QMP,
+		"10" ALIGN " -nographic -device isa-serial,chardev=c -monitor stdio " QMP,
 		NULL},
 };
 
@@ -491,8 +502,7 @@ static void test_build_bare(void **state)
 	size_t n;
 
 	assert_true(plan->reason[0]);
-	assert_int_equal(
-		hf_cmdline_build(plan, &(struct hf_cmdline_how){0}, &argv, &n, &e), 0);
+	assert_int_equal(hf_cmdline_build(plan, &(struct hf_cmdline_how){0}, &argv, &n, &e), 0);
 	assert_int_equal(n, plan->n_argv);
 	for (size_t i = 0; i < n; i++)
 		assert_string_equal(argv[i], plan->argv[i]);
@@ -580,7 +590,8 @@ static void test_sizes(void **state)
 		int r = hf_size_parse(sizes[i].text, sizes[i].unit, &bytes);
 
 		if (r != sizes[i].r || bytes != sizes[i].bytes)
-			fail_msg("size \"%s\": %d, %llu", sizes[i].text, r, (unsigned long long)bytes);
+			fail_msg("size \"%s\": %d, %llu", sizes[i].text, r,
+				(unsigned long long)bytes);
 	}
 }
 
@@ -615,8 +626,9 @@ static void test_params(void **state)
 	assert_int_equal(hf_params_parse("{\"a\":\"x\\u0000y\"}", NULL, &p), -EBADMSG);
 	assert_int_equal(hf_params_parse("{\"a\":1} x", NULL, &p), -EBADMSG);
 	assert_int_equal(
-		hf_params_parse("{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{}}}}}}}}}",
-			NULL, &p),
+		hf_params_parse(
+			"{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{}}}}}}}}}", NULL,
+			&p),
 		-EBADMSG);
 }
 
