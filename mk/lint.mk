@@ -40,7 +40,8 @@ lint-tidy: $(LINT_STAMPS)
 LINT_MODEL = $(if $(filter common/error.c,$<),,-include tests/lint/analyzer.h)
 build/lint/%.tidy: %.c .clang-tidy mk/lint.mk tests/lint/analyzer.h
 	@mkdir -p $(@D)
-	@nice clang-tidy --quiet $< -- $(LINT_MODEL) $(LINT_CFLAGS) 2>$@.log || { grep -v ' warnings generated\.$$' $@.log; exit 1; }
+	@nice clang-tidy --quiet $< -- $(LINT_MODEL) $(LINT_CFLAGS) >$@.log 2>&1 || \
+		{ grep -F ' error: ' $@.log || cat $@.log; echo "  (how it comes to that: $@.log)"; exit 1; }
 	@$(CC_gcc) $(LINT_CFLAGS) -MM -MP -MT $@ -MF $(@:.tidy=.d) $<
 	@touch $@
 -include $(LINT_STAMPS:.tidy=.d)

@@ -292,7 +292,7 @@ static int open_one(const struct hf_registration *reg, size_t i, int *ret_fd, st
 	const struct hf_manifest_guest *g = &reg->guest;
 	cleanup_close int fd = -EBADF;
 	struct hf_inode inode = {0};
-	uint64_t size;
+	uint64_t size = 0;
 	int r;
 
 	r = hf_pid_get_fd(reg->pid, reg->start_ticks, g->ram[i].fd, &fd);
