@@ -55,7 +55,7 @@ static enum hf_verdict check_huge_pages(struct json_object *findings)
 
 enum hf_verdict hf_check_host(const struct hf_agent *agent, struct json_object *findings)
 {
-	enum hf_verdict worst = HF_OK;
+	enum hf_verdict worst = HF_OK, v;
 	struct hf_error e = {0};
 
 	if (!hf_agent_is_luo(agent))
@@ -72,7 +72,8 @@ enum hf_verdict hf_check_host(const struct hf_agent *agent, struct json_object *
 		worst = add(findings, "host.kexec", HF_REFUSAL, NULL, e.message, e.remedy);
 	else
 		add(findings, "host.kexec", HF_OK, NULL, "a kernel may be loaded", NULL);
-	return HF_MAX(worst, check_huge_pages(findings));
+	v = check_huge_pages(findings);
+	return HF_MAX(worst, v);
 }
 
 enum hf_verdict hf_check_target(

@@ -128,7 +128,7 @@ class Host:
         argv = [
             # However this program ends, the emulated host ends with it.
             "setpriv", "--pdeathsig", "TERM",
-            "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+            outer_qemu(), "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
             "-name", "holdfast-nested", "-machine", "q35", "-accel", "tcg,thread=multi",
             "-cpu", "max", "-smp", str(self.cpus), "-m", str(self.memory),
             "-kernel", f"{self.kernels[kernel]}/bzImage", "-append", self.cmdline,
@@ -334,6 +334,14 @@ def machine_tsc_hz():
     time.sleep(0.3)
     tsc_end, mono_ns_end = sample()
     return (tsc_end - tsc) * 1e9 / (mono_ns_end - mono_ns)
+
+
+def outer_qemu():
+    """The QEMU that emulates the host. Debian 12's own (7.2) corrupts the host's memory once its KVM
+    maps guest memory in 2 MiB pages: so the one of qemus.sh, when it is there."""
+    return os.environ.get("HOLDFAST_OUTER_QEMU") or next(
+        (path for path in [str(CACHE / "qemu/10.0/qemu-system-x86_64")] if os.access(path, os.X_OK)),
+        "qemu-system-x86_64")
 
 
 def free_port():
