@@ -42,6 +42,7 @@ struct test_guest {
 	int state_fds[HF_SINK_MAX_CHUNKS];
 	size_t n_state_fds;
 	struct hf_sink sink;
+	uint64_t timeout_ns; /* of each operation */
 	uint64_t grow_bytes; /* what a grown chunk has, 0: none to be had */
 };
 

@@ -15,13 +15,17 @@ else
 		[[ -x $q ]] && qemus+=("$q")
 	done
 fi
+# In a pid namespace of their own, where that may be made: whatever a test leaves behind ends with it.
+wrap=()
+unshare --pid --fork --kill-child --mount-proc true 2>/dev/null &&
+	wrap=(unshare --pid --fork --kill-child --mount-proc)
 pass=0; fail=0; skip=0
 for q in "${qemus[@]}"; do
 	version=$("$q" --version 2>/dev/null | sed -n '1s/.*version \([0-9.]*\).*/\1/p')
 	for t in "$dir"/vmm-*; do
 		[[ -x $t && ! -d $t && $t != *.d ]] || continue
 		name="${t##*/} on QEMU ${version:-?}"
-		if out=$(HOLDFAST_TEST_QEMU=$q timeout 570 "$t" 2>&1); then
+		if out=$(HOLDFAST_TEST_QEMU=$q timeout 570 "${wrap[@]}" "$t" 2>&1); then
 			pass=$((pass + 1)); echo "ok      $name"
 			sed -n '/^    /p' <<<"$out"
 		elif rc=$?; [[ $rc == 77 ]]; then
