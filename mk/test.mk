@@ -11,6 +11,9 @@ $(B)/tests/test-%: $(B)/tests/unit/test-%.o $(UNIT_LIBS)
 	@echo "  LD      $@"
 	@$(HF_CC) $(HF_CFLAGS) -o $@ $< $(UNIT_LIBS) $(HF_LDFLAGS) $(PKG_LIBS) -lcmocka -lpthread
 
+# It starts the launcher.
+$(B)/tests/test-launch: | $(B)/holdfast-vmm
+
 # The vmm suite: real QEMU on this machine, no reboot.
 VMM_TESTS := $(patsubst tests/vmm/%.c,%,$(wildcard tests/vmm/vmm-*.c))
 VMM_BINS := $(VMM_TESTS:%=$(B)/tests/%)
