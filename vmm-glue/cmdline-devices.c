@@ -34,7 +34,8 @@ static bool is_fd_key(const char *key)
 	return false;
 }
 
-static void scan_fds(struct hf_cmdline_parse *p, const struct hf_option *o, const struct hf_params *v)
+static void scan_fds(
+	struct hf_cmdline_parse *p, const struct hf_option *o, const struct hf_params *v)
 {
 	for (size_t i = 0; i < v->n; i++) {
 		const char *key = v->v[i].key;
@@ -43,7 +44,8 @@ static void scan_fds(struct hf_cmdline_parse *p, const struct hf_option *o, cons
 		if (is_fd_key(key) || is_fd_path(v->v[i].value))
 			refuse_fd(p, o);
 		/* Socket addresses of netdevs and block devices: addr.type=fd,addr.str=7. */
-		if (len > 5 && strcmp(key + len - 5, ".type") == 0 && strcmp(v->v[i].value, "fd") == 0)
+		if (len > 5 && strcmp(key + len - 5, ".type") == 0 &&
+			strcmp(v->v[i].value, "fd") == 0)
 			refuse_fd(p, o);
 	}
 }
@@ -61,7 +63,8 @@ static void on_device(struct hf_cmdline_parse *p, const struct hf_params *v)
 	else if (has_prefix(driver, "vhost-vdpa") || has_prefix(driver, "vhost-user-") ||
 		 has_prefix(driver, "vhost-user."))
 		hf_cmdline_refuse(p, "use the virtio device that QEMU or the kernel runs itself",
-			"its device %.64s is run by another process or by hardware, which doesn't cross",
+			"its device %.64s is run by another process or by hardware, which doesn't "
+			"cross",
 			driver);
 	else if (has_prefix(driver, "virtio-mem"))
 		/* QEMU 7.2 throws the RAM away when the device is made, also with -incoming. */
@@ -111,7 +114,8 @@ static int on_tap(struct hf_cmdline_parse *p, const struct hf_params *v, bool br
 	return r;
 }
 
-static int on_netdev(struct hf_cmdline_parse *p, const struct hf_option *o, const struct hf_params *v)
+static int on_netdev(
+	struct hf_cmdline_parse *p, const struct hf_option *o, const struct hf_params *v)
 {
 	const char *type = hf_params_get(v, "type");
 
@@ -120,8 +124,8 @@ static int on_netdev(struct hf_cmdline_parse *p, const struct hf_option *o, cons
 	if (strcmp(type, "vhost-user") == 0 || strcmp(type, "vhost-vdpa") == 0 ||
 		hf_params_is_on(v, "vhost-user"))
 		hf_cmdline_refuse(p, "use a tap",
-			"-%s %s is run by another process or by hardware, which doesn't cross", o->name,
-			type);
+			"-%s %s is run by another process or by hardware, which doesn't cross",
+			o->name, type);
 	else if (strcmp(type, "tap") == 0 || strcmp(type, "bridge") == 0)
 		return on_tap(p, v, strcmp(type, "bridge") == 0);
 	return 0;
@@ -158,7 +162,8 @@ static void on_set(struct hf_cmdline_parse *p, const struct hf_option *o)
 			"-set %.100s changes another option", key);
 }
 
-static void on_global(struct hf_cmdline_parse *p, const struct hf_option *o, const struct hf_params *v)
+static void on_global(
+	struct hf_cmdline_parse *p, const struct hf_option *o, const struct hf_params *v)
 {
 	const char *driver = hf_params_get(v, "driver") ?: o->value;
 
@@ -175,7 +180,8 @@ static void on_tpm(struct hf_cmdline_parse *p, const struct hf_params *v)
 
 	if (type)
 		hf_cmdline_refuse(p, "run it without a TPM",
-			"its TPM (%.64s) is run by another process or by hardware, which doesn't cross",
+			"its TPM (%.64s) is run by another process or by hardware, which doesn't "
+			"cross",
 			type);
 }
 
@@ -283,7 +289,8 @@ int hf_cmdline_device(struct hf_cmdline_parse *p, const struct hf_option *o)
 	case HF_OPTION_NET:
 		return on_netdev(p, o, &v);
 	case HF_OPTION_CHARDEV:
-		if (hf_params_get(&v, "backend") && strcmp(hf_params_get(&v, "backend"), "stdio") == 0)
+		if (hf_params_get(&v, "backend") &&
+			strcmp(hf_params_get(&v, "backend"), "stdio") == 0)
 			p->plan->stdio = true;
 		break;
 	case HF_OPTION_DISPLAY:
@@ -293,7 +300,8 @@ int hf_cmdline_device(struct hf_cmdline_parse *p, const struct hf_option *o)
 	case HF_OPTION_DRIVE:
 		if (hf_params_is_on(&v, "snapshot"))
 			hf_cmdline_refuse(p, "give it a disk overlay of its own",
-				"a drive with snapshot=on keeps what is written in a file that ends "
+				"a drive with snapshot=on keeps what is written in a file that "
+				"ends "
 				"with QEMU");
 		break;
 	case HF_OPTION_OVERCOMMIT:

@@ -65,7 +65,7 @@ struct hf_option {
 	unsigned int flags;
 	const char *name;  /* as written, without dashes */
 	const char *value; /* "" when it takes none */
-	size_t arg;        /* index of the option itself */
+	size_t arg;	   /* index of the option itself */
 	size_t value_arg;  /* index of its value; the same as arg when it takes none */
 };
 
@@ -82,12 +82,12 @@ struct hf_cmdline_parse {
 	struct hf_cmdline *plan;
 	uint64_t machine_memory_bytes; /* -machine memory.size, counts less than -m */
 	uint64_t m_bytes;
-	bool has_memdev;     /* RAM of NUMA nodes comes from objects */
-	bool has_backend;    /* -machine memory-backend= */
+	bool has_memdev;  /* RAM of NUMA nodes comes from objects */
+	bool has_backend; /* -machine memory-backend= */
 	bool no_defaults;
 	bool default_serial; /* as seen so far */
 	bool default_monitor;
-	bool display_stdio;  /* curses */
+	bool display_stdio; /* curses */
 };
 
 /**

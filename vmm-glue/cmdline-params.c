@@ -115,8 +115,7 @@ static int flatten(struct json_object *value, const char *path, struct hf_params
 	if (p->n >= MAX_PARAMS)
 		return -EBADMSG;
 	if (json_object_is_type(value, json_type_object)) {
-		json_object_object_foreach(value, key, child)
-		{
+		json_object_object_foreach (value, key, child) {
 			if (snprintf(sub, sizeof(sub), "%s%s%s", path, *path ? "." : "", key) >=
 				(int)sizeof(sub))
 				return -EBADMSG;

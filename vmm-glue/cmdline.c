@@ -8,10 +8,10 @@
 
 #define MIB (1ULL << 20)
 #define DEFAULT_MEMORY_BYTES (128 * MIB) /* of every x86 machine */
-#define MEMORY_ALIGN 8192                /* machine_set_mem() in QEMU rounds up to it */
+#define MEMORY_ALIGN 8192		 /* machine_set_mem() in QEMU rounds up to it */
 #define RAM_ALIGN 4096
 
-#define REMEDY_RAM                                                                                 \
+#define REMEDY_RAM \
 	"leave the RAM to -m, or use memory-backend-ram or memory-backend-memfd without hugetlb"
 
 void hf_cmdline_refuse(struct hf_cmdline_parse *p, const char *remedy, const char *fmt, ...)
@@ -46,8 +46,8 @@ static int parse_value(struct hf_cmdline_parse *p, const struct hf_option *o, co
 
 	if (r != -EBADMSG)
 		return r;
-	hf_cmdline_refuse(p, "write it in the plain key=value form", "the value of -%s can't be read",
-		o->name);
+	hf_cmdline_refuse(p, "write it in the plain key=value form",
+		"the value of -%s can't be read", o->name);
 	return 1;
 }
 
@@ -88,14 +88,13 @@ static void refuse_file(struct hf_cmdline_parse *p, const struct hf_params *v, c
 		hf_cmdline_refuse(p, REMEDY_RAM,
 			"RAM %.64s has discard-data=on: QEMU wipes it when it ends", id);
 	else if (hf_params_is_on(v, "readonly") || hf_params_is_on(v, "rom"))
-		hf_cmdline_refuse(
-			p, REMEDY_RAM, "RAM %.64s is a read-only file", id);
+		hf_cmdline_refuse(p, REMEDY_RAM, "RAM %.64s is a read-only file", id);
 	else if (path && (strstr(path, "hugepages") || strstr(path, "hugetlb")))
 		hf_cmdline_refuse(p, REMEDY_RAM,
 			"RAM %.64s is on hugetlbfs (%.200s), which can't be preserved", id, path);
 	else if (!hf_params_is_on(v, "share"))
-		hf_cmdline_refuse(p, REMEDY_RAM,
-			"RAM %.64s is a private copy of the file %.200s", id, path ?: "?");
+		hf_cmdline_refuse(p, REMEDY_RAM, "RAM %.64s is a private copy of the file %.200s",
+			id, path ?: "?");
 	else
 		hf_cmdline_refuse(p, REMEDY_RAM,
 			"RAM %.64s is the file %.200s, which others may use too", id, path ?: "?");
@@ -121,12 +120,14 @@ static int on_memory_object(struct hf_cmdline_parse *p, const struct hf_option *
 	}
 	if (strcmp(kind, "ram") != 0 && strcmp(kind, "memfd") != 0 && strcmp(kind, "shm") != 0) {
 		hf_cmdline_refuse(p, REMEDY_RAM,
-			"RAM %.64s is of type memory-backend-%.64s, which can't be preserved", id, kind);
+			"RAM %.64s is of type memory-backend-%.64s, which can't be preserved", id,
+			kind);
 		return 0;
 	}
 	if (hf_params_is_on(v, "hugetlb")) {
-		hf_cmdline_refuse(p, "leave hugetlb out: RAM gets transparent huge pages where "
-				     "/sys/kernel/mm/transparent_hugepage/shmem_enabled allows",
+		hf_cmdline_refuse(p,
+			"leave hugetlb out: RAM gets transparent huge pages where "
+			"/sys/kernel/mm/transparent_hugepage/shmem_enabled allows",
 			"RAM %.64s is on hugetlb pages, which the kernel can't preserve", id);
 		return 0;
 	}
@@ -136,7 +137,8 @@ static int on_memory_object(struct hf_cmdline_parse *p, const struct hf_option *
 			/* In JSON a size is a number and nothing else. */
 			readable = v->json != v->v[i].is_string;
 		}
-	if (!readable || hf_size_parse(size, 1, &bytes) < 0 || bytes == 0 || bytes > INT64_MAX / 2) {
+	if (!readable || hf_size_parse(size, 1, &bytes) < 0 || bytes == 0 ||
+		bytes > INT64_MAX / 2) {
 		hf_cmdline_refuse(p, "give it size= in bytes or with a suffix (2G)",
 			"the size of RAM %.64s can't be read", id);
 		return 0;
@@ -172,7 +174,8 @@ static int on_memory(struct hf_cmdline_parse *p, const struct hf_option *o)
 	size = hf_params_get(&v, "size");
 	/* A bare number counts MiB, and that goes by the last digit: 0x400 is 1 GiB. */
 	if (size && hf_size_parse(size, MIB, &p->m_bytes) < 0)
-		hf_cmdline_refuse(p, "write it as in -m 2G", "the memory size %.64s can't be read", size);
+		hf_cmdline_refuse(
+			p, "write it as in -m 2G", "the memory size %.64s can't be read", size);
 	return 0;
 }
 
@@ -222,7 +225,8 @@ static int on_machine(struct hf_cmdline_parse *p, const struct hf_option *o)
 			on_accelerator(p, value);
 		} else if (strcmp(key, "confidential-guest-support") == 0 ||
 			   strcmp(key, "memory-encryption") == 0) {
-			hf_cmdline_refuse(p, "shut it down for the update, or move it to another host",
+			hf_cmdline_refuse(p,
+				"shut it down for the update, or move it to another host",
 				"it is a confidential guest: the host can't keep its RAM");
 		} else if (strncmp(key, "sgx-epc", 7) == 0) {
 			hf_cmdline_refuse(p, "run it without SGX",
@@ -253,7 +257,8 @@ static int on_name(struct hf_cmdline_parse *p, const struct hf_option *o)
 	r = hf_params_parse(o->value, "guest", &v);
 	if (r == -ENOMEM)
 		return r;
-	return hf_params_get(&v, "guest") ? set_string(&p->plan->name, hf_params_get(&v, "guest")) : 0;
+	return hf_params_get(&v, "guest") ? set_string(&p->plan->name, hf_params_get(&v, "guest"))
+					  : 0;
 }
 
 static int on_option(struct hf_cmdline_parse *p, const struct hf_option *o)
@@ -283,8 +288,8 @@ static int on_option(struct hf_cmdline_parse *p, const struct hf_option *o)
 		plan->prealloc = true;
 		return 0;
 	case HF_OPTION_MEM_PATH:
-		hf_cmdline_refuse(p, REMEDY_RAM, "its RAM is in files under %.200s (-mem-path)",
-			o->value);
+		hf_cmdline_refuse(
+			p, REMEDY_RAM, "its RAM is in files under %.200s (-mem-path)", o->value);
 		return 0;
 	case HF_OPTION_PROBE:
 		plan->kind = HF_CMDLINE_PROBE;
@@ -330,11 +335,12 @@ static bool asks_for_help(const struct hf_option *o)
 /* What the machine calls its RAM when nobody names it. NULL: not a machine that is known here. */
 static const char *default_ram_id(const struct hf_cmdline *plan)
 {
-	const char *program = strrchr(plan->argv[0], '/') ? strrchr(plan->argv[0], '/') + 1
-							   : plan->argv[0];
+	const char *program =
+		strrchr(plan->argv[0], '/') ? strrchr(plan->argv[0], '/') + 1 : plan->argv[0];
 	const char *type = plan->machine;
 
-	if (strncmp(program, "qemu-system-", 12) == 0 && strcmp(program, "qemu-system-x86_64") != 0 &&
+	if (strncmp(program, "qemu-system-", 12) == 0 &&
+		strcmp(program, "qemu-system-x86_64") != 0 &&
 		strcmp(program, "qemu-system-i386") != 0)
 		return NULL;
 	if (!type || strcmp(type, "pc") == 0 || strcmp(type, "q35") == 0 ||
@@ -351,12 +357,14 @@ static int finish(struct hf_cmdline_parse *p)
 
 	plan->default_serial = p->default_serial && !p->no_defaults;
 	plan->default_monitor = p->default_monitor && !p->no_defaults;
-	if (p->display_stdio || (plan->nographic && (plan->default_serial || plan->default_monitor)))
+	if (p->display_stdio ||
+		(plan->nographic && (plan->default_serial || plan->default_monitor)))
 		plan->stdio = true;
 	if (plan->machine && strcmp(plan->machine, "none") == 0)
 		plan->kind = HF_CMDLINE_PROBE;
 	if (bytes > INT64_MAX / 2) {
-		hf_cmdline_refuse(p, "write it as in -m 2G", "its memory size is beyond all bounds");
+		hf_cmdline_refuse(
+			p, "write it as in -m 2G", "its memory size is beyond all bounds");
 		bytes = DEFAULT_MEMORY_BYTES;
 	}
 	plan->memory_bytes = (bytes + MEMORY_ALIGN - 1) & ~(MEMORY_ALIGN - 1ULL);
@@ -365,7 +373,8 @@ static int finish(struct hf_cmdline_parse *p)
 	if (!id) {
 		if (plan->machine)
 			hf_cmdline_refuse(p, "use pc, q35, isapc or microvm",
-				"its machine type %.64s isn't known to keep its RAM", plan->machine);
+				"its machine type %.64s isn't known to keep its RAM",
+				plan->machine);
 		else
 			hf_cmdline_refuse(p, "use qemu-system-x86_64",
 				"its QEMU, %.100s, isn't one for x86", plan->argv[0]);
@@ -416,11 +425,13 @@ int hf_cmdline_parse(const char *const *argv, size_t n, struct hf_cmdline **ret,
 		r = finish(&p);
 	if (r == -EFBIG)
 		return hf_error_set(e, r, HF_ERR_INVALID, "put long lists into files",
-			"the command line is too long: more than %d arguments, or one of more than %u "
-			"bytes", HF_MANIFEST_MAX_STRINGS, HF_MANIFEST_MAX_STRING);
+			"the command line is too long: more than %d arguments, or one of more than "
+			"%u "
+			"bytes",
+			HF_MANIFEST_MAX_STRINGS, HF_MANIFEST_MAX_STRING);
 	if (r < 0)
-		return hf_error_set(e, r, HF_ERR_FAILED, NULL, "reading the command line: %s",
-			strerror(-r));
+		return hf_error_set(
+			e, r, HF_ERR_FAILED, NULL, "reading the command line: %s", strerror(-r));
 	*ret = TAKE_PTR(plan);
 	return 0;
 }

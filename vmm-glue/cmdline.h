@@ -39,12 +39,12 @@ struct hf_cmdline_ram {
 
 /* One host tap that QEMU opens itself (by name, script or bridge helper). */
 struct hf_cmdline_tap {
-	char *id;         /* netdev id, NULL when the command line gives none */
-	char *ifname;     /* NULL: QEMU or the kernel chooses */
-	char *script;     /* as given; NULL: QEMU's default; "no": none */
+	char *id;	  /* netdev id, NULL when the command line gives none */
+	char *ifname;	  /* NULL: QEMU or the kernel chooses */
+	char *script;	  /* as given; NULL: QEMU's default; "no": none */
 	char *downscript; /* likewise */
-	char *bridge;     /* br=, NULL when not given */
-	char *helper;     /* helper=, NULL when not given */
+	char *bridge;	  /* br=, NULL when not given */
+	char *helper;	  /* helper=, NULL when not given */
 	bool helper_used; /* the tap comes from the bridge helper: -netdev bridge, or helper= */
 	uint32_t queues;  /* 1 or more */
 };
@@ -58,12 +58,12 @@ struct hf_cmdline {
 	char *uuid;    /* -uuid as given, or NULL */
 	char *machine; /* machine type as given (maybe an alias), or NULL for QEMU's default */
 	uint64_t memory_bytes; /* -m, 128 MiB when absent; not counting maxmem */
-	bool paused;     /* -S */
-	bool kvm;        /* asks for KVM */
-	bool daemonize;  /* -daemonize */
-	bool stdio;      /* a console or monitor is on QEMU's standard streams */
-	bool mem_lock;   /* guest RAM is locked */
-	bool prealloc;   /* -mem-prealloc, or prealloc=on of any block */
+	bool paused;	       /* -S */
+	bool kvm;	       /* asks for KVM */
+	bool daemonize;	       /* -daemonize */
+	bool stdio;	       /* a console or monitor is on QEMU's standard streams */
+	bool mem_lock;	       /* guest RAM is locked */
+	bool prealloc;	       /* -mem-prealloc, or prealloc=on of any block */
 
 	/* Why the RAM can't be preserved, and what the user can do about it. "" and "": it can. */
 	char reason[512];
@@ -83,10 +83,11 @@ struct hf_cmdline {
 
 /** struct hf_cmdline_how - what the built command line is to contain. */
 struct hf_cmdline_how {
-	const int *ram_fds;       /* one per ram[]: fd numbers in the process that becomes QEMU */
-	const char *qmp_path;     /* holdfast's monitor socket, NULL: none */
-	bool respawn;             /* on preserved RAM: add -incoming defer and -S, preallocate nothing */
-	const char *machine_type; /* resolved versioned type for a respawn, NULL: as the user gave it */
+	const int *ram_fds;   /* one per ram[]: fd numbers in the process that becomes QEMU */
+	const char *qmp_path; /* holdfast's monitor socket, NULL: none */
+	bool respawn; /* on preserved RAM: add -incoming defer and -S, preallocate nothing */
+	const char *
+		machine_type; /* resolved versioned type for a respawn, NULL: as the user gave it */
 };
 
 /**

@@ -172,8 +172,8 @@ static int build(const struct hf_cmdline *plan, struct hf_launch *l, struct hf_e
 	if (snprintf(path, sizeof(path), "%s/qmp/%s.sock", hf_run_dir(), g->uuid) >=
 		(int)sizeof(path))
 		return hf_error_set(error, -ENAMETOOLONG, HF_ERR_FAILED,
-			"set HOLDFAST_RUN_DIR to a shorter one", "the path %.100s is too long for a socket",
-			hf_run_dir());
+			"set HOLDFAST_RUN_DIR to a shorter one",
+			"the path %.100s is too long for a socket", hf_run_dir());
 	if (hf_manifest_set(&g->qmp_path, path) < 0)
 		return oom(error);
 	return hf_cmdline_build(plan,

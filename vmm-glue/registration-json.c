@@ -45,7 +45,8 @@ static bool is_utf8(const char *text)
 			if ((*s & 0xc0) != 0x80)
 				return false;
 			c = c << 6 | (*s & 0x3f);
-			/* After the last byte: a form that is too long, a surrogate, beyond Unicode. */
+			/* After the last byte: a form that is too long, a surrogate, beyond
+			 * Unicode. */
 			if (extra == 1 && (c < min || (c >= 0xd800 && c < 0xe000) || c > 0x10ffff))
 				return false;
 		}
@@ -189,8 +190,8 @@ static struct json_object *ram_new(const struct hf_registration *reg)
 	return array;
 }
 
-int hf_registration_format(
-	const struct hf_registration *reg, char **ret_json, size_t *ret_size, struct hf_error *error)
+int hf_registration_format(const struct hf_registration *reg, char **ret_json, size_t *ret_size,
+	struct hf_error *error)
 {
 	cleanup_json struct json_object *o = json_object_new_object();
 	const struct hf_manifest_guest *g = &reg->guest;
@@ -222,8 +223,8 @@ int hf_registration_format(
 		hf_json_add(o, "qmpPath", bytes_new(g->qmp_path));
 	hf_json_add(o, "qemuVersion", numbers_new(g->qemu_version, 3));
 	hf_json_add(o, "ram", ram_new(reg));
-	text = o ? json_object_to_json_string_ext(o,
-			   JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_NOSLASHESCAPE)
+	text = o ? json_object_to_json_string_ext(
+			   o, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_NOSLASHESCAPE)
 		 : NULL;
 	copy = text ? strdup(text) : NULL;
 	if (!copy)
@@ -466,8 +467,7 @@ static int dispatch(struct json_object *o, struct parts *p, const char **ret_bad
 
 	if (!known)
 		return -ENOMEM;
-	json_object_object_foreach(o, key, value)
-	{
+	json_object_object_foreach (o, key, value) {
 		bool is_bytes = false;
 
 		for (size_t i = 0; i < HF_ARRAY_SIZE(bytes); i++)
@@ -504,7 +504,8 @@ int hf_registration_parse(
 		return hf_error_set(error, -EPROTONOSUPPORT, HF_ERR_FAILED, "use that holdfast",
 			"written by a newer holdfast (version %lld)", (long long)version);
 	if (version != HF_REGISTRATION_VERSION)
-		return hf_error_set(error, -EBADMSG, HF_ERR_FAILED, NULL, "not a guest's registration");
+		return hf_error_set(
+			error, -EBADMSG, HF_ERR_FAILED, NULL, "not a guest's registration");
 	r = dispatch(o, &p, &bad);
 	if (r < 0)
 		return hf_error_set(error, r, HF_ERR_FAILED, NULL, "a field is %s%s",
@@ -512,7 +513,8 @@ int hf_registration_parse(
 	r = get_all(o, &p, &reg);
 	if (r < 0) {
 		hf_registration_clear(&reg);
-		return hf_error_set(error, r, HF_ERR_FAILED, NULL, "a field has an impossible value");
+		return hf_error_set(
+			error, r, HF_ERR_FAILED, NULL, "a field has an impossible value");
 	}
 	*ret = reg;
 	return 0;

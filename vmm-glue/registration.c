@@ -76,8 +76,8 @@ int hf_registration_write(const struct hf_registration *reg, struct hf_error *er
 	if (r == 0)
 		r = lock_guests(&lock);
 	if (r < 0)
-		return hf_error_set(error, r, r == -EACCES ? HF_ERR_NOT_PERMITTED : HF_ERR_FAILED, NULL,
-			"%s: %s", hf_run_dir(), strerror(-r));
+		return hf_error_set(error, r, r == -EACCES ? HF_ERR_NOT_PERMITTED : HF_ERR_FAILED,
+			NULL, "%s: %s", hf_run_dir(), strerror(-r));
 	r = hf_registration_path(reg->guest.uuid, path, sizeof(path));
 	if (r == 0 && hf_registration_read(path, &old, NULL) == 0 && !same_process(&old, reg) &&
 		hf_registration_alive(&old))
@@ -88,7 +88,8 @@ int hf_registration_write(const struct hf_registration *reg, struct hf_error *er
 	if (r == 0)
 		r = hf_file_write_atomic(path, json, size, 0600);
 	if (r < 0)
-		return hf_error_set(error, r, HF_ERR_FAILED, NULL, "writing %s: %s", path, strerror(-r));
+		return hf_error_set(
+			error, r, HF_ERR_FAILED, NULL, "writing %s: %s", path, strerror(-r));
 	return 0;
 }
 
@@ -103,7 +104,8 @@ int hf_registration_read(const char *path, struct hf_registration *ret, struct h
 
 	r = hf_file_read(path, HF_REGISTRATION_MAX_BYTES, &json, &size);
 	if (r < 0)
-		return hf_error_set(error, r, HF_ERR_FAILED, NULL, "reading %s: %s", path, strerror(-r));
+		return hf_error_set(
+			error, r, HF_ERR_FAILED, NULL, "reading %s: %s", path, strerror(-r));
 	r = hf_registration_parse(json, size, &reg, error);
 	if (r < 0) {
 		hf_error_prefix(error, "%s", path);
@@ -224,7 +226,8 @@ int hf_registration_list(struct hf_registration **ret, size_t *ret_n, size_t *re
 	while (r == 0 && d && (entry = readdir(d))) {
 		if (!is_registration_name(entry->d_name))
 			continue;
-		if (snprintf(path, sizeof(path), "%s/%s", folder, entry->d_name) >= (int)sizeof(path))
+		if (snprintf(path, sizeof(path), "%s/%s", folder, entry->d_name) >=
+			(int)sizeof(path))
 			continue;
 		r = take_file(path, &list, &n, &bad);
 	}
@@ -287,7 +290,8 @@ void hf_registration_clear(struct hf_registration *reg)
 	*reg = (struct hf_registration){0};
 }
 
-static int open_one(const struct hf_registration *reg, size_t i, int *ret_fd, struct hf_error *error)
+static int open_one(
+	const struct hf_registration *reg, size_t i, int *ret_fd, struct hf_error *error)
 {
 	const struct hf_manifest_guest *g = &reg->guest;
 	cleanup_close int fd = -EBADF;
@@ -302,9 +306,9 @@ static int open_one(const struct hf_registration *reg, size_t i, int *ret_fd, st
 		return hf_error_set(error, -ESTALE, HF_ERR_NOT_READY, "start it again",
 			"guest %s: process %d has ended", g->name, (int)reg->pid);
 	if (r < 0)
-		return hf_error_set(error, r, r == -EPERM ? HF_ERR_NOT_PERMITTED : HF_ERR_FAILED, NULL,
-			"guest %s: taking RAM %s (fd %d) from process %d: %s", g->name, g->ram[i].id,
-			(int)g->ram[i].fd, (int)reg->pid, strerror(-r));
+		return hf_error_set(error, r, r == -EPERM ? HF_ERR_NOT_PERMITTED : HF_ERR_FAILED,
+			NULL, "guest %s: taking RAM %s (fd %d) from process %d: %s", g->name,
+			g->ram[i].id, (int)g->ram[i].fd, (int)reg->pid, strerror(-r));
 	if (!hf_inode_equal(&inode, &reg->ram_inodes[i]) || size < g->ram[i].size)
 		return hf_error_set(error, -ESTALE, HF_ERR_NOT_READY, "start it again",
 			"guest %s: fd %d of process %d isn't RAM %s any more", g->name,

@@ -45,7 +45,8 @@ const char *hf_run_dir(void);
  */
 bool hf_uuid_parse(const char *text, char ret[HF_UUID_CHARS]);
 
-/** hf_guest_name_valid() - Can a guest be called this? 1 to HF_GUEST_NAME_MAX bytes, UTF-8, no control characters, no slash. */
+/** hf_guest_name_valid() - Can a guest be called this? 1 to HF_GUEST_NAME_MAX bytes, UTF-8, no
+ * control characters, no slash. */
 bool hf_guest_name_valid(const char *name);
 
 /** hf_registration_path() - Where a guest's file is. Return: 0 or -ENAMETOOLONG. */
@@ -62,8 +63,8 @@ int hf_registration_write(const struct hf_registration *reg, struct hf_error *er
 /**
  * hf_registration_read() - Parse one file.
  *
- * The UUID in it must be the one of its name. Return: 0; -ENOENT; -EBADMSG with the file's name when malformed;
- * -EPROTONOSUPPORT written by a newer holdfast; -errno.
+ * The UUID in it must be the one of its name. Return: 0; -ENOENT; -EBADMSG with the file's name
+ * when malformed; -EPROTONOSUPPORT written by a newer holdfast; -errno.
  */
 int hf_registration_read(const char *path, struct hf_registration *ret, struct hf_error *error);
 
@@ -72,8 +73,8 @@ int hf_registration_parse(
 	const char *json, size_t size, struct hf_registration *ret, struct hf_error *error);
 
 /** hf_registration_format() - The contents of the file: pure. @ret_json is the caller's. */
-int hf_registration_format(
-	const struct hf_registration *reg, char **ret_json, size_t *ret_size, struct hf_error *error);
+int hf_registration_format(const struct hf_registration *reg, char **ret_json, size_t *ret_size,
+	struct hf_error *error);
 
 /** hf_registration_remove() - Forget a guest. One that isn't there is fine. Return: 0 or -errno. */
 int hf_registration_remove(const char *uuid);
@@ -82,7 +83,8 @@ int hf_registration_remove(const char *uuid);
 bool hf_registration_alive(const struct hf_registration *reg);
 
 /**
- * hf_registration_list() - All guests registered, sorted by name; files of dead processes are removed.
+ * hf_registration_list() - All guests registered, sorted by name; files of dead processes are
+ * removed.
  * @ret:   array, owned by the caller: hf_registration_list_free()
  * @ret_n: its length
  *
@@ -97,7 +99,8 @@ void hf_registration_clear(struct hf_registration *reg);
 #define cleanup_registration HF_CLEANUP(hf_registration_clear)
 
 /**
- * hf_registration_open_ram() - Get the RAM fds of a running guest, each checked against dev, inode and size.
+ * hf_registration_open_ram() - Get the RAM fds of a running guest, each checked against dev, inode
+ * and size.
  * @ret_fds: room for reg->guest.n_ram; all owned by the caller on success, none on failure
  *
  * Return: 0; -ESTALE when the process or one of the files isn't the registered one; -errno.

@@ -3,8 +3,8 @@
  * DOC: holdfast-vmm from outside, with real QEMUs behind it.
  *
  * $HOLDFAST_TEST_QEMU names one; else it is the machine's own and those that the test setup has put
- * into its cache. Without any, the tests that need one are skipped. Guests have no vCPU running (-S)
- * and no kernel. The launcher is the one built beside this program.
+ * into its cache. Without any, the tests that need one are skipped. Guests have no vCPU running
+ * (-S) and no kernel. The launcher is the one built beside this program.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -218,7 +218,8 @@ static void test_ineligible(void **state)
 		cleanup_registration struct hf_registration reg = {0};
 		char line[512], path[PATH_MAX], *text, *newline;
 
-		snprintf(line, sizeof(line), "@ --uuid " UUID " --name g -- /bin/echo %s", rows[i][0]);
+		snprintf(line, sizeof(line), "@ --uuid " UUID " --name g -- /bin/echo %s",
+			rows[i][0]);
 		assert_int_equal(run_line(line), 0);
 		text = output();
 		newline = strchr(text, '\n');
@@ -243,7 +244,8 @@ static void test_no_folder(void **state)
 {
 	static const char *const dirs[] = {"/proc/nonexistent/holdfast",
 		/* Too long for a socket's address. */
-		"/tmp/holdfast-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"};
+		"/tmp/"
+		"holdfast-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"};
 	char *text, *newline;
 
 	for (size_t i = 0; i < HF_ARRAY_SIZE(dirs); i++) {
@@ -362,8 +364,10 @@ static void check_guest(const char *qemu, const char *args, size_t n_ram)
 	char line[1024];
 	pid_t pid;
 
-	snprintf(line, sizeof(line), "@ --uuid " UUID " --name web1 -- %s -S -accel tcg "
-		"-display none -nodefaults %s", qemu, args);
+	snprintf(line, sizeof(line),
+		"@ --uuid " UUID " --name web1 -- %s -S -accel tcg "
+		"-display none -nodefaults %s",
+		qemu, args);
 	pid = start(line, -1);
 	wait_registered(pid, &reg);
 	assert_string_equal(reg.reason, "");
@@ -375,7 +379,8 @@ static void check_guest(const char *qemu, const char *args, size_t n_ram)
 		fail_msg("%s", e.message);
 	for (size_t i = 0; i < n_ram; i++) {
 		if (!is_mapped(pid, &reg.ram_inodes[i]))
-			fail_msg("%s %s: RAM %s is somewhere else", qemu, args, reg.guest.ram[i].id);
+			fail_msg(
+				"%s %s: RAM %s is somewhere else", qemu, args, reg.guest.ram[i].id);
 		close(fds[i]);
 	}
 	kill(pid, SIGKILL);
@@ -489,8 +494,8 @@ static void test_same_blocks(void **state)
 			if (rows[i].machine && !has_machine(qemus[q], rows[i].machine))
 				continue;
 			snprintf(plain, sizeof(plain),
-				"%s -S -accel tcg -display none -nodefaults -monitor stdio %s", qemus[q],
-				rows[i].args);
+				"%s -S -accel tcg -display none -nodefaults -monitor stdio %s",
+				qemus[q], rows[i].args);
 			snprintf(line, sizeof(line), "@ --uuid " UUID " -- %s", plain);
 			list_blocks(plain, one, sizeof(one));
 			list_blocks(line, two, sizeof(two));
@@ -517,8 +522,7 @@ static void test_respawn_keeps_ram(void **state)
 		pid_t pid;
 
 		snprintf(path, sizeof(path), "%s/respawn.sock", run);
-		assert_int_equal(
-			hf_cmdline_parse(user, HF_ARRAY_SIZE(user), &plan, NULL), 0);
+		assert_int_equal(hf_cmdline_parse(user, HF_ARRAY_SIZE(user), &plan, NULL), 0);
 		assert_int_equal(hf_memfd_new("test", plan->ram[0].size, &fd), 0);
 		assert_int_equal(pwrite(fd, mark, sizeof(mark), at), sizeof(mark));
 		assert_int_equal(hf_fd_inode(fd, &inode, NULL), 0);

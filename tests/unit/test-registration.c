@@ -76,7 +76,8 @@ static void fill(struct hf_registration *reg, const char *uuid, const char *name
 	assert_int_equal(hf_manifest_set(&g->manager, "qemu"), 0);
 	assert_int_equal(hf_manifest_set(&g->policy, "refuse"), 0);
 	assert_int_equal(hf_manifest_set(&g->vmm, "/usr/bin/\xffqemu"), 0);
-	assert_int_equal(hf_manifest_set_strings(&g->argv, &g->n_argv, argv, HF_ARRAY_SIZE(argv)), 0);
+	assert_int_equal(
+		hf_manifest_set_strings(&g->argv, &g->n_argv, argv, HF_ARRAY_SIZE(argv)), 0);
 	assert_int_equal(hf_manifest_set_strings(&g->env, &g->n_env, env, HF_ARRAY_SIZE(env)), 0);
 	assert_int_equal(hf_manifest_set(&g->cwd, "/srv/\xc3"), 0);
 	assert_int_equal(hf_manifest_set(&g->qmp_path, "/run/holdfast/qmp/x.sock"), 0);
@@ -89,7 +90,8 @@ static void fill(struct hf_registration *reg, const char *uuid, const char *name
 	g->umask = 077;
 	g->stdio[0].kind = HF_STDIO_NONE;
 	g->stdio[1].kind = HF_STDIO_NULL;
-	g->stdio[2] = (struct hf_manifest_stdio){HF_STDIO_PATH, O_WRONLY | O_APPEND, strdup("/l\x80")};
+	g->stdio[2] =
+		(struct hf_manifest_stdio){HF_STDIO_PATH, O_WRONLY | O_APPEND, strdup("/l\x80")};
 	g->qemu_version[0] = 10;
 	g->qemu_version[1] = 1;
 	g->qemu_version[2] = 3;
@@ -184,8 +186,8 @@ static void expect(const char *from, const char *to, int result)
 	at = strstr(json, from);
 	if (!at)
 		fail_msg("no %s in %s", from, json);
-	assert_true(asprintf(&changed, "%.*s%s%s", (int)(at - json), json, to,
-			    at + strlen(from)) > 0);
+	assert_true(
+		asprintf(&changed, "%.*s%s%s", (int)(at - json), json, to, at + strlen(from)) > 0);
 	if (hf_registration_parse(changed, strlen(changed), &back, &e) != result)
 		fail_msg("%s to %s: %d (%s), not %d", from, to, e.err, e.message, result);
 	if (result == 0)
