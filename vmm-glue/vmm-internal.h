@@ -72,7 +72,7 @@ struct hf_vmm {
 	struct hf_vmm_probe probe;
 	struct hf_vmm_stamps stamps;
 	uint64_t other_ram_bytes; /* used bytes of all blocks that are not preserved RAM */
-	unsigned int n_replies;   /* outstanding replies of the step under way */
+	unsigned int n_replies;   /* of the step's commands, still to come: no success without */
 
 	/* What save changed and rollback has to change back. */
 	bool save_begun;
@@ -94,6 +94,7 @@ struct hf_vmm {
 	int stream_fd;               /* QEMU's end, until it has been sent */
 	bool migration_completed;
 	bool incoming_sent;
+	bool capability_off;         /* in the new QEMU, for good */
 	struct hf_inode ram_inodes[HF_MANIFEST_MAX_RAM];
 	int ram_fds[HF_MANIFEST_MAX_RAM]; /* borrowed: respawn waits for its network first */
 	char **built_argv;           /* while QEMU is being started */
@@ -123,7 +124,7 @@ bool hf_vmm_in(const struct hf_vmm *vmm, enum hf_vmm_op_kind kind);
  * @r:  what its hf_qmp_*() call returned
  * @id: its id
  *
- * Return: @r. When it is negative, the operation has failed.
+ * Return: @r. When it is negative, the operation has failed, or is about to: send no more.
  */
 int hf_vmm_sent(struct hf_vmm *vmm, int r, uint64_t id);
 

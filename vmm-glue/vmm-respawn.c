@@ -45,7 +45,8 @@ static void on_loaded_status(struct hf_qmp *q, int err, struct json_object *ret,
 		hf_vmm_failf(vmm, -EBADMSG, NULL, "QEMU's answer to query-status makes no sense");
 	else if (status.running)
 		hf_vmm_failf(vmm, -EPROTO, NULL, "QEMU let the guest run by itself after loading it");
-	else if (!vmm->migration_completed || status.state == HF_QMP_RUN_INMIGRATE)
+	else if (!vmm->migration_completed || !vmm->capability_off || vmm->n_replies > 0 ||
+		status.state == HF_QMP_RUN_INMIGRATE)
 		hf_vmm_poll_later(vmm, ask_loaded);
 	else
 		hf_vmm_end(vmm);
@@ -57,8 +58,8 @@ static void on_capabilities_off(struct hf_qmp *q, int err, struct json_object *r
 	struct hf_vmm *vmm = data;
 
 	/* While the load is still under way QEMU refuses; then it is asked again. */
-	if (vmm->migration_completed)
-		hf_vmm_check_reply(vmm, err, error);
+	if (vmm->migration_completed && hf_vmm_check_reply(vmm, err, error))
+		vmm->capability_off = true;
 }
 
 static void on_loaded(struct hf_qmp *q, int err, struct json_object *ret,
@@ -127,7 +128,10 @@ void hf_vmm_respawn_on_stream(struct hf_vmm *vmm)
 static void on_set(struct hf_qmp *q, int err, struct json_object *ret,
 	const struct hf_error *error, void *data)
 {
-	hf_vmm_check_reply(data, err, error);
+	struct hf_vmm *vmm = data;
+
+	if (hf_vmm_check_reply(vmm, err, error))
+		vmm->n_replies--;
 }
 
 static void on_incoming(struct hf_qmp *q, int err, struct json_object *ret,
@@ -135,8 +139,10 @@ static void on_incoming(struct hf_qmp *q, int err, struct json_object *ret,
 {
 	struct hf_vmm *vmm = data;
 
-	if (hf_vmm_check_reply(vmm, err, error))
-		vmm->waiting = "finish loading its device state";
+	if (!hf_vmm_check_reply(vmm, err, error))
+		return;
+	vmm->n_replies--;
+	vmm->waiting = "finish loading its device state";
 }
 
 void hf_vmm_respawn_on_ready(struct hf_vmm *vmm)
@@ -148,6 +154,7 @@ void hf_vmm_respawn_on_ready(struct hf_vmm *vmm)
 
 	vmm->stamps.ready = hf_tsc_now();
 	vmm->waiting = "begin to load its device state";
+	vmm->n_replies = 3;
 	r = hf_qmp_migrate_set_capabilities(
 		q, caps, HF_ARRAY_SIZE(caps), HF_QMP_TIMEOUT_NEVER, on_set, vmm, &id);
 	if (hf_vmm_sent(vmm, r, id) < 0)
@@ -258,8 +265,9 @@ static int build_argv(struct hf_vmm *vmm, int boot_fd, char ***ret, struct hf_er
 	snprintf(text, bytes, "socket,id=" BOOT_ID ",fd=%d", boot_fd);
 	argv[out++] = (char *)"-chardev";
 	argv[out++] = text;
-	argv[out++] = (char *)"-mon";
-	argv[out++] = (char *)"chardev=" BOOT_ID ",mode=control";
+	/* Not -mon, which QEMU 11 warns about. */
+	argv[out++] = (char *)"-qmp";
+	argv[out++] = (char *)"chardev:" BOOT_ID;
 	argv[out] = NULL;
 	/* The strings point into @built: both live until the process was started. */
 	vmm->built_argv = TAKE_PTR(built);
@@ -420,7 +428,8 @@ int hf_vmm_respawn(struct hf_vmm *vmm, const int *ram_fds, const int *state_fds,
 	hf_vmm_drop_monitor(vmm);
 	hf_child_release(TAKE_PTR(vmm->child));
 	vmm->attached = vmm->lost = vmm->save_begun = vmm->migrate_sent = false;
-	vmm->stream_ok = vmm->migration_completed = vmm->incoming_sent = false;
+	vmm->stream_ok = vmm->migration_completed = false;
+	vmm->incoming_sent = vmm->capability_off = false;
 	vmm->stamps = (struct hf_vmm_stamps){0};
 	r = check_ram(vmm, ram_fds, &e);
 	if (r == 0)

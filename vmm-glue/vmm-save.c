@@ -38,7 +38,8 @@ static void on_final_status(struct hf_qmp *q, int err, struct json_object *ret,
 		return;
 	if (hf_qmp_parse_status(ret, &status) < 0)
 		hf_vmm_failf(vmm, -EBADMSG, NULL, "QEMU's answer to query-status makes no sense");
-	else if (vmm->migration_completed && status.state == HF_QMP_RUN_POSTMIGRATE)
+	else if (vmm->migration_completed && status.state == HF_QMP_RUN_POSTMIGRATE &&
+		vmm->n_replies == 0)
 		succeed(vmm);
 	else
 		hf_vmm_poll_later(vmm, ask_outcome);
@@ -145,6 +146,7 @@ static void on_first_status(struct hf_qmp *q, int err, struct json_object *ret,
 	}
 	vmm->guest->was_running = status.running;
 	vmm->status_known = true;
+	vmm->n_replies--;
 	vmm->waiting = "pause the guest";
 }
 
@@ -155,6 +157,7 @@ static void on_stopped(struct hf_qmp *q, int err, struct json_object *ret,
 
 	if (!hf_vmm_check_reply(vmm, err, error))
 		return;
+	vmm->n_replies--;
 	/* A guest that was paused already gives no STOP event. */
 	if (vmm->guest->tsc_paused == 0)
 		vmm->guest->tsc_paused = hf_tsc_now();
@@ -164,7 +167,10 @@ static void on_stopped(struct hf_qmp *q, int err, struct json_object *ret,
 static void on_set(struct hf_qmp *q, int err, struct json_object *ret,
 	const struct hf_error *error, void *data)
 {
-	hf_vmm_check_reply(data, err, error);
+	struct hf_vmm *vmm = data;
+
+	if (hf_vmm_check_reply(vmm, err, error))
+		vmm->n_replies--;
 }
 
 static void on_getfd(struct hf_qmp *q, int err, struct json_object *ret,
@@ -172,8 +178,10 @@ static void on_getfd(struct hf_qmp *q, int err, struct json_object *ret,
 {
 	struct hf_vmm *vmm = data;
 
-	if (hf_vmm_check_reply(vmm, err, error))
-		vmm->waiting = "start to save its device state";
+	if (!hf_vmm_check_reply(vmm, err, error))
+		return;
+	vmm->n_replies--;
+	vmm->waiting = "start to save its device state";
 }
 
 static void on_migrate(struct hf_qmp *q, int err, struct json_object *ret,
@@ -181,8 +189,10 @@ static void on_migrate(struct hf_qmp *q, int err, struct json_object *ret,
 {
 	struct hf_vmm *vmm = data;
 
-	if (hf_vmm_check_reply(vmm, err, error))
-		vmm->waiting = "finish saving its device state";
+	if (!hf_vmm_check_reply(vmm, err, error))
+		return;
+	vmm->n_replies--;
+	vmm->waiting = "finish saving its device state";
 }
 
 /*
@@ -198,6 +208,7 @@ static int submit(struct hf_vmm *vmm, int fd)
 	int r;
 
 	vmm->waiting = "say whether the guest runs";
+	vmm->n_replies = 6;
 	r = hf_qmp_query_status(q, HF_QMP_TIMEOUT_NEVER, on_first_status, vmm, &id);
 	if (hf_vmm_sent(vmm, r, id) < 0)
 		return r;

@@ -237,6 +237,9 @@ void hf_vmm_failf(struct hf_vmm *vmm, int err, const char *remedy, const char *f
 
 int hf_vmm_sent(struct hf_vmm *vmm, int r, uint64_t id)
 {
+	/* A monitor that was just lost says why in its closed callback, which is on its way. */
+	if (r == -ENOTCONN && !vmm->lost)
+		return r;
 	if (r < 0) {
 		hf_vmm_failf(vmm, r, NULL, "can't send a command to QEMU: %s", strerror(-r));
 		return r;

@@ -187,6 +187,8 @@ void guest_start(struct test_guest *t)
 		}
 		sd_event_run(t->event, 10000);
 	}
+	/* QEMU listens a moment after it binds. */
+	usleep(10000);
 }
 
 void guest_free(struct test_guest *t)
@@ -195,7 +197,7 @@ void guest_free(struct test_guest *t)
 		struct outcome *o = &t->outcome;
 
 		*o = (struct outcome){0};
-		if (hf_vmm_quit(t->vmm, 2 * HF_NSEC_PER_SEC, guest_on_done, t) == 0)
+		if (hf_vmm_quit(t->vmm, HF_NSEC_PER_SEC / 10, guest_on_done, t) == 0)
 			while (!o->over)
 				sd_event_run(t->event, UINT64_MAX);
 	}

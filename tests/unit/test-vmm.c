@@ -1,0 +1,762 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * DOC: A guest's QEMU that fails in every way, at every step.
+ *
+ * The QEMU is this very program, started again as a QMP server of its own mind: $FAKE tells which
+ * command it is to answer how, once: `stop=error`, `migrate=silent` …, and what its streams are
+ * like. It keeps what a QEMU would keep (run state, capabilities, bandwidth) and writes it into the file
+ * `state` of its folder, so that a rollback can be judged by its effect.
+ */
+#include "tests/vmm/guest.c"
+
+#include <json-c/json.h>
+#include <sys/un.h>
+
+#include "qmp/framer.h"
+
+#define STREAM_BYTES 300000
+/* Long enough for a fake on a busy machine to get there, short enough to be waited for often. */
+#define SHORT_MS 300
+
+/* ---- the fake QEMU ---- */
+
+struct fake {
+	int sock;
+	int passed_fd;
+	const char *mode;
+	char used[16][64]; /* commands that have failed already */
+	size_t n_used;
+	char status[32];
+	bool running, ignore_shared, events;
+	uint64_t bandwidth;
+	char migration[32];
+	char error[64];
+	int stream_fd; /* held open by stream=never-eof */
+};
+
+static void fake_send(struct fake *f, const char *fmt, ...) HF_PRINTF(2, 3);
+static void fake_send(struct fake *f, const char *fmt, ...)
+{
+	char text[4096];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	if (hf_fd_write_full(f->sock, text, strlen(text)) < 0)
+		_exit(0);
+}
+
+static void fake_event(struct fake *f, const char *name, const char *data)
+{
+	fake_send(f,
+		"{\"timestamp\": {\"seconds\": 1, \"microseconds\": 2}, \"event\": \"%s\", \"data\": "
+		"%s}\r\n",
+		name, data);
+}
+
+static void fake_migration(struct fake *f, const char *status)
+{
+	char data[64];
+
+	snprintf(f->migration, sizeof(f->migration), "%s", status);
+	snprintf(data, sizeof(data), "{\"status\": \"%s\"}", status);
+	if (f->events)
+		fake_event(f, "MIGRATION", data);
+}
+
+static void fake_write_state(const struct fake *f)
+{
+	char text[256];
+
+	snprintf(text, sizeof(text), "%s running=%d ignore-shared=%d events=%d bandwidth=%lu",
+		f->status, f->running, f->ignore_shared, f->events, f->bandwidth);
+	hf_file_write_atomic("state", text, strlen(text), 0600);
+}
+
+/* What $FAKE says about a word: "stop=error,…". */
+static bool fake_wants(const struct fake *f, const char *key, char *value, size_t size)
+{
+	size_t len = strlen(key);
+
+	for (const char *p = f->mode; p; p = strchr(p, ',')) {
+		p += *p == ',';
+		if (strncmp(p, key, len) == 0 && p[len] == '=') {
+			snprintf(value, size, "%.*s", (int)strcspn(p + len + 1, ","), p + len + 1);
+			return true;
+		}
+	}
+	return false;
+}
+
+/* Return: whether the command was dealt with. */
+static bool fake_fails(struct fake *f, const char *name, int64_t id)
+{
+	char how[32];
+
+	if (!fake_wants(f, name, how, sizeof(how)))
+		return false;
+	for (size_t i = 0; i < f->n_used; i++)
+		if (strcmp(f->used[i], name) == 0)
+			return false;
+	snprintf(f->used[f->n_used++], sizeof(f->used[0]), "%s", name);
+	if (strcmp(how, "error") == 0) {
+		fake_send(f, "{\"id\": %ld, \"error\": {\"class\": \"GenericError\", \"desc\": "
+			     "\"it is Tuesday\"}}\r\n", id);
+	} else if (strcmp(how, "die") == 0) {
+		fprintf(stderr, "qemu: fake QEMU dies at %s\n", name);
+		raise(SIGKILL);
+	} else if (strcmp(how, "exit") == 0) {
+		fprintf(stderr, "qemu: fake QEMU exits at %s\n", name);
+		_exit(3);
+	} else if (strcmp(how, "hang-up") == 0) {
+		shutdown(f->sock, SHUT_RDWR);
+		for (;;)
+			pause();
+	} else if (strcmp(how, "hang") == 0) {
+		for (;;)
+			pause();
+	} else if (strcmp(how, "garbage") == 0) {
+		fake_send(f, "{]]]\r\n");
+	} else if (strcmp(how, "nonsense") == 0) {
+		fake_send(f, "{\"return\": 42, \"id\": %ld}\r\n", id);
+	} else if (strcmp(how, "silent") != 0) {
+		abort();
+	}
+	return true;
+}
+
+static void fake_stream_out(struct fake *f)
+{
+	static char bytes[STREAM_BYTES];
+	int fd = f->passed_fd;
+	char how[32] = "";
+	size_t n = sizeof(bytes);
+
+	f->passed_fd = -EBADF;
+	fake_wants(f, "stream", how, sizeof(how));
+	for (size_t i = 0; i < n; i++)
+		bytes[i] = (char)(i * 7);
+	fake_migration(f, "setup");
+	fake_migration(f, "active");
+	if (strcmp(how, "empty") == 0)
+		n = 0;
+	if (strcmp(how, "short") == 0)
+		n /= 2;
+	if (hf_fd_write_full(fd, bytes, n) < 0 || strcmp(how, "short") == 0) {
+		snprintf(f->error, sizeof(f->error), "the dog ate it");
+		close(fd);
+		fake_migration(f, "failing");
+		fake_migration(f, "failed");
+		snprintf(f->status, sizeof(f->status), "postmigrate");
+		return;
+	}
+	if (strcmp(how, "never-eof") == 0)
+		f->stream_fd = fd;
+	else
+		close(fd);
+	/* Stays active for ever, though its stream has ended. */
+	if (strcmp(how, "never-done") == 0)
+		return;
+	snprintf(f->status, sizeof(f->status), "finish-migrate");
+	fake_migration(f, "completed");
+	snprintf(f->status, sizeof(f->status), "postmigrate");
+}
+
+static void fake_stream_in(struct fake *f)
+{
+	char how[32] = "", buf[4096];
+	size_t total = 0;
+	ssize_t n;
+
+	fake_wants(f, "load", how, sizeof(how));
+	fake_migration(f, "setup");
+	while ((n = read(f->passed_fd, buf, sizeof(buf))) > 0) {
+		total += (size_t)n;
+		if (strcmp(how, "unread") == 0 && total > 1000)
+			break;
+		if (strcmp(how, "exit") == 0) {
+			fprintf(stderr, "qemu: load of migration failed\n");
+			_exit(1);
+		}
+	}
+	close(f->passed_fd);
+	f->passed_fd = -EBADF;
+	if (strcmp(how, "hang") == 0)
+		return;
+	snprintf(f->error, sizeof(f->error), "section 7 is missing");
+	if (strcmp(how, "unread") == 0)
+		return;
+	fake_migration(f, strcmp(how, "fail") == 0 || total != STREAM_BYTES ? "failed" : "completed");
+	snprintf(f->status, sizeof(f->status), "paused");
+	if (strcmp(how, "runs") == 0) {
+		f->running = true;
+		snprintf(f->status, sizeof(f->status), "running");
+	}
+}
+
+static void fake_reply_migration(struct fake *f, int64_t id)
+{
+	bool failed = strcmp(f->migration, "failed") == 0;
+
+	if (!f->migration[0])
+		fake_send(f, "{\"return\": {}, \"id\": %ld}\r\n", id);
+	else
+		fake_send(f,
+			"{\"return\": {\"status\": \"%s\"%s%s%s, \"ram\": {\"total\": %s, \"remaining\": 0, "
+			"\"transferred\": 9, \"duplicate\": 1, \"normal\": 2, \"normal-bytes\": 8192}}, "
+			"\"id\": %ld}\r\n",
+			f->migration, failed ? ", \"error-desc\": \"" : "", failed ? f->error : "",
+			failed ? "\"" : "", strstr(f->mode, "stream=ram") ? "70000000" : "794624", id);
+}
+
+static void fake_set(struct fake *f, const char *name, struct json_object *args)
+{
+	struct json_object *v;
+
+	if (strcmp(name, "migrate-set-parameters") == 0 &&
+		json_object_object_get_ex(args, "max-bandwidth", &v))
+		f->bandwidth = (uint64_t)json_object_get_int64(v);
+	if (strcmp(name, "migrate-set-capabilities") == 0 &&
+		json_object_object_get_ex(args, "capabilities", &v)) {
+		for (size_t i = 0; i < json_object_array_length(v); i++) {
+			struct json_object *cap = json_object_array_get_idx(v, i), *n, *on;
+
+			json_object_object_get_ex(cap, "capability", &n);
+			json_object_object_get_ex(cap, "state", &on);
+			*(strcmp(json_object_get_string(n), "events") == 0 ? &f->events :
+									     &f->ignore_shared) =
+				json_object_get_boolean(on);
+		}
+	}
+}
+
+static void fake_command(struct fake *f, const char *name, struct json_object *args, int64_t id)
+{
+	if (fake_fails(f, name, id))
+		return;
+	fake_set(f, name, args);
+	if (strcmp(name, "stop") == 0 && f->running) {
+		f->running = false;
+		snprintf(f->status, sizeof(f->status), "paused");
+		fake_event(f, "STOP", "{}");
+	} else if (strcmp(name, "cont") == 0) {
+		f->running = true;
+		snprintf(f->status, sizeof(f->status), "running");
+		fake_event(f, "RESUME", "{}");
+	}
+	fake_write_state(f);
+	if (strcmp(name, "query-status") == 0)
+		fake_send(f, "{\"return\": {\"status\": \"%s\", \"running\": %s}, \"id\": %ld}\r\n",
+			f->status, f->running ? "true" : "false", id);
+	else if (strcmp(name, "qom-get") == 0)
+		fake_send(f, "{\"return\": \"pc-q35-9.2-machine\", \"id\": %ld}\r\n", id);
+	else if (strcmp(name, "query-migrate") == 0)
+		fake_reply_migration(f, id);
+	else if (strcmp(name, "query-migrate-capabilities") == 0)
+		fake_send(f,
+			"{\"return\": [{\"state\": %s, \"capability\": \"x-ignore-shared\"}, "
+			"{\"state\": %s, \"capability\": \"events\"}], \"id\": %ld}\r\n",
+			f->ignore_shared ? "true" : "false", f->events ? "true" : "false", id);
+	else if (strcmp(name, "query-migrate-parameters") == 0)
+		fake_send(f, "{\"return\": {\"max-bandwidth\": %lu, \"mode\": \"normal\"}, \"id\": %ld}\r\n",
+			f->bandwidth, id);
+	else if (strcmp(name, "human-monitor-command") == 0)
+		fake_send(f,
+			"{\"return\": \"              Block Name    PSize              Offset               "
+			"Used              Total\\r\\n                  pc.ram    4 KiB  "
+			"0x0000000000000000 0x0000000004000000 0x0000000004000000\\r\\n                 "
+			"pc.bios    4 KiB  0x0000000004000000 0x0000000000040000 "
+			"0x0000000000040000\\r\\n\", \"id\": %ld}\r\n", id);
+	else
+		fake_send(f, "{\"return\": {}, \"id\": %ld}\r\n", id);
+	if (strcmp(name, "migrate_cancel") == 0 && strcmp(f->migration, "active") == 0)
+		fake_migration(f, "cancelled");
+	if (strcmp(name, "migrate") == 0)
+		fake_stream_out(f);
+	if (strcmp(name, "migrate-incoming") == 0)
+		fake_stream_in(f);
+	if (strcmp(name, "quit") == 0)
+		_exit(0);
+}
+
+static void fake_serve(struct fake *f)
+{
+	cleanup_free struct hf_qmp_framer *framer = NULL;
+	struct json_object *msg, *v, *args;
+	char c;
+
+	if (fake_fails(f, "greeting", 0))
+		pause();
+	fake_send(f, "{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 0, \"minor\": 2, \"major\": 9}, "
+		     "\"package\": \"\"}, \"capabilities\": []}}\r\n");
+	hf_qmp_framer_new(NULL, &framer);
+	for (;;) {
+		int fds[2];
+		size_t n_fds = 2;
+
+		if (hf_fd_recv(f->sock, &c, 1, fds, &n_fds) <= 0)
+			return;
+		if (n_fds > 0)
+			f->passed_fd = fds[0];
+		if (hf_qmp_framer_push(framer, &c, 1) < 0 || hf_qmp_framer_next(framer, &msg) <= 0)
+			continue;
+		json_object_object_get_ex(msg, "id", &v);
+		args = NULL;
+		json_object_object_get_ex(msg, "arguments", &args);
+		fake_command(f, json_object_get_string(json_object_object_get(msg, "execute")), args,
+			json_object_get_int64(v));
+		json_object_put(msg);
+	}
+}
+
+static int fake_main(int argc, char **argv)
+{
+	struct fake f = {.mode = getenv("FAKE"), .bandwidth = 134217728, .status = "running",
+		.running = true, .sock = -1, .passed_fd = -1, .stream_fd = -1};
+	struct sockaddr_un sa = {.sun_family = AF_UNIX};
+	char path[108];
+	int server;
+
+	for (int i = 1; i < argc; i++) {
+		if (strncmp(argv[i], "socket,id=holdfast-boot,fd=", 27) == 0)
+			f.sock = atoi(argv[i] + 27);
+		else if (strncmp(argv[i], "unix:", 5) == 0)
+			snprintf(sa.sun_path, sizeof(sa.sun_path) - 1, "%.*s",
+				(int)strcspn(argv[i] + 5, ","), argv[i] + 5);
+	}
+	if (strstr(f.mode, "paused")) {
+		f.running = false;
+		snprintf(f.status, sizeof(f.status), "paused");
+	}
+	if (fake_fails(&f, "start", 0))
+		pause();
+	if (f.sock >= 0) {
+		f.running = false;
+		snprintf(f.status, sizeof(f.status), "inmigrate");
+		fake_serve(&f);
+		return 0;
+	}
+	server = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	/* There at once with an ear behind it. */
+	snprintf(path, sizeof(path), "%s", sa.sun_path);
+	strcat(sa.sun_path, "~");
+	if (bind(server, (struct sockaddr *)&sa, sizeof(sa)) < 0 || listen(server, 1) < 0 ||
+		rename(sa.sun_path, path) < 0)
+		return 1;
+	for (;;) {
+		f.sock = accept(server, NULL, NULL);
+		fake_serve(&f);
+		close(f.sock);
+	}
+}
+
+/* ---- the tests ---- */
+
+static const char *const args[] = {"-machine", "q35", "-m", "64"};
+
+/* How long an operation may take: only those that never end have to be cut short. */
+static uint64_t patience_ns(const char *mode)
+{
+	bool endless = strstr(mode, "hang") || strstr(mode, "silent") || strstr(mode, "never");
+
+	return endless && !strstr(mode, "hang-up") ? SHORT_MS * HF_NSEC_PER_MSEC :
+						     20 * HF_NSEC_PER_SEC;
+}
+
+static void fake_start(struct test_guest *t, const char *mode)
+{
+	setenv("FAKE", mode, 1);
+	guest_init(t, args, HF_ARRAY_SIZE(args));
+	t->timeout_ns = patience_ns(mode);
+	guest_start(t);
+}
+
+static void fake_attach(struct test_guest *t, const char *mode)
+{
+	fake_start(t, mode);
+	t->timeout_ns = 10 * HF_NSEC_PER_SEC;
+	if (guest_attach(t) < 0)
+		fail_msg("%s: attach: %s", mode, t->outcome.error.message);
+	guest_add_chunk(t, hf_vmm_get_probe(t->vmm)->state_estimate_bytes);
+	t->timeout_ns = patience_ns(mode);
+}
+
+static void expect_state(struct test_guest *t, const char *mode, const char *want)
+{
+	cleanup_free char *text = NULL;
+	char path[128];
+
+	snprintf(path, sizeof(path), "%s/state", t->dir);
+	assert_int_equal(hf_file_read(path, 1024, &text, NULL), 0);
+	if (!strstr(text, want))
+		fail_msg("after %s: %s", mode, text);
+}
+
+/* An error has to say something, of this guest. */
+static void expect_error(struct test_guest *t, const char *mode)
+{
+	const struct hf_error *e = &t->outcome.error;
+
+	if (e->err >= 0 || !e->message[0] || !e->name[0] || strcmp(e->guest, "testguest") != 0)
+		fail_msg("%s: %d `%s` of `%s`", mode, e->err, e->message, e->guest);
+	if (getenv("HOLDFAST_TEST_VERBOSE"))
+		print_message("    %-40s %s\n", mode, e->message);
+}
+
+static void test_probe(void **state)
+{
+	const struct hf_vmm_probe *p;
+	struct test_guest t;
+
+	fake_attach(&t, "");
+	p = hf_vmm_get_probe(t.vmm);
+	assert_int_equal(p->version[0], 9);
+	assert_string_equal(p->machine_type, "pc-q35-9.2");
+	assert_string_equal(t.guest->machine, "pc-q35-9.2");
+	assert_string_equal(p->status, "running");
+	assert_true(p->running && t.guest->was_running);
+	assert_int_equal(p->n_blockers, 0);
+	assert_int_equal(p->state_estimate_bytes, 2u << 20);
+	assert_int_equal(hf_vmm_pid(t.vmm), hf_child_pid(t.child));
+	guest_free(&t);
+}
+
+static void test_attach_fails(void **state)
+{
+	static const char *const commands[] = {"greeting", "query-status", "qom-get", "query-migrate",
+		"query-migrate-capabilities", "query-migrate-parameters", "human-monitor-command"};
+	static const char *const hows[] = {"error", "silent", "hang", "die", "hang-up", "garbage", "nonsense"};
+	struct test_guest t;
+	char mode[64];
+
+	for (size_t i = 0; i < HF_ARRAY_SIZE(commands); i++) {
+		for (size_t j = 0; j < HF_ARRAY_SIZE(hows); j++) {
+			snprintf(mode, sizeof(mode), "%s=%s", commands[i], hows[j]);
+			fake_start(&t, mode);
+			assert_true(guest_attach(&t) < 0);
+			expect_error(&t, mode);
+			assert_int_equal(t.n_gone, 0);
+			assert_int_equal(hf_vmm_save(t.vmm, &t.sink, NULL, 1, guest_on_done, &t), -ENOTCONN);
+			guest_free(&t);
+		}
+	}
+}
+
+/* A save that fails at each of its commands, in each way; then the guest has to be as before. */
+static void save_fails(const char *mode, bool was_running)
+{
+	struct test_guest t;
+
+	fake_attach(&t, mode);
+	assert_true(guest_save(&t) < 0);
+	expect_error(&t, mode);
+	if (strstr(mode, "die") || strstr(mode, "hang-up") || strstr(mode, "garbage")) {
+		guest_run_for(&t, 20000);
+		assert_int_equal(t.n_gone, 1);
+		assert_true(guest_rollback(&t) < 0);
+		assert_string_equal(t.outcome.error.name, HF_ERR_DEGRADED);
+		expect_error(&t, mode);
+	} else if (strstr(mode, "=hang")) {
+		/* There is nothing to be done for this one, but to say so in time. */
+		assert_int_equal(guest_rollback(&t), -ETIMEDOUT);
+		assert_string_equal(t.outcome.error.name, HF_ERR_DEGRADED);
+		expect_error(&t, mode);
+	} else {
+		t.timeout_ns = 10 * HF_NSEC_PER_SEC;
+		if (guest_rollback(&t) < 0)
+			fail_msg("%s: rollback: %s", mode, t.outcome.error.message);
+		assert_int_equal(t.n_gone, 0);
+		expect_state(&t, mode, was_running ? "running=1 ignore-shared=0 events=0 bandwidth=134217728"
+						   : "running=0 ignore-shared=0 events=0 bandwidth=134217728");
+	}
+	guest_free(&t);
+}
+
+static void test_save_fails(void **state)
+{
+	static const char *const commands[] = {"stop", "migrate-set-parameters",
+		"migrate-set-capabilities", "getfd", "migrate"};
+	static const char *const hows[] = {"error", "silent", "hang", "die", "hang-up", "garbage"};
+	char mode[128];
+
+	for (size_t i = 0; i < HF_ARRAY_SIZE(commands); i++) {
+		for (size_t j = 0; j < HF_ARRAY_SIZE(hows); j++) {
+			snprintf(mode, sizeof(mode), "%s=%s", commands[i], hows[j]);
+			save_fails(mode, true);
+			if (j < 2) {
+				snprintf(mode, sizeof(mode), "%s=%s,paused", commands[i], hows[j]);
+				save_fails(mode, false);
+			}
+		}
+	}
+}
+
+static void test_stream_fails(void **state)
+{
+	save_fails("stream=short", true);
+	save_fails("stream=empty", true);
+	save_fails("stream=never-eof", true);
+	save_fails("stream=never-done", true);
+	save_fails("stream=ram", true);
+	save_fails("stream=short,paused", false);
+}
+
+static void test_save_errors_say_why(void **state)
+{
+	struct test_guest t;
+
+	fake_attach(&t, "stream=short");
+	guest_save(&t);
+	assert_non_null(strstr(t.outcome.error.message, "the dog ate it"));
+	guest_free(&t);
+	fake_attach(&t, "migrate=error");
+	guest_save(&t);
+	assert_non_null(strstr(t.outcome.error.message, "it is Tuesday"));
+	guest_free(&t);
+	fake_attach(&t, "stop=hang");
+	assert_int_equal(guest_save(&t), -ETIMEDOUT);
+	assert_non_null(strstr(t.outcome.error.message, "pause the guest"));
+	guest_free(&t);
+	fake_attach(&t, "stream=ram");
+	assert_int_equal(guest_save(&t), -EOPNOTSUPP);
+	guest_free(&t);
+}
+
+static void test_rollback_fails(void **state)
+{
+	static const char *const modes[] = {"cont=error", "cont=silent", "cont=hang", "cont=die"};
+	struct test_guest t;
+
+	for (size_t i = 0; i < HF_ARRAY_SIZE(modes); i++) {
+		fake_attach(&t, modes[i]);
+		t.timeout_ns = 10 * HF_NSEC_PER_SEC;
+		assert_int_equal(guest_save(&t), 0);
+		t.timeout_ns = patience_ns(modes[i]);
+		assert_true(guest_rollback(&t) < 0);
+		assert_string_equal(t.outcome.error.name, HF_ERR_DEGRADED);
+		assert_true(t.outcome.error.remedy[0]);
+		expect_error(&t, modes[i]);
+		guest_free(&t);
+	}
+}
+
+/* Asked a second time, it may work out. */
+static void test_rollback_again(void **state)
+{
+	struct test_guest t;
+
+	fake_attach(&t, "cont=error");
+	t.timeout_ns = 10 * HF_NSEC_PER_SEC;
+	assert_int_equal(guest_save(&t), 0);
+	assert_true(guest_rollback(&t) < 0);
+	assert_int_equal(guest_rollback(&t), 0);
+	expect_state(&t, "cont=error", "running=1 ignore-shared=0 events=0 bandwidth=134217728");
+	guest_free(&t);
+}
+
+static void test_one_at_a_time(void **state)
+{
+	struct test_guest t;
+
+	fake_attach(&t, "");
+	t.timeout_ns = 10 * HF_NSEC_PER_SEC;
+	t.outcome = (struct outcome){0};
+	assert_int_equal(hf_vmm_save(t.vmm, &t.sink, NULL, t.timeout_ns, guest_on_done, &t), 0);
+	assert_int_equal(hf_vmm_save(t.vmm, &t.sink, NULL, t.timeout_ns, guest_on_done, &t), -EBUSY);
+	assert_int_equal(hf_vmm_quit(t.vmm, t.timeout_ns, guest_on_done, &t), -EBUSY);
+	assert_int_equal(guest_wait(&t), 0);
+	assert_int_equal(t.guest->state_length, STREAM_BYTES);
+	guest_free(&t);
+}
+
+/* Let go of in the middle of everything: nothing may be touched afterwards (ASan looks). */
+static void test_freed_amid_save(void **state)
+{
+	for (unsigned int i = 0; i < 8; i++) {
+		struct test_guest t;
+
+		fake_attach(&t, i % 2 ? "stream=never-eof" : "");
+		t.timeout_ns = 10 * HF_NSEC_PER_SEC;
+		assert_int_equal(hf_vmm_save(t.vmm, &t.sink, NULL, t.timeout_ns, guest_on_done, &t), 0);
+		if (i > 0)
+			guest_run_for(&t, i * 300);
+		hf_vmm_free(t.vmm);
+		t.vmm = NULL;
+		guest_run_for(&t, 20000);
+		guest_free(&t);
+	}
+}
+
+static void free_it(struct hf_vmm *vmm, const struct hf_error *error, void *data)
+{
+	struct test_guest *t = data;
+
+	hf_vmm_free(vmm);
+	t->vmm = NULL;
+	t->outcome.over = true;
+}
+
+static void test_freed_in_callback(void **state)
+{
+	struct test_guest t;
+
+	fake_attach(&t, "stop=die");
+	t.outcome = (struct outcome){0};
+	assert_int_equal(hf_vmm_save(t.vmm, &t.sink, NULL, t.timeout_ns, free_it, &t), 0);
+	guest_wait(&t);
+	guest_run_for(&t, 20000);
+	assert_int_equal(t.n_gone, 0);
+	guest_free(&t);
+}
+
+static void test_quit_that_hangs(void **state)
+{
+	struct test_guest t;
+
+	fake_attach(&t, "quit=silent");
+	t.timeout_ns = SHORT_MS * HF_NSEC_PER_MSEC;
+	assert_int_equal(guest_quit(&t), 0);
+	assert_int_equal(hf_vmm_pid(t.vmm), 0);
+	assert_int_equal(t.n_gone, 0);
+	guest_free(&t);
+}
+
+/* ---- the way in ---- */
+
+static void fake_saved(struct test_guest *t, const char *mode)
+{
+	fake_attach(t, mode);
+	t->timeout_ns = 10 * HF_NSEC_PER_SEC;
+	if (guest_save(t) < 0 || guest_quit(t) < 0)
+		fail_msg("%s: %s", mode, t->outcome.error.message);
+	guest_new_vmm(t);
+}
+
+static void test_respawn(void **state)
+{
+	struct test_guest t;
+
+	fake_saved(&t, "");
+	assert_int_equal(guest_respawn(&t), 0);
+	expect_state(&t, "load", "paused running=0 ignore-shared=0 events=0");
+	assert_int_equal(guest_resume(&t), 0);
+	expect_state(&t, "resume", "running=1");
+	guest_free(&t);
+	fake_saved(&t, "paused");
+	assert_int_equal(guest_respawn(&t), 0);
+	assert_int_equal(guest_resume(&t), 0);
+	expect_state(&t, "resume", "running=0");
+	assert_true(hf_vmm_get_stamps(t.vmm)->resumed > 0);
+	guest_free(&t);
+}
+
+/* Before migrate-incoming nothing was touched, from there on maybe: the error has to tell. */
+static void respawn_fails(const char *mode, bool spoilt)
+{
+	struct test_guest t;
+	pid_t pid;
+
+	fake_saved(&t, "");
+	setenv("FAKE", mode, 1);
+	for (size_t i = 0; i < t.guest->n_env; i++)
+		if (strncmp(t.guest->env[i], "FAKE=", 5) == 0) {
+			char text[128];
+
+			snprintf(text, sizeof(text), "FAKE=%s", mode);
+			hf_manifest_set(&t.guest->env[i], text);
+		}
+	t.outcome = (struct outcome){0};
+	assert_int_equal(hf_vmm_respawn(t.vmm, t.ram_fds, t.state_fds, 2 * patience_ns(mode), guest_on_done,
+				 &t), 0);
+	pid = hf_vmm_pid(t.vmm);
+	assert_true(guest_wait(&t) < 0);
+	expect_error(&t, mode);
+	if ((t.outcome.error.err == -EUCLEAN) != spoilt)
+		fail_msg("%s: %d %s", mode, t.outcome.error.err, t.outcome.error.message);
+	assert_int_equal(hf_vmm_pid(t.vmm), 0);
+	assert_true(pid <= 0 || kill(pid, 0) < 0);
+	assert_int_equal(t.n_gone, 0);
+	if ((strstr(mode, "exit") || strstr(mode, "die")) && !strstr(t.outcome.error.message, "qemu: "))
+		fail_msg("%s: its last words are missing: %s", mode, t.outcome.error.message);
+	guest_free(&t);
+}
+
+static void test_respawn_fails(void **state)
+{
+	static const char *const before[] = {"start", "greeting"};
+	static const char *const after[] = {"migrate-set-capabilities", "getfd", "migrate-incoming",
+		"query-migrate", "query-status"};
+	static const char *const hows[] = {"hang", "die", "hang-up", "exit", "garbage", "error", "silent"};
+	char mode[128];
+
+	for (size_t i = 0; i < HF_ARRAY_SIZE(before); i++)
+		for (size_t j = 0; j < 4; j++) {
+			if (i == 0 && j == 2)
+				continue; /* no socket yet to hang up */
+			snprintf(mode, sizeof(mode), "%s=%s", before[i], hows[j]);
+			respawn_fails(mode, false);
+		}
+	for (size_t i = 0; i < HF_ARRAY_SIZE(after); i++)
+		for (size_t j = 0; j < HF_ARRAY_SIZE(hows); j++) {
+			/* The second time it is asked, it answers. */
+			if (strcmp(after[i], "query-migrate") == 0 && strcmp(hows[j], "silent") == 0)
+				continue;
+			snprintf(mode, sizeof(mode), "%s=%s", after[i], hows[j]);
+			respawn_fails(mode, true);
+		}
+}
+
+static void test_load_fails(void **state)
+{
+	respawn_fails("load=fail", true);
+	respawn_fails("load=hang", true);
+	respawn_fails("load=exit", true);
+	respawn_fails("load=unread", true);
+	respawn_fails("load=runs", true);
+}
+
+static void test_resume_fails(void **state)
+{
+	static const char *const modes[] = {"cont=error", "cont=silent", "cont=die", "cont=garbage"};
+	struct test_guest t;
+
+	for (size_t i = 0; i < HF_ARRAY_SIZE(modes); i++) {
+		fake_saved(&t, modes[i]);
+		t.timeout_ns = 10 * HF_NSEC_PER_SEC;
+		assert_int_equal(guest_respawn(&t), 0);
+		t.timeout_ns = patience_ns(modes[i]);
+		assert_true(guest_resume(&t) < 0);
+		expect_error(&t, modes[i]);
+		guest_free(&t);
+	}
+}
+
+int main(int argc, char **argv)
+{
+	static char self[4096];
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_probe),
+		cmocka_unit_test(test_attach_fails),
+		cmocka_unit_test(test_save_fails),
+		cmocka_unit_test(test_stream_fails),
+		cmocka_unit_test(test_save_errors_say_why),
+		cmocka_unit_test(test_rollback_fails),
+		cmocka_unit_test(test_rollback_again),
+		cmocka_unit_test(test_one_at_a_time),
+		cmocka_unit_test(test_freed_amid_save),
+		cmocka_unit_test(test_freed_in_callback),
+		cmocka_unit_test(test_quit_that_hangs),
+		cmocka_unit_test(test_respawn),
+		cmocka_unit_test(test_respawn_fails),
+		cmocka_unit_test(test_load_fails),
+		cmocka_unit_test(test_resume_fails),
+	};
+
+	if (getenv("FAKE"))
+		return fake_main(argc, argv);
+	assert_true(readlink("/proc/self/exe", self, sizeof(self) - 1) > 0);
+	setenv("HOLDFAST_TEST_QEMU", self, 1);
+	cmocka_set_message_output(CM_OUTPUT_STDOUT);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
