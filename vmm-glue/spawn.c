@@ -392,28 +392,33 @@ int hf_child_kill(struct hf_child *child)
 /* The last lines of what was written to stderr since the start, joined by " / ". */
 static void append_tail(const struct hf_child *c, char *buf, size_t size)
 {
-	size_t used = strlen(buf), room = size - used;
-	char tail[400];
+	char raw[400], text[3 * sizeof(raw) + 1];
+	size_t used = strlen(buf), len = 0, skip;
 	struct stat st;
-	off_t from;
 	ssize_t n;
 
-	if (c->stderr_fd < 0 || fstat(c->stderr_fd, &st) < 0 || room < 8)
+	if (c->stderr_fd < 0 || fstat(c->stderr_fd, &st) < 0 || size - used < 8)
 		return;
-	from = HF_MAX(c->stderr_offset, st.st_size - (off_t)HF_MIN(sizeof(tail), room - 8));
-	n = pread(c->stderr_fd, tail, HF_MIN(sizeof(tail), room - 8), from);
-	while (n > 0 && isspace((unsigned char)tail[n - 1]))
+	n = pread(c->stderr_fd, raw, sizeof(raw),
+		HF_MAX(c->stderr_offset, st.st_size - (off_t)sizeof(raw)));
+	while (n > 0 && isspace((unsigned char)raw[n - 1]))
 		n--;
 	if (n <= 0)
 		return;
-	used += snprintf(buf + used, room, ": ");
-	for (ssize_t i = 0; i < n && used + 4 < size; i++) {
-		if (tail[i] == '\n')
-			used += snprintf(buf + used, size - used, " / ");
-		else
-			buf[used++] = iscntrl((unsigned char)tail[i]) ? ' ' : tail[i];
+	for (ssize_t i = 0; i < n; i++) {
+		if (raw[i] == '\n') {
+			memcpy(text + len, " / ", 3);
+			len += 3;
+		} else {
+			text[len++] = raw[i];
+			if (iscntrl((unsigned char)raw[i]))
+				text[len - 1] = ' ';
+		}
 	}
-	buf[used] = 0;
+	text[len] = 0;
+	/* When it is too much, the end of it counts. */
+	skip = len > size - used - 3 ? len - (size - used - 3) : 0;
+	snprintf(buf + used, size - used, ": %s", text + skip);
 }
 
 void hf_child_describe(const struct hf_child *child, char *buf, size_t size)

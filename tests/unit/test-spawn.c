@@ -1,0 +1,366 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * DOC: What a process that hf_spawn() starts finds around it, and how its end is told.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "common/fd.h"
+#include "vmm-glue/spawn.h"
+
+static char dir[] = "/tmp/hf-spawn.XXXXXX";
+static sd_event *event;
+
+static char *const plain_env[] = {(char *)"PATH=/usr/bin:/bin", (char *)"A=b c", NULL};
+
+static void on_exit_child(struct hf_child *child, void *data)
+{
+	assert_true(hf_child_exited(child));
+	(*(unsigned int *)data)++;
+}
+
+/* Runs a shell script to its end and reads what it wrote to its log. */
+static void run(struct hf_spawn_spec *spec, const char *script, char *buf, size_t size)
+{
+	char *argv[] = {(char *)"sh", (char *)"-c", (char *)script, NULL};
+	cleanup_free char *text = NULL;
+	struct hf_child *child = NULL;
+	struct hf_error e = {0};
+	unsigned int n_exits = 0;
+	char log[128];
+
+	snprintf(log, sizeof(log), "%s/log", dir);
+	unlink(log);
+	spec->program = "sh";
+	spec->argv = argv;
+	if (!spec->envp)
+		spec->envp = plain_env;
+	spec->log_path = log;
+	if (hf_spawn(event, spec, on_exit_child, &n_exits, &child, &e) < 0)
+		fail_msg("%s", e.message);
+	assert_true(hf_child_pid(child) > 0);
+	while (n_exits == 0)
+		sd_event_run(event, UINT64_MAX);
+	hf_child_release(child);
+	assert_int_equal(hf_file_read(log, 65536, &text, NULL), 0);
+	snprintf(buf, size, "%s", text);
+}
+
+static struct hf_spawn_spec spec_of_me(void)
+{
+	return (struct hf_spawn_spec){.uid = geteuid(), .gid = getegid(), .umask = 027};
+}
+
+static void test_surroundings(void **state)
+{
+	struct hf_spawn_spec spec = spec_of_me();
+	char text[4096], want[512];
+
+	spec.cwd = dir;
+	run(&spec, "pwd; umask; echo \"$A\"; env | grep -c '='; id -u", text, sizeof(text));
+	/* PATH, A, and the shell's own PWD, OLDPWD or _ at most. */
+	snprintf(want, sizeof(want), "%s\n0027\nb c\n", dir);
+	assert_int_equal(strncmp(text, want, strlen(want)), 0);
+	assert_true(atoi(text + strlen(want)) <= 5);
+	spec.cwd = NULL;
+	run(&spec, "pwd", text, sizeof(text));
+	assert_string_equal(text, "/\n");
+}
+
+static void test_session(void **state)
+{
+	struct hf_spawn_spec spec = spec_of_me();
+	char text[256];
+	int pid, session;
+
+	run(&spec, "echo $$ $(cut -d' ' -f6 /proc/$$/stat)", text, sizeof(text));
+	assert_int_equal(sscanf(text, "%d %d", &pid, &session), 2);
+	assert_int_equal(pid, session);
+	assert_int_not_equal(session, getsid(0));
+}
+
+/* Ignored and blocked signals would both pass through execve(). */
+static void test_signals(void **state)
+{
+	struct hf_spawn_spec spec = spec_of_me();
+	sigset_t some, old;
+	char text[512];
+
+	signal(SIGPIPE, SIG_IGN);
+	signal(SIGUSR1, SIG_IGN);
+	sigemptyset(&some);
+	sigaddset(&some, SIGTERM);
+	sigprocmask(SIG_BLOCK, &some, &old);
+	run(&spec, "grep -E 'SigBlk|SigIgn' /proc/self/status", text, sizeof(text));
+	assert_string_equal(text, "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n");
+	/* And nothing changed here. */
+	assert_ptr_equal(signal(SIGUSR1, SIG_DFL), SIG_IGN);
+	signal(SIGPIPE, SIG_DFL);
+	sigprocmask(SIG_SETMASK, &old, &some);
+	assert_int_equal(sigismember(&some, SIGTERM), 1);
+	assert_int_equal(sigismember(&some, SIGINT), 0);
+}
+
+/* Descriptors arrive under their numbers, whatever theirs are here, and no others do. */
+static void test_descriptors(void **state)
+{
+	struct hf_spawn_spec spec = spec_of_me();
+	struct hf_spawn_fd fds[3];
+	char text[1024], path[128];
+	int stray;
+
+	for (int i = 0; i < 3; i++) {
+		int fd;
+
+		snprintf(path, sizeof(path), "%s/f%d", dir, i);
+		fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+		assert_true(fd >= 0);
+		fds[i] = (struct hf_spawn_fd){.fd = fd};
+	}
+	stray = open("/dev/null", O_RDONLY); /* not even close-on-exec */
+	/* Each one's number here is another one's there. */
+	fds[0].number = fds[1].fd;
+	fds[1].number = fds[2].fd;
+	fds[2].number = fds[2].fd + 4;
+	spec.fds = fds;
+	spec.n_fds = 3;
+	run(&spec, "for f in /proc/$$/fd/*; do echo ${f##*/} $(readlink $f); done", text, sizeof(text));
+	for (int i = 0; i < 3; i++) {
+		snprintf(path, sizeof(path), "\n%d %s/f%d\n", fds[i].number, dir, i);
+		assert_non_null(strstr(text, path));
+		close(fds[i].fd);
+	}
+	/* 0, 1, 2, the three, and the shell's own copies (dash: 10) at most. */
+	snprintf(path, sizeof(path), "\n%d /dev/null\n", stray);
+	assert_null(strstr(text, path));
+	close(stray);
+}
+
+static void test_bad_numbers(void **state)
+{
+	char *argv[] = {(char *)"true", NULL};
+	struct hf_spawn_fd fds[2] = {{.fd = 0, .number = 4}, {.fd = 0, .number = 4}};
+	struct hf_spawn_spec spec = spec_of_me();
+	struct hf_child *child;
+	struct hf_error e = {0};
+
+	spec.program = "true";
+	spec.argv = argv;
+	spec.envp = plain_env;
+	spec.fds = fds;
+	spec.n_fds = 2;
+	assert_int_equal(hf_spawn(event, &spec, NULL, NULL, &child, &e), -EINVAL);
+	fds[0].number = 2;
+	assert_int_equal(hf_spawn(event, &spec, NULL, NULL, &child, &e), -EINVAL);
+}
+
+static void test_standard_streams(void **state)
+{
+	struct hf_spawn_spec spec = spec_of_me();
+	cleanup_free char *out = NULL;
+	char in_path[128], out_path[128], text[1024];
+
+	snprintf(in_path, sizeof(in_path), "%s/in", dir);
+	snprintf(out_path, sizeof(out_path), "%s/out", dir);
+	assert_int_equal(hf_file_write_atomic(in_path, "question\n", 9, 0600), 0);
+	assert_int_equal(hf_file_write_atomic(out_path, "before\n", 7, 0600), 0);
+	spec.stdio[0] = in_path;
+	spec.stdio[1] = out_path;
+	run(&spec, "read x; echo \"got $x\"; echo problem >&2", text, sizeof(text));
+	assert_string_equal(text, "problem\n");
+	assert_int_equal(hf_file_read(out_path, 1024, &out, NULL), 0);
+	assert_string_equal(out, "before\ngot question\n");
+	/* One that can't be opened gives way to the log; no stdin is an empty one. */
+	spec.stdio[0] = NULL;
+	spec.stdio[1] = "/nonexistent/out";
+	run(&spec, "read x || echo end", text, sizeof(text));
+	assert_string_equal(text, "end\n");
+}
+
+static void test_user(void **state)
+{
+	static const gid_t groups[] = {2, 3};
+	struct hf_spawn_spec spec = spec_of_me();
+	char *argv[] = {(char *)"true", NULL};
+	struct hf_child *child;
+	struct hf_error e = {0};
+	char text[256];
+
+	spec.uid = 65534;
+	spec.gid = 65533;
+	if (geteuid() != 0) {
+		spec.program = "true";
+		spec.argv = argv;
+		spec.envp = plain_env;
+		assert_int_equal(hf_spawn(event, &spec, NULL, NULL, &child, &e), -EPERM);
+		return;
+	}
+	spec.groups = groups;
+	spec.n_groups = 2;
+	run(&spec, "grep -E '^(Uid|Gid|Groups|CapEff)' /proc/self/status", text, sizeof(text));
+	assert_string_equal(text, "Uid:\t65534\t65534\t65534\t65534\nGid:\t65533\t65533\t65533\t65533\n"
+				  "Groups:\t2 3 \nCapEff:\t0000000000000000\n");
+	assert_int_equal(geteuid(), 0);
+}
+
+static void test_failures(void **state)
+{
+	char *argv[] = {(char *)"x", NULL};
+	struct hf_spawn_spec spec = spec_of_me();
+	struct hf_child *child = NULL;
+	struct hf_error e = {0};
+	char path[128];
+
+	spec.argv = argv;
+	spec.envp = plain_env;
+	spec.program = "no-such-program-here";
+	assert_int_equal(hf_spawn(event, &spec, NULL, NULL, &child, &e), -ENOENT);
+	assert_non_null(strstr(e.message, "no-such-program-here"));
+	snprintf(path, sizeof(path), "%s/script", dir);
+	assert_int_equal(hf_file_write_atomic(path, "text", 4, 0700), 0);
+	spec.program = path;
+	assert_int_equal(hf_spawn(event, &spec, NULL, NULL, &child, &e), -ENOEXEC);
+	spec.program = "/bin/true";
+	spec.cwd = "/nonexistent";
+	assert_int_equal(hf_spawn(event, &spec, NULL, NULL, &child, &e), -ENOENT);
+	assert_non_null(strstr(e.message, "folder"));
+	assert_null(child);
+}
+
+static void describe(const char *script, char *buf, size_t size)
+{
+	char *argv[] = {(char *)"sh", (char *)"-c", (char *)script, NULL};
+	struct hf_spawn_spec spec = spec_of_me();
+	struct hf_child *child = NULL;
+	struct hf_error e = {0};
+	unsigned int n_exits = 0;
+	char log[128];
+
+	snprintf(log, sizeof(log), "%s/log2", dir);
+	spec.program = "/bin/sh";
+	spec.argv = argv;
+	spec.envp = plain_env;
+	spec.log_path = log;
+	assert_int_equal(hf_spawn(event, &spec, on_exit_child, &n_exits, &child, &e), 0);
+	while (n_exits == 0)
+		sd_event_run(event, UINT64_MAX);
+	hf_child_describe(child, buf, size);
+	assert_int_equal(hf_child_kill(child), 0);
+	hf_child_release(child);
+}
+
+static void test_last_words(void **state)
+{
+	char text[480], small[40];
+
+	describe("echo one >&2; echo two >&2; exit 5", text, sizeof(text));
+	assert_string_equal(text, "ended with status 5: one / two");
+	/* Not what an earlier one said into the same file. */
+	describe("exit 0", text, sizeof(text));
+	assert_string_equal(text, "ended with status 0");
+	describe("kill -9 $$", text, sizeof(text));
+	assert_string_equal(text, "was killed by signal 9 (Killed)");
+	describe("i=0; while [ $i -lt 300 ]; do echo line $i; i=$((i+1)); done; exit 1", text, sizeof(text));
+	assert_non_null(strstr(text, "line 299"));
+	describe("printf 'tab\\there\\033[0m\\n'; exit 1", text, sizeof(text));
+	assert_string_equal(text, "ended with status 1: tab here [0m");
+	describe("echo a very long line that can not fit into so little room; exit 1", small, sizeof(small));
+	assert_true(strlen(small) < sizeof(small));
+}
+
+/* One that was let go of lives on, and leaves no zombie. */
+static void test_release(void **state)
+{
+	char *argv[] = {(char *)"sleep", (char *)"0.1", NULL};
+	struct hf_spawn_spec spec = spec_of_me();
+	struct hf_child *child = NULL;
+	struct hf_error e = {0};
+	pid_t pid;
+
+	spec.program = "sleep";
+	spec.argv = argv;
+	spec.envp = plain_env;
+	assert_int_equal(hf_spawn(event, &spec, on_exit_child, NULL, &child, &e), 0);
+	pid = hf_child_pid(child);
+	hf_child_release(child);
+	assert_int_equal(kill(pid, 0), 0);
+	for (int i = 0; i < 100 && kill(pid, 0) == 0; i++)
+		sd_event_run(event, 20000);
+	assert_int_equal(kill(pid, 0), -1);
+	hf_child_release(NULL);
+}
+
+static void test_watch(void **state)
+{
+	char *argv[] = {(char *)"sleep", (char *)"100", NULL};
+	struct hf_spawn_spec spec = spec_of_me();
+	struct hf_child *child = NULL, *watch = NULL;
+	struct hf_error e = {0};
+	unsigned int n_exits = 0, n_watched = 0;
+	uint64_t ticks;
+	char text[128];
+	pid_t pid;
+
+	spec.program = "sleep";
+	spec.argv = argv;
+	spec.envp = plain_env;
+	assert_int_equal(hf_spawn(event, &spec, on_exit_child, &n_exits, &child, &e), 0);
+	pid = hf_child_pid(child);
+	assert_int_equal(hf_pid_start_time(pid, &ticks), 0);
+	assert_int_equal(hf_child_watch(event, pid, ticks + 1, NULL, NULL, &watch), -ESTALE);
+	assert_int_equal(hf_child_watch(event, pid, ticks, on_exit_child, &n_watched, &watch), 0);
+	hf_child_describe(watch, text, sizeof(text));
+	assert_string_equal(text, "still runs");
+	assert_int_equal(hf_child_kill(watch), 0);
+	while (n_exits == 0 || n_watched == 0)
+		sd_event_run(event, UINT64_MAX);
+	hf_child_describe(watch, text, sizeof(text));
+	assert_string_equal(text, "ended");
+	hf_child_release(watch);
+	hf_child_release(child);
+	assert_int_equal(hf_child_watch(event, pid, ticks, NULL, NULL, &watch), -ESRCH);
+}
+
+static int set_up(void **state)
+{
+	return mkdtemp(dir) && chmod(dir, 0755) == 0 && sd_event_new(&event) >= 0 ? 0 : -1;
+}
+
+static int tear_down(void **state)
+{
+	char command[64];
+
+	sd_event_unref(event);
+	snprintf(command, sizeof(command), "rm -rf %s", dir);
+	return system(command);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_surroundings),
+		cmocka_unit_test(test_session),
+		cmocka_unit_test(test_signals),
+		cmocka_unit_test(test_descriptors),
+		cmocka_unit_test(test_bad_numbers),
+		cmocka_unit_test(test_standard_streams),
+		cmocka_unit_test(test_user),
+		cmocka_unit_test(test_failures),
+		cmocka_unit_test(test_last_words),
+		cmocka_unit_test(test_release),
+		cmocka_unit_test(test_watch),
+	};
+
+	cmocka_set_message_output(CM_OUTPUT_STDOUT);
+	return cmocka_run_group_tests(tests, set_up, tear_down);
+}
