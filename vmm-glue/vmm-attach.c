@@ -140,12 +140,43 @@ static void on_migration(struct hf_qmp *q, int err, struct json_object *ret,
 		malformed(vmm, "query-migrate", r);
 		return;
 	}
-	vmm->probe.n_blockers = 0;
 	if (m.status != HF_QMP_MIGRATION_NONE && !hf_qmp_migration_over(m.status))
 		add_blocker(&vmm->probe, "somebody else is migrating it");
 	for (size_t i = 0; i < m.n_blockers && i < HF_ARRAY_SIZE(m.blockers); i++)
 		add_blocker(&vmm->probe, m.blockers[i]);
 	one_answered(vmm);
+}
+
+static void on_devices(struct hf_vmm *vmm, int err, struct json_object *ret,
+	const struct hf_error *error,
+	int (*compare)(const struct hf_manifest_guest *guest, struct json_object *children,
+		char *ret_why, size_t size))
+{
+	char why[160];
+	int r;
+
+	if (!hf_vmm_check_reply(vmm, err, error))
+		return;
+	r = compare(vmm->guest, ret, why, sizeof(why));
+	if (r < 0) {
+		malformed(vmm, "qom-list", r);
+		return;
+	}
+	if (why[0])
+		add_blocker(&vmm->probe, why);
+	one_answered(vmm);
+}
+
+static void on_named_devices(struct hf_qmp *q, int err, struct json_object *ret,
+	const struct hf_error *error, void *data)
+{
+	on_devices(data, err, ret, error, hf_vmm_compare_named);
+}
+
+static void on_anonymous_devices(struct hf_qmp *q, int err, struct json_object *ret,
+	const struct hf_error *error, void *data)
+{
+	on_devices(data, err, ret, error, hf_vmm_compare_anonymous);
 }
 
 static void on_capabilities(struct hf_qmp *q, int err, struct json_object *ret,
@@ -230,7 +261,8 @@ static int ask(struct hf_vmm *vmm)
 	int r;
 
 	vmm->waiting = "answer on its monitor";
-	vmm->n_replies = 6;
+	vmm->n_replies = 8;
+	vmm->probe.n_blockers = 0;
 	r = hf_qmp_query_status(q, HF_QMP_TIMEOUT_NEVER, on_status, vmm, &id);
 	if (hf_vmm_sent(vmm, r, id) < 0)
 		return r;
@@ -245,6 +277,14 @@ static int ask(struct hf_vmm *vmm)
 	if (hf_vmm_sent(vmm, r, id) < 0)
 		return r;
 	r = hf_qmp_query_migrate_parameters(q, HF_QMP_TIMEOUT_NEVER, on_parameters, vmm, &id);
+	if (hf_vmm_sent(vmm, r, id) < 0)
+		return r;
+	r = hf_qmp_qom_list(
+		q, "/machine/peripheral", HF_QMP_TIMEOUT_NEVER, on_named_devices, vmm, &id);
+	if (hf_vmm_sent(vmm, r, id) < 0)
+		return r;
+	r = hf_qmp_qom_list(q, "/machine/peripheral-anon", HF_QMP_TIMEOUT_NEVER,
+		on_anonymous_devices, vmm, &id);
 	if (hf_vmm_sent(vmm, r, id) < 0)
 		return r;
 	r = hf_qmp_human_command(

@@ -158,6 +158,20 @@ bool hf_vmm_check_reply(struct hf_vmm *vmm, int err, const struct hf_error *erro
 /** hf_vmm_qmp_ops - callbacks of both kinds of connection; userdata is the hf_vmm. */
 extern const struct hf_qmp_ops hf_vmm_qmp_ops;
 
+/**
+ * hf_vmm_compare_named() - Compare argv's devices with the children of /machine/peripheral.
+ * @children: qom-list's answer, untrusted
+ * @ret_why:  what is different, "" when nothing is
+ *
+ * Return: 0, -EBADMSG.
+ */
+int hf_vmm_compare_named(const struct hf_manifest_guest *guest, struct json_object *children,
+	char *ret_why, size_t size);
+
+/** hf_vmm_compare_anonymous() - The same with the children of /machine/peripheral-anon. */
+int hf_vmm_compare_anonymous(const struct hf_manifest_guest *guest, struct json_object *children,
+	char *ret_why, size_t size);
+
 /* Steps called across files. */
 void hf_vmm_save_on_event(struct hf_vmm *vmm, const char *name, struct json_object *data);
 void hf_vmm_save_on_stream(struct hf_vmm *vmm);

@@ -251,6 +251,10 @@ static void fake_command(struct fake *f, const char *name, struct json_object *a
 			f->status, f->running ? "true" : "false", id);
 	else if (strcmp(name, "qom-get") == 0)
 		fake_send(f, "{\"return\": \"pc-q35-9.2-machine\", \"id\": %ld}\r\n", id);
+	else if (strcmp(name, "qom-list") == 0)
+		fake_send(f, "{\"return\": [{\"name\": \"type\", \"type\": \"string\"}%s], \"id\": %ld}\r\n",
+			!strstr(f->mode, "plugged") ? "" :
+						      ", {\"name\": \"hot\", \"type\": \"child<x>\"}", id);
 	else if (strcmp(name, "query-migrate") == 0)
 		fake_reply_migration(f, id);
 	else if (strcmp(name, "query-migrate-capabilities") == 0)
@@ -422,9 +426,23 @@ static void test_probe(void **state)
 	guest_free(&t);
 }
 
+/* What was plugged in since the start would be missing after a respawn. */
+static void test_plugged_device(void **state)
+{
+	const struct hf_vmm_probe *p;
+	struct test_guest t;
+
+	fake_attach(&t, "plugged");
+	p = hf_vmm_get_probe(t.vmm);
+	assert_int_equal(p->n_blockers, 2);
+	assert_non_null(strstr(p->blockers[0], "device hot was plugged in"));
+	assert_non_null(strstr(p->blockers[1], "without id"));
+	guest_free(&t);
+}
+
 static void test_attach_fails(void **state)
 {
-	static const char *const commands[] = {"greeting", "query-status", "qom-get", "query-migrate",
+	static const char *const commands[] = {"greeting", "query-status", "qom-get", "qom-list", "query-migrate",
 		"query-migrate-capabilities", "query-migrate-parameters", "human-monitor-command"};
 	static const char *const hows[] = {"error", "silent", "hang", "die", "hang-up", "garbage", "nonsense"};
 	struct test_guest t;
@@ -737,6 +755,7 @@ int main(int argc, char **argv)
 	static char self[4096];
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_probe),
+		cmocka_unit_test(test_plugged_device),
 		cmocka_unit_test(test_attach_fails),
 		cmocka_unit_test(test_save_fails),
 		cmocka_unit_test(test_stream_fails),

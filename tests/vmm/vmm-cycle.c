@@ -231,6 +231,39 @@ static void test_never_started_guest(void **state)
 	guest_free(&t);
 }
 
+/* Every way to write a device down, and one plugged in by hand. */
+static void test_devices(void **state)
+{
+	static const char *const args[] = {"-machine", "pc", "-accel", "tcg", "-m", "64M",
+		"-nodefaults", "-display", "none", "-device", "virtio-rng-pci", "-device",
+		"driver=virtio-balloon-pci,id=a.b", "-device",
+		"{\"driver\": \"virtio-net-pci\", \"id\": \"json\"}", "-drive",
+		"if=virtio,file=/dev/null,format=raw,readonly=on", "-usb", "-device",
+		"usb-tablet,id=t"};
+	const struct hf_vmm_probe *p;
+	struct test_guest t;
+	char text[512];
+
+	guest_init(&t, args, HF_ARRAY_SIZE(args));
+	guest_start(&t);
+	MUST(&t, guest_attach(&t));
+	p = hf_vmm_get_probe(t.vmm);
+	if (p->n_blockers > 0)
+		fail_msg("%s", p->blockers[0]);
+	hf_vmm_free(t.vmm);
+	t.vmm = NULL;
+	guest_ask(&t, "{\"execute\":\"device_add\",\"id\":1,\"arguments\":{\"driver\":"
+		      "\"virtio-rng-pci\",\"id\":\"hot\"}}", text, sizeof(text));
+	assert_non_null(strstr(text, "return"));
+	guest_new_vmm(&t);
+	MUST(&t, guest_attach(&t));
+	p = hf_vmm_get_probe(t.vmm);
+	assert_int_equal(p->n_blockers, 1);
+	print_message("    %s\n", p->blockers[0]);
+	assert_non_null(strstr(p->blockers[0], "hot"));
+	guest_free(&t);
+}
+
 /* ---- rollback ---- */
 
 static void test_rollback_after_attach(void **state)
@@ -564,6 +597,7 @@ int main(void)
 		cmocka_unit_test(test_running_guest),
 		cmocka_unit_test(test_paused_guest),
 		cmocka_unit_test(test_never_started_guest),
+		cmocka_unit_test(test_devices),
 		cmocka_unit_test(test_rollback_after_attach),
 		cmocka_unit_test(test_rollback_after_save),
 		cmocka_unit_test(test_rollback_amid_save),
