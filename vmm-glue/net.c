@@ -2,8 +2,8 @@
 /**
  * DOC: Looking taps up and making them anew, by rtnetlink and /dev/net/tun (see net.h).
  *
- * One request, one answer, each on a socket of its own: this runs once per tap. The kernel's answers
- * are trusted as far as their lengths are right.
+ * One request, one answer, each on a socket of its own: this runs once per tap. The kernel's
+ * answers are trusted as far as their lengths are right.
  */
 #include "vmm-glue/net.h"
 
@@ -170,7 +170,8 @@ static int get_link(const char *name, int index, struct link *ret, char *ret_nam
 		else if (a->rta_type == IFLA_MASTER)
 			l.master = (int)attribute_u32(a);
 		else if (a->rta_type == IFLA_IFNAME && ret_name)
-			snprintf(ret_name, IFNAMSIZ, "%.*s", (int)RTA_PAYLOAD(a), (char *)RTA_DATA(a));
+			snprintf(ret_name, IFNAMSIZ, "%.*s", (int)RTA_PAYLOAD(a),
+				(char *)RTA_DATA(a));
 		else if (a->rta_type == IFLA_LINKINFO)
 			read_link_info(a, &l);
 		else if (a->rta_type == IFLA_ADDRESS && RTA_PAYLOAD(a) == sizeof(l.mac)) {
@@ -193,8 +194,8 @@ static int note_link(const struct link *l, struct hf_manifest_net *net)
 	net->flags = l->tun_flags | IFF_TAP;
 	if (l->queues > net->queues)
 		net->queues = l->queues;
-	snprintf(text, sizeof(text), "%02x:%02x:%02x:%02x:%02x:%02x", l->mac[0], l->mac[1], l->mac[2],
-		l->mac[3], l->mac[4], l->mac[5]);
+	snprintf(text, sizeof(text), "%02x:%02x:%02x:%02x:%02x:%02x", l->mac[0], l->mac[1],
+		l->mac[2], l->mac[3], l->mac[4], l->mac[5]);
 	r = l->has_mac ? hf_manifest_set(&net->mac, text) : 0;
 	if (r == 0 && l->master > 0) {
 		char bridge[IFNAMSIZ] = "";
@@ -249,8 +250,8 @@ static int collect_one(
 		     : 0;
 }
 
-int hf_net_collect(const struct hf_cmdline *plan, struct hf_manifest_guest *guest,
-	struct hf_error *error)
+int hf_net_collect(
+	const struct hf_cmdline *plan, struct hf_manifest_guest *guest, struct hf_error *error)
 {
 	int r = 0;
 
@@ -304,8 +305,8 @@ static int set_link(const struct hf_manifest_net *net, const struct link *l, boo
 	if (made && net->mtu)
 		add_attribute(&q, IFLA_MTU, &net->mtu, sizeof(net->mtu));
 	if (made && net->mac &&
-		sscanf(net->mac, "%hhx:%hhx:%hhx:%hhx:%hhx:%hhx", &mac[0], &mac[1], &mac[2], &mac[3],
-			&mac[4], &mac[5]) == 6)
+		sscanf(net->mac, "%hhx:%hhx:%hhx:%hhx:%hhx:%hhx", &mac[0], &mac[1], &mac[2],
+			&mac[3], &mac[4], &mac[5]) == 6)
 		add_attribute(&q, IFLA_ADDRESS, mac, sizeof(mac));
 	if (bridge > 0)
 		add_attribute(&q, IFLA_MASTER, &master, sizeof(master));

@@ -4,8 +4,8 @@
  *
  * Before the pause a guest's taps are looked up and noted in its manifest entry; before its VMM
  * starts again, those that are missing are made as they were: name, mode, owner, MAC, MTU, bridge,
- * up. One that exists is somebody else's work (a network manager was faster) and keeps everything but a
- * missing bridge.
+ * up. One that exists is somebody else's work (a network manager was faster) and keeps everything
+ * but a missing bridge.
  *
  * Everything goes by name, through rtnetlink and /dev/net/tun, in the caller's network namespace.
  */
@@ -26,8 +26,8 @@ struct hf_cmdline;
  * Taps that QEMU names itself at every start are left out: it makes a new one.
  * Return: 0, -ENOMEM, or an -errno of netlink.
  */
-int hf_net_collect(const struct hf_cmdline *plan, struct hf_manifest_guest *guest,
-	struct hf_error *error);
+int hf_net_collect(
+	const struct hf_cmdline *plan, struct hf_manifest_guest *guest, struct hf_error *error);
 
 /**
  * hf_net_restore() - Make the taps of a guest that are missing.

@@ -30,9 +30,9 @@ struct hf_child {
 	sd_event_source *source;
 	pid_t pid;
 	int pidfd;
-	int stderr_fd;       /* for reading, or -EBADF */
+	int stderr_fd;	     /* for reading, or -EBADF */
 	off_t stderr_offset; /* what was there before it started */
-	bool ours;           /* we have to reap it */
+	bool ours;	     /* we have to reap it */
 	bool exited;
 	bool have_status;
 	siginfo_t status;
@@ -46,9 +46,9 @@ struct child_work {
 	const char *path;
 	int log_fd;
 	int moved[MAX_SPAWN_FDS]; /* copies above every number that is wanted */
-	int first_free;           /* the lowest number that is not wanted */
+	int first_free;		  /* the lowest number that is not wanted */
 	bool set_credentials;
-	int err;                  /* out: positive errno of the step that failed */
+	int err; /* out: positive errno of the step that failed */
 	const char *step;
 };
 
@@ -82,10 +82,11 @@ static int child_stdio(struct child_work *w)
 		const char *path = w->spec->stdio[i];
 		int fd = -1;
 
-		/* O_NONBLOCK only for the opening: a FIFO without a reader must not stop us here. */
+		/* O_NONBLOCK only for the opening: a FIFO without a reader must not stop us here.
+		 */
 		if (path && path[0])
 			fd = open(path, (i == 0 ? O_RDONLY : O_WRONLY | O_APPEND) | O_NOCTTY |
-					O_NONBLOCK | O_CLOEXEC);
+						O_NONBLOCK | O_CLOEXEC);
 		if (fd >= 0)
 			fcntl(fd, F_SETFL, i == 0 ? 0 : O_APPEND);
 		else if (i > 0 && w->log_fd >= 0)
@@ -112,8 +113,7 @@ static int child_descriptors(struct child_work *w)
 		/* dup2() on another number leaves close-on-exec off there. */
 		if (dup2(w->moved[i], s->fds[i].number) < 0)
 			return -1;
-		if (s->fds[i].number > next &&
-			close_range(next, s->fds[i].number - 1, 0) < 0)
+		if (s->fds[i].number > next && close_range(next, s->fds[i].number - 1, 0) < 0)
 			return -1;
 		next = s->fds[i].number + 1;
 	}
@@ -257,7 +257,7 @@ static int on_child_io(sd_event_source *source, int fd, uint32_t revents, void *
 	sd_event_source_set_enabled(source, SD_EVENT_OFF);
 	if (c->ours)
 		c->have_status = waitid(P_PIDFD, c->pidfd, &c->status, WEXITED | WNOHANG) == 0 &&
-			c->status.si_pid != 0;
+				 c->status.si_pid != 0;
 	if (!c->source)
 		/* Let go of before: drops the last reference, which frees @c after this call. */
 		sd_event_source_set_floating(source, false);
@@ -276,8 +276,11 @@ int hf_spawn(sd_event *event, const struct hf_spawn_spec *spec, hf_child_exit_fn
 
 	if (!c)
 		return hf_error_set(error, -ENOMEM, HF_ERR_FAILED, NULL, "out of memory");
-	*c = (struct hf_child){.pidfd = -EBADF, .stderr_fd = -EBADF, .ours = true,
-		.on_exit = on_exit, .data = data};
+	*c = (struct hf_child){.pidfd = -EBADF,
+		.stderr_fd = -EBADF,
+		.ours = true,
+		.on_exit = on_exit,
+		.data = data};
 	for (size_t i = 0; i < MAX_SPAWN_FDS; i++)
 		work.moved[i] = -EBADF;
 	if (spec->n_fds > MAX_SPAWN_FDS)
@@ -312,8 +315,8 @@ int hf_spawn(sd_event *event, const struct hf_spawn_spec *spec, hf_child_exit_fn
 	if (r < 0) {
 		hf_child_kill(c);
 		waitid(P_PIDFD, c->pidfd, &c->status, WEXITED);
-		return hf_error_set(error, r, HF_ERR_FAILED, NULL, "can't watch `%s`: %s", path,
-			strerror(-r));
+		return hf_error_set(
+			error, r, HF_ERR_FAILED, NULL, "can't watch `%s`: %s", path, strerror(-r));
 	}
 	*ret = TAKE_PTR(c);
 	return 0;
@@ -328,8 +331,8 @@ int hf_child_watch(sd_event *event, pid_t pid, uint64_t start_ticks, hf_child_ex
 
 	if (!c)
 		return -ENOMEM;
-	*c = (struct hf_child){.pid = pid, .pidfd = -EBADF, .stderr_fd = -EBADF,
-		.on_exit = on_exit, .data = data};
+	*c = (struct hf_child){
+		.pid = pid, .pidfd = -EBADF, .stderr_fd = -EBADF, .on_exit = on_exit, .data = data};
 	c->pidfd = syscall(SYS_pidfd_open, pid, 0);
 	if (c->pidfd < 0)
 		return errno == EINVAL ? -ESRCH : -errno;

@@ -21,25 +21,25 @@
 
 /** struct hf_spawn_fd - a descriptor that the new process gets under a number. */
 struct hf_spawn_fd {
-	int fd;     /* here; borrowed */
+	int fd;	    /* here; borrowed */
 	int number; /* there; 3 or more */
 };
 
 /** struct hf_spawn_spec - what to start. Everything is borrowed for the call. */
 struct hf_spawn_spec {
-	const char *program;     /* path, or a name to look for in @envp's PATH */
-	char *const *argv;       /* NULL-terminated */
-	char *const *envp;       /* NULL-terminated, the whole environment */
-	const char *cwd;         /* NULL or "": the root folder */
+	const char *program; /* path, or a name to look for in @envp's PATH */
+	char *const *argv;   /* NULL-terminated */
+	char *const *envp;   /* NULL-terminated, the whole environment */
+	const char *cwd;     /* NULL or "": the root folder */
 	uid_t uid;
 	gid_t gid;
-	const gid_t *groups;     /* supplementary groups */
+	const gid_t *groups; /* supplementary groups */
 	size_t n_groups;
 	mode_t umask;
 	const struct hf_spawn_fd *fds; /* numbers ascending from 3; all others are closed there */
 	size_t n_fds;
-	const char *stdio[3];    /* path to open again for fd 0, 1, 2; NULL or "": none known */
-	const char *log_path;    /* takes fd 1 and 2 where no path is known or it can't be opened */
+	const char *stdio[3]; /* path to open again for fd 0, 1, 2; NULL or "": none known */
+	const char *log_path; /* takes fd 1 and 2 where no path is known or it can't be opened */
 };
 
 struct hf_child;
@@ -77,7 +77,8 @@ pid_t hf_child_pid(const struct hf_child *child);
 /** hf_child_exited() - Has it ended? */
 bool hf_child_exited(const struct hf_child *child);
 
-/** hf_child_kill() - SIGKILL, never to another process. Return: 0 (also when it is gone), -errno. */
+/** hf_child_kill() - SIGKILL, never to another process. Return: 0 (also when it is gone), -errno.
+ */
 int hf_child_kill(struct hf_child *child);
 
 /**

@@ -24,8 +24,8 @@ static bool is_preserved(const struct hf_manifest_guest *guest, const char *bloc
 }
 
 /*
- * Every other RAM block (firmware, ROMs, ACPI tables, video memory) is in the stream whole unless its
- * pages are zero; devices and vCPUs add some hundred KiB.
+ * Every other RAM block (firmware, ROMs, ACPI tables, video memory) is in the stream whole unless
+ * its pages are zero; devices and vCPUs add some hundred KiB.
  */
 static uint64_t estimate_state(uint64_t other_ram_bytes)
 {
@@ -40,7 +40,8 @@ static int inventory(struct hf_vmm *vmm, struct hf_error *error)
 	cleanup_cmdline struct hf_cmdline *plan = NULL;
 	int r;
 
-	r = hf_cmdline_parse((const char *const *)vmm->guest->argv, vmm->guest->n_argv, &plan, error);
+	r = hf_cmdline_parse(
+		(const char *const *)vmm->guest->argv, vmm->guest->n_argv, &plan, error);
 	if (r < 0)
 		return r;
 	return hf_net_collect(plan, vmm->guest, error);
@@ -103,7 +104,8 @@ static void on_machine(struct hf_qmp *q, int err, struct json_object *ret,
 	if (!hf_vmm_check_reply(vmm, err, error))
 		return;
 	r = hf_qmp_parse_text(ret, &type, &size);
-	if (r == 0 && size > sizeof(suffix) - 1 && strcmp(type + size - sizeof(suffix) + 1, suffix) == 0)
+	if (r == 0 && size > sizeof(suffix) - 1 &&
+		strcmp(type + size - sizeof(suffix) + 1, suffix) == 0)
 		size -= sizeof(suffix) - 1;
 	if (r == 0 && size >= sizeof(vmm->probe.machine_type))
 		r = -EBADMSG;
@@ -272,8 +274,7 @@ static int ask(struct hf_vmm *vmm)
 	r = hf_qmp_query_migrate(q, HF_QMP_TIMEOUT_NEVER, on_migration, vmm, &id);
 	if (hf_vmm_sent(vmm, r, id) < 0)
 		return r;
-	r = hf_qmp_query_migrate_capabilities(
-		q, HF_QMP_TIMEOUT_NEVER, on_capabilities, vmm, &id);
+	r = hf_qmp_query_migrate_capabilities(q, HF_QMP_TIMEOUT_NEVER, on_capabilities, vmm, &id);
 	if (hf_vmm_sent(vmm, r, id) < 0)
 		return r;
 	r = hf_qmp_query_migrate_parameters(q, HF_QMP_TIMEOUT_NEVER, on_parameters, vmm, &id);
@@ -287,8 +288,7 @@ static int ask(struct hf_vmm *vmm)
 		on_anonymous_devices, vmm, &id);
 	if (hf_vmm_sent(vmm, r, id) < 0)
 		return r;
-	r = hf_qmp_human_command(
-		q, "info ramblock", HF_QMP_TIMEOUT_NEVER, on_ramblocks, vmm, &id);
+	r = hf_qmp_human_command(q, "info ramblock", HF_QMP_TIMEOUT_NEVER, on_ramblocks, vmm, &id);
 	return hf_vmm_sent(vmm, r, id);
 }
 

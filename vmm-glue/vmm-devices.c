@@ -3,8 +3,8 @@
  * DOC: Does a running QEMU have the devices that its command line says, and no others?
  *
  * A respawned QEMU gets the command line of the guest's start. A device that was plugged in since
- * would be missing from it, and QEMU refuses a stream with the state of a device that it doesn't have:
- * after the jump, when there is no way back. So it has to be found out before.
+ * would be missing from it, and QEMU refuses a stream with the state of a device that it doesn't
+ * have: after the jump, when there is no way back. So it has to be found out before.
  *
  * QEMU keeps what `-device` and `device_add` made in /machine/peripheral (by id) and
  * /machine/peripheral-anon (those without); built-in devices are elsewhere.
@@ -26,8 +26,8 @@ static bool is_child(struct json_object *entry, const char **ret_name)
 }
 
 /* Calls @fn with the id of every device that argv makes, NULL for one without. */
-static int for_each_device(const struct hf_manifest_guest *guest,
-	void (*fn)(const char *id, void *data), void *data)
+static int for_each_device(
+	const struct hf_manifest_guest *guest, void (*fn)(const char *id, void *data), void *data)
 {
 	struct hf_option o;
 	size_t pos = 1;
@@ -107,7 +107,8 @@ int hf_vmm_compare_named(const struct hf_manifest_guest *guest, struct json_obje
 		if (r < 0)
 			return r;
 		if (!s.found)
-			snprintf(ret_why, size, "device %.64s was plugged in after its start", s.name);
+			snprintf(ret_why, size, "device %.64s was plugged in after its start",
+				s.name);
 	}
 	return 0;
 }
@@ -131,7 +132,8 @@ int hf_vmm_compare_anonymous(const struct hf_manifest_guest *guest, struct json_
 	/* They have no names to compare, so only their number tells. */
 	if (n != s.n_without_id)
 		snprintf(ret_why, size,
-			"it has %zu devices without id, its command line has %zu: one was plugged in "
+			"it has %zu devices without id, its command line has %zu: one was plugged "
+			"in "
 			"or out",
 			n, s.n_without_id);
 	return 0;

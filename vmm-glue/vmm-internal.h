@@ -5,10 +5,10 @@
  * vmm.c holds the frame: operations, time-outs, the end of QEMU. vmm-attach.c, vmm-save.c,
  * vmm-rollback.c and vmm-respawn.c hold one step of a guest's way each.
  *
- * An operation ends by hf_vmm_end() or hf_vmm_fail(). That only notes the outcome: the callback runs
- * later, from the loop, once the guest is *settled*, which means that no stream uses a sink any more and
- * that no QEMU which was to be killed is still there. So callbacks never run inside calls, and what
- * was borrowed for an operation is free when they do.
+ * An operation ends by hf_vmm_end() or hf_vmm_fail(). That only notes the outcome: the callback
+ * runs later, from the loop, once the guest is *settled*, which means that no stream uses a sink
+ * any more and that no QEMU which was to be killed is still there. So callbacks never run inside
+ * calls, and what was borrowed for an operation is free when they do.
  */
 #pragma once
 
@@ -50,54 +50,54 @@ struct hf_vmm {
 
 	struct hf_qmp *qmp;
 	struct hf_child *child;
-	struct hf_vmm_op op;      /* the one under way */
+	struct hf_vmm_op op;	  /* the one under way */
 	struct hf_vmm_op overrun; /* one that a rollback ended, its callback still due */
 	sd_event_source *deadline;
 	sd_event_source *poll;
 	sd_event_source *settle;
 	void (*poll_fn)(struct hf_vmm *vmm);
 	unsigned int n_polls;
-	const char *waiting;      /* what QEMU is to do, for the message when it doesn't */
+	const char *waiting; /* what QEMU is to do, for the message when it doesn't */
 	uint64_t tracked[HF_VMM_MAX_TRACKED]; /* commands whose callbacks may still come */
 	size_t n_tracked;
 
-	bool attached;      /* it was known to be there, so that its end is news */
-	bool killing;       /* a QEMU that must be gone before anything is reported */
-	bool lost;          /* its monitor or process went away */
+	bool attached; /* it was known to be there, so that its end is news */
+	bool killing;  /* a QEMU that must be gone before anything is reported */
+	bool lost;     /* its monitor or process went away */
 	bool gone_due;
 	struct hf_error gone_error;
-	bool freed;         /* by its owner, while a callback or a stream still used it */
+	bool freed; /* by its owner, while a callback or a stream still used it */
 	unsigned int in_callback;
 
 	struct hf_vmm_probe probe;
 	struct hf_vmm_stamps stamps;
 	uint64_t other_ram_bytes; /* used bytes of all blocks that are not preserved RAM */
-	unsigned int n_replies;   /* of the step's commands, still to come: no success without */
+	unsigned int n_replies;	  /* of the step's commands, still to come: no success without */
 
 	/* What save changed and rollback has to change back. */
 	bool save_begun;
 	bool migrate_sent;
-	bool status_known;           /* guest->was_running is of this save */
+	bool status_known; /* guest->was_running is of this save */
 	uint64_t old_max_bandwidth;
 	bool old_ignore_shared;
 	bool old_events;
 
 	/* Save and load. */
 	struct hf_stream *stream;
-	bool streaming;              /* @stream's done is still to come */
+	bool streaming; /* @stream's done is still to come */
 	bool stream_ok;
 	struct hf_error stream_error;
 	struct hf_stream_result result;
-	struct hf_sink *sink;        /* borrowed: save */
-	struct hf_sink load_sink;    /* own: load */
+	struct hf_sink *sink;	  /* borrowed: save */
+	struct hf_sink load_sink; /* own: load */
 	hf_stream_grow_fn grow;
-	int stream_fd;               /* QEMU's end, until it has been sent */
+	int stream_fd; /* QEMU's end, until it has been sent */
 	bool migration_completed;
 	bool incoming_sent;
-	bool capability_off;         /* in the new QEMU, for good */
+	bool capability_off; /* in the new QEMU, for good */
 	struct hf_inode ram_inodes[HF_MANIFEST_MAX_RAM];
 	int ram_fds[HF_MANIFEST_MAX_RAM]; /* borrowed: respawn waits for its network first */
-	char **built_argv;           /* while QEMU is being started */
+	char **built_argv;		  /* while QEMU is being started */
 };
 
 /**

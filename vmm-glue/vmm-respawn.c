@@ -7,8 +7,8 @@
  * The stream waits in its socket while QEMU starts.
  *
  * A QEMU that fails is killed and waited for before the failure is told: there are never two on one
- * guest's RAM. Up to `migrate-incoming` nothing of the guest was touched; from there on the load may
- * have written to its RAM, and the error says so (-EUCLEAN).
+ * guest's RAM. Up to `migrate-incoming` nothing of the guest was touched; from there on the load
+ * may have written to its RAM, and the error says so (-EUCLEAN).
  */
 #include <fcntl.h>
 #include <inttypes.h>
@@ -44,9 +44,10 @@ static void on_loaded_status(struct hf_qmp *q, int err, struct json_object *ret,
 	if (hf_qmp_parse_status(ret, &status) < 0)
 		hf_vmm_failf(vmm, -EBADMSG, NULL, "QEMU's answer to query-status makes no sense");
 	else if (status.running)
-		hf_vmm_failf(vmm, -EPROTO, NULL, "QEMU let the guest run by itself after loading it");
+		hf_vmm_failf(
+			vmm, -EPROTO, NULL, "QEMU let the guest run by itself after loading it");
 	else if (!vmm->migration_completed || !vmm->capability_off || vmm->n_replies > 0 ||
-		status.state == HF_QMP_RUN_INMIGRATE)
+		 status.state == HF_QMP_RUN_INMIGRATE)
 		hf_vmm_poll_later(vmm, ask_loaded);
 	else
 		hf_vmm_end(vmm);
@@ -93,8 +94,8 @@ static void ask_loaded(struct hf_vmm *vmm)
 	r = hf_qmp_query_migrate(q, HF_QMP_TIMEOUT_NEVER, on_loaded, vmm, &id);
 	if (hf_vmm_sent(vmm, r, id) < 0)
 		return;
-	r = hf_qmp_migrate_set_capabilities(q, caps, HF_ARRAY_SIZE(caps), HF_QMP_TIMEOUT_NEVER,
-		on_capabilities_off, vmm, &id);
+	r = hf_qmp_migrate_set_capabilities(
+		q, caps, HF_ARRAY_SIZE(caps), HF_QMP_TIMEOUT_NEVER, on_capabilities_off, vmm, &id);
 	if (hf_vmm_sent(vmm, r, id) < 0)
 		return;
 	r = hf_qmp_query_status(q, HF_QMP_TIMEOUT_NEVER, on_loaded_status, vmm, &id);
@@ -125,8 +126,8 @@ void hf_vmm_respawn_on_stream(struct hf_vmm *vmm)
 		hf_vmm_poll_after(vmm, EXIT_GRACE_USEC, stream_broke);
 }
 
-static void on_set(struct hf_qmp *q, int err, struct json_object *ret,
-	const struct hf_error *error, void *data)
+static void on_set(struct hf_qmp *q, int err, struct json_object *ret, const struct hf_error *error,
+	void *data)
 {
 	struct hf_vmm *vmm = data;
 
@@ -188,14 +189,15 @@ void hf_vmm_respawn_on_lost(struct hf_vmm *vmm, const struct hf_error *reason)
 
 /* ---- starting ---- */
 
-static int check_plan(const struct hf_cmdline *plan, const struct hf_manifest_guest *guest,
-	struct hf_error *e)
+static int check_plan(
+	const struct hf_cmdline *plan, const struct hf_manifest_guest *guest, struct hf_error *e)
 {
-	bool same = plan->n_ram == guest->n_ram && plan->kind == HF_CMDLINE_GUEST && !plan->reason[0];
+	bool same =
+		plan->n_ram == guest->n_ram && plan->kind == HF_CMDLINE_GUEST && !plan->reason[0];
 
 	for (size_t i = 0; same && i < guest->n_ram; i++)
 		same = guest->ram[i].id && strcmp(plan->ram[i].id, guest->ram[i].id) == 0 &&
-			plan->ram[i].size == guest->ram[i].size;
+		       plan->ram[i].size == guest->ram[i].size;
 	if (!same)
 		return hf_error_set(e, -ESTALE, HF_ERR_FAILED,
 			"use the holdfast that wrote the manifest",
@@ -223,7 +225,8 @@ static int check_ram(struct hf_vmm *vmm, const int *ram_fds, struct hf_error *e)
 	return 0;
 }
 
-/* The user's command line on the preserved RAM, with a second monitor on a socket it is born with. */
+/* The user's command line on the preserved RAM, with a second monitor on a socket it is born with.
+ */
 static int build_argv(struct hf_vmm *vmm, int boot_fd, char ***ret, struct hf_error *e)
 {
 	cleanup_cmdline struct hf_cmdline *plan = NULL;
@@ -283,7 +286,8 @@ static int log_path(const struct hf_manifest_guest *guest, char *buf, size_t siz
 
 	if (!dir || !dir[0])
 		dir = LOG_DIR_DEFAULT;
-	snprintf(name, sizeof(name), "%s", guest->name && guest->name[0] ? guest->name : guest->uuid);
+	snprintf(name, sizeof(name), "%s",
+		guest->name && guest->name[0] ? guest->name : guest->uuid);
 	for (char *p = name; *p; p++)
 		if (*p == '/' || (unsigned char)*p < ' ' || (p == name && *p == '.'))
 			*p = '_';
@@ -353,8 +357,8 @@ static int start(struct hf_vmm *vmm, struct hf_error *e)
 	if (r < 0)
 		return r;
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
-		return hf_error_set(e, -errno, HF_ERR_FAILED, NULL, "can't make a socket: %s",
-			strerror(errno));
+		return hf_error_set(
+			e, -errno, HF_ERR_FAILED, NULL, "can't make a socket: %s", strerror(errno));
 	ours = pair[0];
 	theirs = pair[1];
 	vmm->waiting = "start";
@@ -385,7 +389,8 @@ static void try_network(struct hf_vmm *vmm)
 		hf_vmm_fail(vmm, &e);
 }
 
-/* Length and checksum are checked here: a stream that is cut or spoilt never gets as far as QEMU. */
+/* Length and checksum are checked here: a stream that is cut or spoilt never gets as far as QEMU.
+ */
 static int prepare_stream(struct hf_vmm *vmm, const int *state_fds, struct hf_error *e)
 {
 	const struct hf_manifest_guest *guest = vmm->guest;
@@ -402,8 +407,8 @@ static int prepare_stream(struct hf_vmm *vmm, const int *state_fds, struct hf_er
 	if (guest->state_length == 0)
 		return hf_error_set(e, -EBADMSG, HF_ERR_FAILED, NULL, "its device state is empty");
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
-		return hf_error_set(e, -errno, HF_ERR_FAILED, NULL, "can't make a socket: %s",
-			strerror(errno));
+		return hf_error_set(
+			e, -errno, HF_ERR_FAILED, NULL, "can't make a socket: %s", strerror(errno));
 	vmm->stream_fd = pair[1];
 	r = hf_stream_load(vmm->ring, pair[0], &vmm->load_sink, guest->state_length,
 		guest->state_xxh3, hf_vmm_on_stream_done, vmm, &vmm->stream, e);
@@ -450,7 +455,8 @@ static void write_registration(struct hf_vmm *vmm)
 
 	/* A shallow copy: nothing of it is freed. */
 	memcpy(reg.ram_inodes, vmm->ram_inodes, sizeof(reg.ram_inodes));
-	if (hf_pid_start_time(reg.pid, &reg.start_ticks) < 0 || hf_registration_write(&reg, &e) < 0) {
+	if (hf_pid_start_time(reg.pid, &reg.start_ticks) < 0 ||
+		hf_registration_write(&reg, &e) < 0) {
 		hf_error_prefix(&e, "the guest runs, but isn't registered for the next update");
 		hf_vmm_fail(vmm, &e);
 		return;

@@ -31,7 +31,8 @@ static void on_final_status(struct hf_qmp *q, int err, struct json_object *ret,
 
 	if (err < 0 || hf_qmp_parse_status(ret, &status) < 0) {
 		if (err == 0)
-			hf_vmm_failf(vmm, -EBADMSG, NULL, "QEMU's answer to query-status makes no sense");
+			hf_vmm_failf(vmm, -EBADMSG, NULL,
+				"QEMU's answer to query-status makes no sense");
 		else if (err != -ECONNRESET)
 			hf_vmm_fail(vmm, error);
 		return;
@@ -55,7 +56,8 @@ static void ask_status(struct hf_vmm *vmm)
 	uint64_t id = 0;
 	int r;
 
-	vmm->waiting = vmm->guest->was_running ? "let the guest run again" : "leave the guest paused";
+	vmm->waiting =
+		vmm->guest->was_running ? "let the guest run again" : "leave the guest paused";
 	r = hf_qmp_query_status(vmm->qmp, HF_QMP_TIMEOUT_NEVER, on_final_status, vmm, &id);
 	hf_vmm_sent(vmm, r, id);
 }
@@ -102,8 +104,7 @@ static void restore(struct hf_vmm *vmm)
 		q, caps, HF_ARRAY_SIZE(caps), HF_QMP_TIMEOUT_NEVER, on_restored, vmm, &id);
 	if (hf_vmm_sent(vmm, r, id) < 0)
 		return;
-	r = hf_qmp_migrate_set_parameters(
-		q, &params, HF_QMP_TIMEOUT_NEVER, on_restored, vmm, &id);
+	r = hf_qmp_migrate_set_parameters(q, &params, HF_QMP_TIMEOUT_NEVER, on_restored, vmm, &id);
 	if (hf_vmm_sent(vmm, r, id) < 0)
 		return;
 	/* Only there when `migrate` never took it: an error means just that. */
@@ -140,8 +141,8 @@ static void on_migration(struct hf_qmp *q, int err, struct json_object *ret,
 	if (hf_qmp_parse_migration(ret, &m) < 0)
 		hf_vmm_failf(vmm, -EBADMSG, NULL, "QEMU's answer to query-migrate makes no sense");
 	else
-		vmm->migration_completed = m.status == HF_QMP_MIGRATION_NONE ||
-			hf_qmp_migration_over(m.status);
+		vmm->migration_completed =
+			m.status == HF_QMP_MIGRATION_NONE || hf_qmp_migration_over(m.status);
 }
 
 static void ask_migration(struct hf_vmm *vmm)
@@ -207,8 +208,8 @@ int hf_vmm_recover(struct hf_vmm *vmm, uint64_t timeout_ns, hf_vmm_done_fn done,
 {
 	if (!vmm->attached)
 		return -ENOTCONN;
-	/* What the dead agent changed, and what it would have changed back. Which bandwidth the user
-	 * had set died with it: QEMU's own default is the one that keeps working. */
+	/* What the dead agent changed, and what it would have changed back. Which bandwidth the
+	 * user had set died with it: QEMU's own default is the one that keeps working. */
 	vmm->save_begun = vmm->migrate_sent = vmm->status_known = true;
 	vmm->guest->was_running = true;
 	vmm->old_ignore_shared = vmm->old_events = false;

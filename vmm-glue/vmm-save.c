@@ -3,8 +3,9 @@
  * DOC: Pausing a guest and saving its device state: the first half of the blackout.
  *
  * The same on QEMU 7.2, 10.0 and 11.1: `stop`, then an ordinary migration into a socketpair with
- * x-ignore-shared on, so that RAM in shared files stays out of the stream. All commands leave in one
- * go; QEMU works them off in order. The other end of the socketpair is read into the sink at once.
+ * x-ignore-shared on, so that RAM in shared files stays out of the stream. All commands leave in
+ * one go; QEMU works them off in order. The other end of the socketpair is read into the sink at
+ * once.
  *
  * A stream that ended is no proof of a complete one: QEMU has to say `completed`, and to have come
  * to rest in `postmigrate`, where it neither runs nor touches the guest's RAM or disks any more.
@@ -39,7 +40,7 @@ static void on_final_status(struct hf_qmp *q, int err, struct json_object *ret,
 	if (hf_qmp_parse_status(ret, &status) < 0)
 		hf_vmm_failf(vmm, -EBADMSG, NULL, "QEMU's answer to query-status makes no sense");
 	else if (vmm->migration_completed && status.state == HF_QMP_RUN_POSTMIGRATE &&
-		vmm->n_replies == 0)
+		 vmm->n_replies == 0)
 		succeed(vmm);
 	else
 		hf_vmm_poll_later(vmm, ask_outcome);
@@ -53,7 +54,7 @@ static bool ram_in_stream(const struct hf_vmm *vmm, const struct hf_qmp_migratio
 	for (size_t i = 0; i < vmm->guest->n_ram; i++)
 		smallest = HF_MIN(smallest, vmm->guest->ram[i].size);
 	return vmm->guest->n_ram > 0 && m->has_ram &&
-		m->ram_total_bytes >= vmm->other_ram_bytes + smallest;
+	       m->ram_total_bytes >= vmm->other_ram_bytes + smallest;
 }
 
 static void on_outcome(struct hf_qmp *q, int err, struct json_object *ret,
@@ -84,7 +85,8 @@ static void on_outcome(struct hf_qmp *q, int err, struct json_object *ret,
 	else if (vmm->stream_error.err)
 		hf_vmm_fail(vmm, &vmm->stream_error);
 	else
-		hf_vmm_failf(vmm, -EREMOTEIO, "see QEMU's log", "saving the device state ended as `%s`",
+		hf_vmm_failf(vmm, -EREMOTEIO, "see QEMU's log",
+			"saving the device state ended as `%s`",
 			hf_qmp_migration_status_name(m.status));
 }
 
@@ -164,8 +166,8 @@ static void on_stopped(struct hf_qmp *q, int err, struct json_object *ret,
 	vmm->waiting = "take its migration settings";
 }
 
-static void on_set(struct hf_qmp *q, int err, struct json_object *ret,
-	const struct hf_error *error, void *data)
+static void on_set(struct hf_qmp *q, int err, struct json_object *ret, const struct hf_error *error,
+	void *data)
 {
 	struct hf_vmm *vmm = data;
 
@@ -226,8 +228,7 @@ static int submit(struct hf_vmm *vmm, int fd)
 	if (hf_vmm_sent(vmm, r, id) < 0)
 		return r;
 	vmm->migrate_sent = true;
-	r = hf_qmp_migrate(
-		q, "fd:" HF_VMM_GETFD_NAME, HF_QMP_TIMEOUT_NEVER, on_migrate, vmm, &id);
+	r = hf_qmp_migrate(q, "fd:" HF_VMM_GETFD_NAME, HF_QMP_TIMEOUT_NEVER, on_migrate, vmm, &id);
 	return hf_vmm_sent(vmm, r, id);
 }
 

@@ -274,7 +274,7 @@ bool hf_vmm_check_reply(struct hf_vmm *vmm, int err, const struct hf_error *erro
 static int on_poll(sd_event_source *source, uint64_t usec, void *data)
 {
 	struct hf_vmm *vmm = data;
-	void (*fn)(struct hf_vmm *vmm) = vmm->poll_fn;
+	void (*fn)(struct hf_vmm * vmm) = vmm->poll_fn;
 
 	vmm->poll_fn = NULL;
 	vmm->poll = sd_event_source_disable_unref(vmm->poll);
@@ -371,7 +371,7 @@ static void on_qmp_event(struct hf_qmp *q, const char *name, struct json_object 
 	else if (hf_vmm_in(vmm, HF_VMM_OP_RESPAWN))
 		hf_vmm_respawn_on_event(vmm, name, data);
 	else if (hf_vmm_in(vmm, HF_VMM_OP_RESUME) && strcmp(name, "RESUME") == 0 &&
-		vmm->stamps.resumed == 0)
+		 vmm->stamps.resumed == 0)
 		vmm->stamps.resumed = hf_tsc_now();
 }
 

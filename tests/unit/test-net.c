@@ -89,7 +89,8 @@ static void test_round_trip(void **state)
 	assert_string_equal(guest->net[0].bridge, "br7");
 	assert_string_equal(guest->net[0].mac, "52:54:00:aa:bb:07");
 	assert_int_equal(guest->net[0].mtu, 1450);
-	assert_int_equal(guest->net[0].flags & (IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | IFF_MULTI_QUEUE),
+	assert_int_equal(
+		guest->net[0].flags & (IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | IFF_MULTI_QUEUE),
 		IFF_TAP | IFF_NO_PI | IFF_VNET_HDR);
 
 	/* A new kernel: nothing is there but the bridge, later. */
@@ -102,8 +103,9 @@ static void test_round_trip(void **state)
 	guest->uid = 65534;
 	if (restore(&e) < 0)
 		fail_msg("%s", e.message);
-	assert_true(link_has("tap7", "mtu 1450, master br7, 52:54:00:aa:bb:07, tun type tap, pi off, "
-				     "vnet_hdr on, persist on, user nobody, UP"));
+	assert_true(
+		link_has("tap7", "mtu 1450, master br7, 52:54:00:aa:bb:07, tun type tap, pi off, "
+				 "vnet_hdr on, persist on, user nobody, UP"));
 	/* Once more changes nothing. */
 	assert_int_equal(restore(&e), 0);
 	assert_true(link_has("tap7", "mtu 1450, master br7"));

@@ -134,7 +134,8 @@ static void test_descriptors(void **state)
 	fds[2].number = fds[2].fd + 4;
 	spec.fds = fds;
 	spec.n_fds = 3;
-	run(&spec, "for f in /proc/$$/fd/*; do echo ${f##*/} $(readlink $f); done", text, sizeof(text));
+	run(&spec, "for f in /proc/$$/fd/*; do echo ${f##*/} $(readlink $f); done", text,
+		sizeof(text));
 	for (int i = 0; i < 3; i++) {
 		snprintf(path, sizeof(path), "\n%d %s/f%d\n", fds[i].number, dir, i);
 		assert_non_null(strstr(text, path));
@@ -208,8 +209,9 @@ static void test_user(void **state)
 	spec.groups = groups;
 	spec.n_groups = 2;
 	run(&spec, "grep -E '^(Uid|Gid|Groups|CapEff)' /proc/self/status", text, sizeof(text));
-	assert_string_equal(text, "Uid:\t65534\t65534\t65534\t65534\nGid:\t65533\t65533\t65533\t65533\n"
-				  "Groups:\t2 3 \nCapEff:\t0000000000000000\n");
+	assert_string_equal(text,
+		"Uid:\t65534\t65534\t65534\t65534\nGid:\t65533\t65533\t65533\t65533\n"
+		"Groups:\t2 3 \nCapEff:\t0000000000000000\n");
 	assert_int_equal(geteuid(), 0);
 }
 
@@ -270,11 +272,13 @@ static void test_last_words(void **state)
 	assert_string_equal(text, "ended with status 0");
 	describe("kill -9 $$", text, sizeof(text));
 	assert_string_equal(text, "was killed by signal 9 (Killed)");
-	describe("i=0; while [ $i -lt 300 ]; do echo line $i; i=$((i+1)); done; exit 1", text, sizeof(text));
+	describe("i=0; while [ $i -lt 300 ]; do echo line $i; i=$((i+1)); done; exit 1", text,
+		sizeof(text));
 	assert_non_null(strstr(text, "line 299"));
 	describe("printf 'tab\\there\\033[0m\\n'; exit 1", text, sizeof(text));
 	assert_string_equal(text, "ended with status 1: tab here [0m");
-	describe("echo a very long line that can not fit into so little room; exit 1", small, sizeof(small));
+	describe("echo a very long line that can not fit into so little room; exit 1", small,
+		sizeof(small));
 	assert_true(strlen(small) < sizeof(small));
 }
 

@@ -4,8 +4,8 @@
  *
  * The QEMU is this very program, started again as a QMP server of its own mind: $FAKE tells which
  * command it is to answer how, once: `stop=error`, `migrate=silent` …, and what its streams are
- * like. It keeps what a QEMU would keep (run state, capabilities, bandwidth) and writes it into the file
- * `state` of its folder, so that a rollback can be judged by its effect.
+ * like. It keeps what a QEMU would keep (run state, capabilities, bandwidth) and writes it into the
+ * file `state` of its folder, so that a rollback can be judged by its effect.
  */
 #include "tests/vmm/guest.c"
 
@@ -50,7 +50,8 @@ static void fake_send(struct fake *f, const char *fmt, ...)
 static void fake_event(struct fake *f, const char *name, const char *data)
 {
 	fake_send(f,
-		"{\"timestamp\": {\"seconds\": 1, \"microseconds\": 2}, \"event\": \"%s\", \"data\": "
+		"{\"timestamp\": {\"seconds\": 1, \"microseconds\": 2}, \"event\": \"%s\", "
+		"\"data\": "
 		"%s}\r\n",
 		name, data);
 }
@@ -101,8 +102,10 @@ static bool fake_fails(struct fake *f, const char *name, int64_t id)
 			return false;
 	snprintf(f->used[f->n_used++], sizeof(f->used[0]), "%s", name);
 	if (strcmp(how, "error") == 0) {
-		fake_send(f, "{\"id\": %ld, \"error\": {\"class\": \"GenericError\", \"desc\": "
-			     "\"it is Tuesday\"}}\r\n", id);
+		fake_send(f,
+			"{\"id\": %ld, \"error\": {\"class\": \"GenericError\", \"desc\": "
+			"\"it is Tuesday\"}}\r\n",
+			id);
 	} else if (strcmp(how, "die") == 0) {
 		fprintf(stderr, "qemu: fake QEMU dies at %s\n", name);
 		raise(SIGKILL);
@@ -187,7 +190,8 @@ static void fake_stream_in(struct fake *f)
 	snprintf(f->error, sizeof(f->error), "section 7 is missing");
 	if (strcmp(how, "unread") == 0)
 		return;
-	fake_migration(f, strcmp(how, "fail") == 0 || total != STREAM_BYTES ? "failed" : "completed");
+	fake_migration(
+		f, strcmp(how, "fail") == 0 || total != STREAM_BYTES ? "failed" : "completed");
 	snprintf(f->status, sizeof(f->status), "paused");
 	if (strcmp(how, "runs") == 0) {
 		f->running = true;
@@ -203,11 +207,14 @@ static void fake_reply_migration(struct fake *f, int64_t id)
 		fake_send(f, "{\"return\": {}, \"id\": %ld}\r\n", id);
 	else
 		fake_send(f,
-			"{\"return\": {\"status\": \"%s\"%s%s%s, \"ram\": {\"total\": %s, \"remaining\": 0, "
-			"\"transferred\": 9, \"duplicate\": 1, \"normal\": 2, \"normal-bytes\": 8192}}, "
+			"{\"return\": {\"status\": \"%s\"%s%s%s, \"ram\": {\"total\": %s, "
+			"\"remaining\": 0, "
+			"\"transferred\": 9, \"duplicate\": 1, \"normal\": 2, \"normal-bytes\": "
+			"8192}}, "
 			"\"id\": %ld}\r\n",
 			f->migration, failed ? ", \"error-desc\": \"" : "", failed ? f->error : "",
-			failed ? "\"" : "", strstr(f->mode, "stream=ram") ? "70000000" : "794624", id);
+			failed ? "\"" : "", strstr(f->mode, "stream=ram") ? "70000000" : "794624",
+			id);
 }
 
 static void fake_set(struct fake *f, const char *name, struct json_object *args)
@@ -224,8 +231,8 @@ static void fake_set(struct fake *f, const char *name, struct json_object *args)
 
 			json_object_object_get_ex(cap, "capability", &n);
 			json_object_object_get_ex(cap, "state", &on);
-			*(strcmp(json_object_get_string(n), "events") == 0 ? &f->events :
-									     &f->ignore_shared) =
+			*(strcmp(json_object_get_string(n), "events") == 0 ? &f->events
+									   : &f->ignore_shared) =
 				json_object_get_boolean(on);
 		}
 	}
@@ -252,9 +259,13 @@ static void fake_command(struct fake *f, const char *name, struct json_object *a
 	else if (strcmp(name, "qom-get") == 0)
 		fake_send(f, "{\"return\": \"pc-q35-9.2-machine\", \"id\": %ld}\r\n", id);
 	else if (strcmp(name, "qom-list") == 0)
-		fake_send(f, "{\"return\": [{\"name\": \"type\", \"type\": \"string\"}%s], \"id\": %ld}\r\n",
-			!strstr(f->mode, "plugged") ? "" :
-						      ", {\"name\": \"hot\", \"type\": \"child<x>\"}", id);
+		fake_send(f,
+			"{\"return\": [{\"name\": \"type\", \"type\": \"string\"}%s], \"id\": "
+			"%ld}\r\n",
+			!strstr(f->mode, "plugged")
+				? ""
+				: ", {\"name\": \"hot\", \"type\": \"child<x>\"}",
+			id);
 	else if (strcmp(name, "query-migrate") == 0)
 		fake_reply_migration(f, id);
 	else if (strcmp(name, "query-migrate-capabilities") == 0)
@@ -263,15 +274,20 @@ static void fake_command(struct fake *f, const char *name, struct json_object *a
 			"{\"state\": %s, \"capability\": \"events\"}], \"id\": %ld}\r\n",
 			f->ignore_shared ? "true" : "false", f->events ? "true" : "false", id);
 	else if (strcmp(name, "query-migrate-parameters") == 0)
-		fake_send(f, "{\"return\": {\"max-bandwidth\": %lu, \"mode\": \"normal\"}, \"id\": %ld}\r\n",
+		fake_send(f,
+			"{\"return\": {\"max-bandwidth\": %lu, \"mode\": \"normal\"}, \"id\": "
+			"%ld}\r\n",
 			f->bandwidth, id);
 	else if (strcmp(name, "human-monitor-command") == 0)
 		fake_send(f,
-			"{\"return\": \"              Block Name    PSize              Offset               "
+			"{\"return\": \"              Block Name    PSize              Offset      "
+			"         "
 			"Used              Total\\r\\n                  pc.ram    4 KiB  "
-			"0x0000000000000000 0x0000000004000000 0x0000000004000000\\r\\n                 "
+			"0x0000000000000000 0x0000000004000000 0x0000000004000000\\r\\n            "
+			"     "
 			"pc.bios    4 KiB  0x0000000004000000 0x0000000000040000 "
-			"0x0000000000040000\\r\\n\", \"id\": %ld}\r\n", id);
+			"0x0000000000040000\\r\\n\", \"id\": %ld}\r\n",
+			id);
 	else
 		fake_send(f, "{\"return\": {}, \"id\": %ld}\r\n", id);
 	if (strcmp(name, "migrate_cancel") == 0 && strcmp(f->migration, "active") == 0)
@@ -292,8 +308,9 @@ static void fake_serve(struct fake *f)
 
 	if (fake_fails(f, "greeting", 0))
 		pause();
-	fake_send(f, "{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 0, \"minor\": 2, \"major\": 9}, "
-		     "\"package\": \"\"}, \"capabilities\": []}}\r\n");
+	fake_send(f,
+		"{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 0, \"minor\": 2, \"major\": 9}, "
+		"\"package\": \"\"}, \"capabilities\": []}}\r\n");
 	hf_qmp_framer_new(NULL, &framer);
 	for (;;) {
 		int fds[2];
@@ -308,16 +325,21 @@ static void fake_serve(struct fake *f)
 		json_object_object_get_ex(msg, "id", &v);
 		args = NULL;
 		json_object_object_get_ex(msg, "arguments", &args);
-		fake_command(f, json_object_get_string(json_object_object_get(msg, "execute")), args,
-			json_object_get_int64(v));
+		fake_command(f, json_object_get_string(json_object_object_get(msg, "execute")),
+			args, json_object_get_int64(v));
 		json_object_put(msg);
 	}
 }
 
 static int fake_main(int argc, char **argv)
 {
-	struct fake f = {.mode = getenv("FAKE"), .bandwidth = 134217728, .status = "running",
-		.running = true, .sock = -1, .passed_fd = -1, .stream_fd = -1};
+	struct fake f = {.mode = getenv("FAKE"),
+		.bandwidth = 134217728,
+		.status = "running",
+		.running = true,
+		.sock = -1,
+		.passed_fd = -1,
+		.stream_fd = -1};
 	struct sockaddr_un sa = {.sun_family = AF_UNIX};
 	char path[108];
 	int server;
@@ -364,8 +386,8 @@ static uint64_t patience_ns(const char *mode)
 {
 	bool endless = strstr(mode, "hang") || strstr(mode, "silent") || strstr(mode, "never");
 
-	return endless && !strstr(mode, "hang-up") ? SHORT_MS * HF_NSEC_PER_MSEC :
-						     20 * HF_NSEC_PER_SEC;
+	return endless && !strstr(mode, "hang-up") ? SHORT_MS * HF_NSEC_PER_MSEC
+						   : 20 * HF_NSEC_PER_SEC;
 }
 
 static void fake_start(struct test_guest *t, const char *mode)
@@ -442,9 +464,11 @@ static void test_plugged_device(void **state)
 
 static void test_attach_fails(void **state)
 {
-	static const char *const commands[] = {"greeting", "query-status", "qom-get", "qom-list", "query-migrate",
-		"query-migrate-capabilities", "query-migrate-parameters", "human-monitor-command"};
-	static const char *const hows[] = {"error", "silent", "hang", "die", "hang-up", "garbage", "nonsense"};
+	static const char *const commands[] = {"greeting", "query-status", "qom-get", "qom-list",
+		"query-migrate", "query-migrate-capabilities", "query-migrate-parameters",
+		"human-monitor-command"};
+	static const char *const hows[] = {
+		"error", "silent", "hang", "die", "hang-up", "garbage", "nonsense"};
 	struct test_guest t;
 	char mode[64];
 
@@ -455,7 +479,8 @@ static void test_attach_fails(void **state)
 			assert_true(guest_attach(&t) < 0);
 			expect_error(&t, mode);
 			assert_int_equal(t.n_gone, 0);
-			assert_int_equal(hf_vmm_save(t.vmm, &t.sink, NULL, 1, guest_on_done, &t), -ENOTCONN);
+			assert_int_equal(
+				hf_vmm_save(t.vmm, &t.sink, NULL, 1, guest_on_done, &t), -ENOTCONN);
 			guest_free(&t);
 		}
 	}
@@ -485,16 +510,17 @@ static void save_fails(const char *mode, bool was_running)
 		if (guest_rollback(&t) < 0)
 			fail_msg("%s: rollback: %s", mode, t.outcome.error.message);
 		assert_int_equal(t.n_gone, 0);
-		expect_state(&t, mode, was_running ? "running=1 ignore-shared=0 events=0 bandwidth=134217728"
-						   : "running=0 ignore-shared=0 events=0 bandwidth=134217728");
+		expect_state(&t, mode,
+			was_running ? "running=1 ignore-shared=0 events=0 bandwidth=134217728"
+				    : "running=0 ignore-shared=0 events=0 bandwidth=134217728");
 	}
 	guest_free(&t);
 }
 
 static void test_save_fails(void **state)
 {
-	static const char *const commands[] = {"stop", "migrate-set-parameters",
-		"migrate-set-capabilities", "getfd", "migrate"};
+	static const char *const commands[] = {
+		"stop", "migrate-set-parameters", "migrate-set-capabilities", "getfd", "migrate"};
 	static const char *const hows[] = {"error", "silent", "hang", "die", "hang-up", "garbage"};
 	char mode[128];
 
@@ -581,7 +607,8 @@ static void test_one_at_a_time(void **state)
 	t.timeout_ns = 10 * HF_NSEC_PER_SEC;
 	t.outcome = (struct outcome){0};
 	assert_int_equal(hf_vmm_save(t.vmm, &t.sink, NULL, t.timeout_ns, guest_on_done, &t), 0);
-	assert_int_equal(hf_vmm_save(t.vmm, &t.sink, NULL, t.timeout_ns, guest_on_done, &t), -EBUSY);
+	assert_int_equal(
+		hf_vmm_save(t.vmm, &t.sink, NULL, t.timeout_ns, guest_on_done, &t), -EBUSY);
 	assert_int_equal(hf_vmm_quit(t.vmm, t.timeout_ns, guest_on_done, &t), -EBUSY);
 	assert_int_equal(guest_wait(&t), 0);
 	assert_int_equal(t.guest->state_length, STREAM_BYTES);
@@ -596,7 +623,8 @@ static void test_freed_amid_save(void **state)
 
 		fake_attach(&t, i % 2 ? "stream=never-eof" : "");
 		t.timeout_ns = 10 * HF_NSEC_PER_SEC;
-		assert_int_equal(hf_vmm_save(t.vmm, &t.sink, NULL, t.timeout_ns, guest_on_done, &t), 0);
+		assert_int_equal(
+			hf_vmm_save(t.vmm, &t.sink, NULL, t.timeout_ns, guest_on_done, &t), 0);
 		if (i > 0)
 			guest_run_for(&t, i * 300);
 		hf_vmm_free(t.vmm);
@@ -685,8 +713,9 @@ static void respawn_fails(const char *mode, bool spoilt)
 			hf_manifest_set(&t.guest->env[i], text);
 		}
 	t.outcome = (struct outcome){0};
-	assert_int_equal(hf_vmm_respawn(t.vmm, t.ram_fds, t.state_fds, 2 * patience_ns(mode), guest_on_done,
-				 &t), 0);
+	assert_int_equal(hf_vmm_respawn(t.vmm, t.ram_fds, t.state_fds, 2 * patience_ns(mode),
+				 guest_on_done, &t),
+		0);
 	pid = hf_vmm_pid(t.vmm);
 	assert_true(guest_wait(&t) < 0);
 	expect_error(&t, mode);
@@ -695,7 +724,8 @@ static void respawn_fails(const char *mode, bool spoilt)
 	assert_int_equal(hf_vmm_pid(t.vmm), 0);
 	assert_true(pid <= 0 || kill(pid, 0) < 0);
 	assert_int_equal(t.n_gone, 0);
-	if ((strstr(mode, "exit") || strstr(mode, "die")) && !strstr(t.outcome.error.message, "qemu: "))
+	if ((strstr(mode, "exit") || strstr(mode, "die")) &&
+		!strstr(t.outcome.error.message, "qemu: "))
 		fail_msg("%s: its last words are missing: %s", mode, t.outcome.error.message);
 	guest_free(&t);
 }
@@ -705,7 +735,8 @@ static void test_respawn_fails(void **state)
 	static const char *const before[] = {"start", "greeting"};
 	static const char *const after[] = {"migrate-set-capabilities", "getfd", "migrate-incoming",
 		"query-migrate", "query-status"};
-	static const char *const hows[] = {"hang", "die", "hang-up", "exit", "garbage", "error", "silent"};
+	static const char *const hows[] = {
+		"hang", "die", "hang-up", "exit", "garbage", "error", "silent"};
 	char mode[128];
 
 	for (size_t i = 0; i < HF_ARRAY_SIZE(before); i++)
@@ -718,7 +749,8 @@ static void test_respawn_fails(void **state)
 	for (size_t i = 0; i < HF_ARRAY_SIZE(after); i++)
 		for (size_t j = 0; j < HF_ARRAY_SIZE(hows); j++) {
 			/* The second time it is asked, it answers. */
-			if (strcmp(after[i], "query-migrate") == 0 && strcmp(hows[j], "silent") == 0)
+			if (strcmp(after[i], "query-migrate") == 0 &&
+				strcmp(hows[j], "silent") == 0)
 				continue;
 			snprintf(mode, sizeof(mode), "%s=%s", after[i], hows[j]);
 			respawn_fails(mode, true);
@@ -736,7 +768,8 @@ static void test_load_fails(void **state)
 
 static void test_resume_fails(void **state)
 {
-	static const char *const modes[] = {"cont=error", "cont=silent", "cont=die", "cont=garbage"};
+	static const char *const modes[] = {
+		"cont=error", "cont=silent", "cont=die", "cont=garbage"};
 	struct test_guest t;
 
 	for (size_t i = 0; i < HF_ARRAY_SIZE(modes); i++) {

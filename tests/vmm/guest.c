@@ -145,22 +145,31 @@ void guest_start(struct test_guest *t)
 {
 	cleanup_cmdline struct hf_cmdline *plan = NULL;
 	cleanup_free char **argv = NULL;
-	struct hf_spawn_fd fds[8];
 	int numbers[8];
+	struct hf_error e = {0};
+
+	for (size_t i = 0; i < t->guest->n_ram; i++)
+		numbers[i] = t->guest->ram[i].fd;
+	assert_int_equal(
+		hf_cmdline_parse((const char *const *)t->guest->argv, t->guest->n_argv, &plan, &e),
+		0);
+	assert_int_equal(hf_cmdline_build(plan,
+				 &(struct hf_cmdline_how){
+					 .ram_fds = numbers, .qmp_path = t->guest->qmp_path},
+				 &argv, NULL, &e),
+		0);
+	guest_start_as(t, argv);
+}
+
+void guest_start_as(struct test_guest *t, char *const *argv)
+{
+	struct hf_spawn_fd fds[8];
 	char log[128];
 	struct hf_error e = {0};
 	struct stat st;
 
-	for (size_t i = 0; i < t->guest->n_ram; i++) {
-		numbers[i] = t->guest->ram[i].fd;
-		fds[i] = (struct hf_spawn_fd){t->ram_fds[i], numbers[i]};
-	}
-	assert_int_equal(hf_cmdline_parse((const char *const *)t->guest->argv, t->guest->n_argv,
-				 &plan, &e), 0);
-	assert_int_equal(hf_cmdline_build(plan,
-				 &(struct hf_cmdline_how){.ram_fds = numbers,
-					 .qmp_path = t->guest->qmp_path},
-				 &argv, NULL, &e), 0);
+	for (size_t i = 0; i < t->guest->n_ram; i++)
+		fds[i] = (struct hf_spawn_fd){t->ram_fds[i], t->guest->ram[i].fd};
 	snprintf(log, sizeof(log), "%s/first.log", t->dir);
 	if (hf_spawn(t->event,
 		    &(struct hf_spawn_spec){
@@ -263,13 +272,13 @@ int guest_wait(struct test_guest *t)
 	return t->outcome.error.err;
 }
 
-#define RUN(t, call)                                                                               \
-	({                                                                                         \
-		int run_r_;                                                                        \
-		(t)->outcome = (struct outcome){0};                                                \
-		run_r_ = (call);                                                                   \
-		assert_false((t)->outcome.over);                                                   \
-		run_r_ < 0 ? run_r_ : guest_wait(t);                                               \
+#define RUN(t, call) \
+	({ \
+		int run_r_; \
+		(t)->outcome = (struct outcome){0}; \
+		run_r_ = (call); \
+		assert_false((t)->outcome.over); \
+		run_r_ < 0 ? run_r_ : guest_wait(t); \
 	})
 
 int guest_attach(struct test_guest *t)
@@ -278,7 +287,8 @@ int guest_attach(struct test_guest *t)
 	pid_t pid = hf_child_pid(t->child);
 
 	assert_int_equal(hf_pid_start_time(pid, &ticks), 0);
-	return RUN(t, hf_vmm_attach(t->vmm, pid, ticks, HF_MIN(t->timeout_ns, 6 * HF_NSEC_PER_SEC), guest_on_done, t));
+	return RUN(t, hf_vmm_attach(t->vmm, pid, ticks, HF_MIN(t->timeout_ns, 6 * HF_NSEC_PER_SEC),
+			      guest_on_done, t));
 }
 
 int guest_save(struct test_guest *t)
@@ -302,8 +312,8 @@ int guest_quit(struct test_guest *t)
 
 int guest_respawn(struct test_guest *t)
 {
-	int r = RUN(t, hf_vmm_respawn(t->vmm, t->ram_fds, t->state_fds, t->timeout_ns,
-			       guest_on_done, t));
+	int r = RUN(t,
+		hf_vmm_respawn(t->vmm, t->ram_fds, t->state_fds, t->timeout_ns, guest_on_done, t));
 
 	note_process(hf_vmm_pid(t->vmm));
 	return r;
@@ -347,10 +357,9 @@ void guest_ask(struct test_guest *t, const char *command, char *buf, size_t size
 		assert_true(i < 500);
 		usleep(10000);
 	}
-	n = (size_t)snprintf(text, sizeof(text),
-		"{\"execute\":\"qmp_capabilities\"}\r\n%s%s%s\r\n",
-		command[0] == '{' ? "" :
-				    "{\"execute\":\"human-monitor-command\",\"id\":1,\"arguments\":"
+	n = (size_t)snprintf(text, sizeof(text), "{\"execute\":\"qmp_capabilities\"}\r\n%s%s%s\r\n",
+		command[0] == '{' ? ""
+				  : "{\"execute\":\"human-monitor-command\",\"id\":1,\"arguments\":"
 				    "{\"command-line\":\"",
 		command, command[0] == '{' ? "" : "\"}}");
 	assert_int_equal(hf_fd_write_full(s, text, n), 0);
@@ -372,8 +381,8 @@ void guest_ask(struct test_guest *t, const char *command, char *buf, size_t size
 
 static uint64_t *map_ram(struct test_guest *t)
 {
-	uint64_t *p = mmap(NULL, t->guest->ram[0].size, PROT_READ | PROT_WRITE, MAP_SHARED,
-		t->ram_fds[0], 0);
+	uint64_t *p = mmap(
+		NULL, t->guest->ram[0].size, PROT_READ | PROT_WRITE, MAP_SHARED, t->ram_fds[0], 0);
 
 	assert_true(p != MAP_FAILED);
 	return p;

@@ -33,7 +33,7 @@ struct test_guest {
 	char dir[64];
 	struct hf_manifest *manifest;
 	struct hf_manifest_guest *guest;
-	struct hf_child *child;     /* the QEMU that was started by the test */
+	struct hf_child *child; /* the QEMU that was started by the test */
 	struct hf_vmm *vmm;
 	struct outcome outcome;
 	unsigned int n_gone;
@@ -53,6 +53,8 @@ unsigned int test_qemu_major(void);
 /* A guest that is described but not started. @args: user's arguments behind the program. */
 void guest_init(struct test_guest *t, const char *const *args, size_t n);
 void guest_start(struct test_guest *t);
+/* The same with a command line of the test's own, which has to make the monitor. */
+void guest_start_as(struct test_guest *t, char *const *argv);
 void guest_free(struct test_guest *t);
 
 /* A new hand on it. */

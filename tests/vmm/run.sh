@@ -20,7 +20,11 @@ wrap=()
 unshare --pid --fork --kill-child --mount-proc true 2>/dev/null &&
 	wrap=(unshare --pid --fork --kill-child --mount-proc)
 pass=0; fail=0; skip=0
+newer=("${qemus[@]}")
 for q in "${qemus[@]}"; do
+	newer=("${newer[@]:1}")
+	HOLDFAST_TEST_NEWER=$(IFS=:; echo "${newer[*]}")
+	export HOLDFAST_TEST_NEWER
 	version=$("$q" --version 2>/dev/null | sed -n '1s/.*version \([0-9.]*\).*/\1/p')
 	for t in "$dir"/vmm-*; do
 		[[ -x $t && ! -d $t && $t != *.d ]] || continue

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
- * DOC: A guest with an operating system, carried from one QEMU process into another while a witness in it
- * watches its memory, disk and clocks. Twice, and rolled back in between.
+ * DOC: A guest with an operating system, carried from one QEMU process into another while a witness
+ * in it watches its memory, disk and clocks. Twice, and rolled back in between.
  *
  * Wants the kernel and the witness of the nested suite (tests/nested/kernel.sh,
- * tests/nested/witness/build.sh): $HOLDFAST_TEST_KERNEL and $HOLDFAST_TEST_INITRD, or where those leave
- * them. Skips without.
+ * tests/nested/witness/build.sh): $HOLDFAST_TEST_KERNEL and $HOLDFAST_TEST_INITRD, or where those
+ * leave them. Skips without.
  */
 #include "tests/vmm/guest.h"
 
@@ -40,11 +40,12 @@ static bool find_files(void)
 	const char *cache = getenv("HOLDFAST_CACHE");
 	char pattern[600];
 
-	snprintf(pattern, sizeof(pattern), "%s/kernel/*/bzImage", cache ? cache : "~/.cache/holdfast");
+	snprintf(pattern, sizeof(pattern), "%s/kernel/*/bzImage",
+		cache ? cache : "~/.cache/holdfast");
 	/* QEMU is started in another folder. */
 	return find_first(k ? k : pattern, pattern, sizeof(pattern)) && realpath(pattern, kernel) &&
-		find_first(i ? i : "build/witness/initramfs.cpio.gz", pattern, sizeof(pattern)) &&
-		realpath(pattern, initrd);
+	       find_first(i ? i : "build/witness/initramfs.cpio.gz", pattern, sizeof(pattern)) &&
+	       realpath(pattern, initrd);
 }
 
 /* The newest whole status line of the console, and the number of boots. */
@@ -74,12 +75,14 @@ static void read_witness(const struct test_guest *t, struct witness *w)
 	snprintf(path, sizeof(path), "%s/console", t->dir);
 	if (hf_file_read(path, 16 << 20, &text, NULL) < 0)
 		return;
-	for (char *line = strtok_r(text, "\r\n", &save); line; line = strtok_r(NULL, "\r\n", &save)) {
+	for (char *line = strtok_r(text, "\r\n", &save); line;
+		line = strtok_r(NULL, "\r\n", &save)) {
 		if (strncmp(line, "WITNESS-", 8) == 0 && !strstr(line, " sum="))
 			continue; /* not whole yet */
 		w->n_boots += strncmp(line, "WITNESS-BOOT ", 13) == 0;
 		w->ready |= strncmp(line, "WITNESS-READY ", 14) == 0;
-		w->failed |= strncmp(line, "WITNESS-FAIL ", 13) == 0 || strstr(line, "Kernel panic");
+		w->failed |=
+			strncmp(line, "WITNESS-FAIL ", 13) == 0 || strstr(line, "Kernel panic");
 		if (strncmp(line, "WITNESS-STATUS ", 15) != 0)
 			continue;
 		snprintf(w->text, sizeof(w->text), "%s", line);
@@ -99,8 +102,9 @@ static void expect_unharmed(const struct witness *w)
 		fail_msg("the witness saw harm: %u boots, %s", w->n_boots, w->text);
 }
 
-static void wait_for(struct test_guest *t, struct witness *w, unsigned int seconds, const char *what,
-	bool (*there)(const struct witness *w, const struct witness *from), const struct witness *from)
+static void wait_for(struct test_guest *t, struct witness *w, unsigned int seconds,
+	const char *what, bool (*there)(const struct witness *w, const struct witness *from),
+	const struct witness *from)
 {
 	for (unsigned int i = 0; i < seconds * 10; i++) {
 		read_witness(t, w);
@@ -123,7 +127,7 @@ static bool is_ready(const struct witness *w, const struct witness *from)
 static bool has_verified(const struct witness *w, const struct witness *from)
 {
 	return w->passes >= from->passes + 2 && w->disk_seq > from->disk_seq &&
-		strcmp(w->state, "ok") == 0;
+	       strcmp(w->state, "ok") == 0;
 }
 
 static void must(struct test_guest *t, int r, const char *what)
@@ -137,8 +141,9 @@ static void empty_sink(struct test_guest *t)
 {
 	hf_sink_release(&t->sink);
 	for (size_t i = 0; i < t->n_state_fds; i++)
-		assert_int_equal(hf_sink_add(&t->sink, t->state_fds[i], t->guest->state[i].capacity, 0,
-					 &t->outcome.error), 0);
+		assert_int_equal(hf_sink_add(&t->sink, t->state_fds[i], t->guest->state[i].capacity,
+					 0, &t->outcome.error),
+			0);
 }
 
 /* Out of one QEMU and into the next. The test's own child is gone then. */
@@ -169,11 +174,13 @@ static void witness_crosses(const char *machine)
 		"tcg,thread=multi", "-m", "96", "-smp", "2", "-nodefaults", "-display", "none",
 		"-no-reboot", "-kernel", kernel, "-initrd", initrd, "-append",
 		"console=ttyS0 quiet panic=-1 kho=off liveupdate=off cgroup_disable=memory "
-		"cgroup.memory=nokmem hf.seed=77 hf.ram_mib=96 hf.mem=30 hf.duty=60 hf.disk=/dev/vda "
+		"cgroup.memory=nokmem hf.seed=77 hf.ram_mib=96 hf.mem=30 hf.duty=60 "
+		"hf.disk=/dev/vda "
 		"hf.report_ms=300",
 		"-chardev", "file,id=console,append=on,path=console", "-serial", "chardev:console",
 		/* Found in the folder that the guest was started in. */
-		"-drive", "file=disk,format=raw,if=none,id=d0", "-device", "virtio-blk-pci,drive=d0"};
+		"-drive", "file=disk,format=raw,if=none,id=d0", "-device",
+		"virtio-blk-pci,drive=d0"};
 	struct test_guest t;
 	struct witness w, before;
 	int fd;
@@ -200,7 +207,8 @@ static void witness_crosses(const char *machine)
 	MUST(&t, guest_rollback(&t));
 	empty_sink(&t);
 	before = w;
-	wait_for(&t, &w, PASS_SECONDS, "through its memory after a rollback", has_verified, &before);
+	wait_for(
+		&t, &w, PASS_SECONDS, "through its memory after a rollback", has_verified, &before);
 
 	before = w;
 	carry(&t);
