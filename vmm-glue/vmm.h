@@ -38,12 +38,13 @@ typedef void (*hf_vmm_gone_fn)(struct hf_vmm *vmm, const struct hf_error *error,
 
 /** struct hf_vmm_probe - what a running QEMU says of itself. */
 struct hf_vmm_probe {
-	int version[3];             /* QEMU's, from the greeting */
-	char status[32];            /* query-status, as QEMU writes it */
-	bool running;               /* its vCPUs run */
-	char machine_type[64];      /* resolved: "pc-i440fx-10.0", never an alias */
-	uint64_t state_estimate_bytes; /* measured room that the device state needs at most, usually */
-	unsigned int n_blockers;    /* what QEMU itself says forbids a migration */
+	int version[3];		       /* QEMU's, from the greeting */
+	char status[32];	       /* query-status, as QEMU writes it */
+	bool running;		       /* its vCPUs run */
+	char machine_type[64];	       /* resolved: "pc-i440fx-10.0", never an alias */
+	uint64_t state_estimate_bytes; /* measured room that the device state needs at most, usually
+					*/
+	unsigned int n_blockers;       /* what QEMU itself says forbids a migration */
 	char blockers[4][160];
 };
 
@@ -58,7 +59,13 @@ struct hf_vmm_probe {
 int hf_vmm_new(sd_event *event, struct hf_manifest_guest *guest, struct hf_stream_ring *ring,
 	hf_vmm_gone_fn gone, void *data, struct hf_vmm **ret);
 
-/** hf_vmm_free() - Let go: closes the monitor and pending work; never touches the QEMU process. */
+/**
+ * hf_vmm_free() - Let go: closes the monitor and pending work; the QEMU process lives on.
+ *
+ * Allowed in any callback; none runs afterwards. A QEMU that is being respawned and has not loaded
+ * yet is killed: nobody would know of it. Roll a save under way back first: the sink may be written
+ * to for a moment longer.
+ */
 void hf_vmm_free(struct hf_vmm *vmm);
 void hf_vmm_freep(struct hf_vmm **vmm);
 
@@ -68,7 +75,9 @@ void hf_vmm_freep(struct hf_vmm **vmm);
  * @start_ticks: its start time: -ESTALE when it is another process now
  * @timeout_ns:  for all of it
  *
- * On success hf_vmm_get_probe() answers. -EBUSY: another client holds the monitor.
+ * On success hf_vmm_get_probe() answers, and guest->status, was_running, qemu_version, machine and
+ * net are filled. -EBUSY: another client holds the monitor. The probe's blockers also name devices
+ * that were plugged in or out since the start: a respawn would not have them.
  */
 int hf_vmm_attach(struct hf_vmm *vmm, pid_t pid, uint64_t start_ticks, uint64_t timeout_ns,
 	hf_vmm_done_fn done, void *data);
@@ -78,7 +87,8 @@ const struct hf_vmm_probe *hf_vmm_get_probe(const struct hf_vmm *vmm);
 pid_t hf_vmm_pid(const struct hf_vmm *vmm);
 
 /**
- * hf_vmm_save() - Pause the guest and write its device state into a sink. First half of the blackout.
+ * hf_vmm_save() - Pause the guest and write its device state into a sink. First half of the
+ * blackout.
  * @sink: where the state goes (mapped, preserved memfds), borrowed until @done
  * @grow: supplies one more chunk when the sink is full, may be NULL
  * @data: for @grow and @done
@@ -95,8 +105,8 @@ int hf_vmm_save(struct hf_vmm *vmm, struct hf_sink *sink, hf_stream_grow_fn grow
  * hf_vmm_rollback() - Make the guest as it was before save, from whatever point was reached.
  *
  * Cancels a save under way, switches x-ignore-shared off again, restores migration parameters, and
- * lets the guest run again if it ran before. Does nothing, successfully, for a guest that was only attached.
- * An error here means that the guest does not run as it did: the operator must be told.
+ * lets the guest run again if it ran before. Does nothing, successfully, for a guest that was only
+ * attached. An error here means that the guest does not run as it did: the operator must be told.
  */
 int hf_vmm_rollback(struct hf_vmm *vmm, uint64_t timeout_ns, hf_vmm_done_fn done, void *data);
 
@@ -139,8 +149,8 @@ int hf_vmm_resume(struct hf_vmm *vmm, uint64_t timeout_ns, hf_vmm_done_fn done, 
 
 /** struct hf_vmm_stamps - TSC readings of the way up; 0 where not reached. */
 struct hf_vmm_stamps {
-	uint64_t spawn;   /* QEMU is being started */
-	uint64_t ready;   /* it answers QMP */
+	uint64_t spawn;	  /* QEMU is being started */
+	uint64_t ready;	  /* it answers QMP */
 	uint64_t loaded;  /* device state is in */
 	uint64_t resumed; /* its vCPUs run, or it stays paused as it was */
 };
