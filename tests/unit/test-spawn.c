@@ -93,6 +93,7 @@ static void test_session(void **state)
 static void test_signals(void **state)
 {
 	struct hf_spawn_spec spec = spec_of_me();
+	unsigned long long blocked, ignored;
 	sigset_t some, old;
 	char text[512];
 
@@ -102,7 +103,10 @@ static void test_signals(void **state)
 	sigaddset(&some, SIGTERM);
 	sigprocmask(SIG_BLOCK, &some, &old);
 	run(&spec, "grep -E 'SigBlk|SigIgn' /proc/self/status", text, sizeof(text));
-	assert_string_equal(text, "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n");
+	assert_int_equal(sscanf(text, "SigBlk: %llx SigIgn: %llx", &blocked, &ignored), 2);
+	assert_int_equal(blocked, 0);
+	/* 32 and 33 are the C library's own: sigaction() doesn't touch them, and make ignores them. */
+	assert_int_equal(ignored & ~(3ULL << 31), 0);
 	/* And nothing changed here. */
 	assert_ptr_equal(signal(SIGUSR1, SIG_DFL), SIG_IGN);
 	signal(SIGPIPE, SIG_DFL);
