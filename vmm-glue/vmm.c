@@ -192,6 +192,21 @@ void hf_vmm_end(struct hf_vmm *vmm)
 	hf_vmm_settle(vmm);
 }
 
+/* A state that one QEMU saved and another one refuses: the first is what the operator needs. */
+static void blame_version(const struct hf_vmm *vmm, struct hf_error *e)
+{
+	const uint32_t *saved = vmm->guest->qemu_version;
+	const struct hf_qmp_version *v = vmm->qmp ? hf_qmp_get_version(vmm->qmp) : NULL;
+
+	if (!v || v->major == 0 || saved[0] == 0 ||
+		(v->major == saved[0] && v->minor == saved[1] && v->micro == saved[2]))
+		return;
+	snprintf(e->remedy, sizeof(e->remedy),
+		"QEMU %u.%u.%u saved the guest and %u.%u.%u can't load it: install the former "
+		"again",
+		saved[0], saved[1], saved[2], v->major, v->minor, v->micro);
+}
+
 void hf_vmm_fail(struct hf_vmm *vmm, const struct hf_error *error)
 {
 	struct hf_error e = *error;
@@ -208,8 +223,10 @@ void hf_vmm_fail(struct hf_vmm *vmm, const struct hf_error *error)
 				"look at the guest with its own monitor; `cont` makes it run");
 	} else if (vmm->op.kind == HF_VMM_OP_RESPAWN) {
 		/* From migrate-incoming on the load may have written to guest RAM. */
-		if (vmm->incoming_sent)
+		if (vmm->incoming_sent) {
 			e.err = -EUCLEAN;
+			blame_version(vmm, &e);
+		}
 		if (vmm->child && !hf_child_exited(vmm->child) && hf_child_kill(vmm->child) == 0)
 			vmm->killing = true;
 		hf_vmm_drop_monitor(vmm);

@@ -636,33 +636,6 @@ static void test_ram_in_stream(void **state)
 	guest_free(&t);
 }
 
-/* The QEMU that is installed by the time of the respawn may be a newer one. */
-static void test_newer_qemu(void **state)
-{
-	const char *list = getenv("HOLDFAST_TEST_NEWER");
-	char path[512];
-
-	for (; list && *list; list += strcspn(list, ":"), list += *list == ':') {
-		struct test_guest t;
-
-		snprintf(path, sizeof(path), "%.*s", (int)strcspn(list, ":"), list);
-		start(&t, q35, HF_ARRAY_SIZE(q35));
-		attach(&t);
-		MUST(&t, guest_save(&t));
-		MUST(&t, guest_quit(&t));
-		hf_manifest_set(&t.guest->vmm, path);
-		hf_manifest_set(&t.guest->argv[0], path);
-		guest_new_vmm(&t);
-		MUST(&t, guest_respawn(&t));
-		MUST(&t, guest_resume(&t));
-		print_message("    %s machine with %s\n", t.guest->machine, path);
-		expect_status(&t, "running");
-		assert_int_equal(guest_count_bad(&t, FROM, TO, 7), 0);
-		guest_new_vmm(&t);
-		guest_free(&t);
-	}
-}
-
 /* ---- many at once ---- */
 
 #define MANY 4
@@ -764,7 +737,6 @@ int main(void)
 		cmocka_unit_test(test_load_fails),
 		cmocka_unit_test(test_respawn_canceled),
 		cmocka_unit_test(test_ram_in_stream),
-		cmocka_unit_test(test_newer_qemu),
 		cmocka_unit_test(test_many),
 	};
 
