@@ -81,6 +81,7 @@ struct hf_vmm {
 	uint64_t old_max_bandwidth;
 	bool old_ignore_shared;
 	bool old_events;
+	struct hf_error restore_error; /* a setting that rollback could not change back */
 
 	/* Save and load. */
 	struct hf_stream *stream;

@@ -38,9 +38,9 @@ static void on_final_status(struct hf_qmp *q, int err, struct json_object *ret,
 		return;
 	}
 	as_before = status.running == vmm->guest->was_running;
-	if (as_before && vmm->stream_error.err) {
+	if (as_before && vmm->restore_error.err) {
 		/* It runs, but a setting stayed that would lose RAM in a later migration. */
-		hf_vmm_fail(vmm, &vmm->stream_error);
+		hf_vmm_fail(vmm, &vmm->restore_error);
 		return;
 	}
 	if (!as_before) {
@@ -77,8 +77,8 @@ static void on_restored(struct hf_qmp *q, int err, struct json_object *ret,
 	struct hf_vmm *vmm = data;
 
 	/* Told only once the guest is known to run: that comes first. */
-	if (err < 0 && err != -ECONNRESET && !vmm->stream_error.err)
-		vmm->stream_error = *error;
+	if (err < 0 && err != -ECONNRESET && !vmm->restore_error.err)
+		vmm->restore_error = *error;
 }
 
 /* QEMU takes settings again. The guest first: every command before it would lengthen its pause. */
@@ -93,7 +93,7 @@ static void restore(struct hf_vmm *vmm)
 	int r;
 
 	vmm->waiting = "let the guest run again";
-	vmm->stream_error = (struct hf_error){0};
+	vmm->restore_error = (struct hf_error){0};
 	/* `suspended` is a run state of its own, from which `stop` took it as well. */
 	if (vmm->guest->was_running || strcmp(vmm->guest->status, "suspended") == 0) {
 		r = hf_qmp_cont(q, HF_QMP_TIMEOUT_NEVER, on_cont, vmm, &id);
