@@ -69,7 +69,7 @@ def steps():
     # Plain ones first: what they find wrong is the reason for most of what fails later.
     cases = sorted(path.stem for path in (TOP / "tests/nested/cases").glob("*.py"))
     for case in sorted(cases, key=lambda name: (name not in ("smoke", "guest"), name)):
-        yield Step(f"nested-{case}", ["tests/nested/run.py", case], 900)
+        yield Step(f"nested-{case}", ["tests/nested/run.py", case, "--attempts", "3"], 1200)
 
 
 def expected_skips():

@@ -16,4 +16,4 @@ if [[ $OLD_VERSION == "$NEW_VERSION" ]]; then
 else
 	echo "The host goes from Linux $OLD_VERSION to Linux $NEW_VERSION, three guests with it"
 fi
-exec tests/nested/run.py live-update
+exec tests/nested/run.py live-update --attempts 3

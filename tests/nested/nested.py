@@ -38,8 +38,9 @@ GUEST_PORT = 7000
 # Where the host image keeps what cases need.
 TEST_DIR = "/var/lib/hf-test"
 
+# idle=poll: with an idle loop that halts, the emulated host loses wake-ups of guests with two vCPUs.
 CMDLINE = ("root=/dev/vda rw init=/usr/lib/hf-test/hf-init console=ttyS0 kho=on liveupdate=on "
-           "loglevel=5 panic=-1")
+           "loglevel=5 panic=-1 idle=poll")
 
 ALARMS = re.compile(r"WARNING:|\bBUG\b|\bOops\b|Call Trace|Kernel panic|general protection fault|"
                     r"detected stalls|soft lockup|blocked for more than|hf-init: .*: ")
@@ -47,6 +48,11 @@ ALARMS = re.compile(r"WARNING:|\bBUG\b|\bOops\b|Call Trace|Kernel panic|general 
 
 class Failure(Exception):
     """A case failed, for a reason that its message tells."""
+
+
+class Broken(Failure):
+    """Something that was waited for never came: a host that hangs or ended, a guest that is gone.
+    The emulation itself may be at fault; see run.py."""
 
 
 def fail(message):
@@ -235,9 +241,9 @@ class Host:
             while not condition():
                 left = deadline - time.monotonic()
                 if not self.alive:
-                    fail(f"the nested host ended while waiting for {what}")
+                    raise Broken(f"the nested host ended while waiting for {what}")
                 if left <= 0:
-                    fail(f"after {timeout} s still waiting for {what}")
+                    raise Broken(f"after {timeout} s still waiting for {what}")
                 self.changed.wait(min(left, 1))
 
     # ---- for cases
@@ -291,9 +297,9 @@ class Host:
             if result:
                 return result
             if not self.alive:
-                fail(f"the nested host ended while waiting for {what}")
+                raise Broken(f"the nested host ended while waiting for {what}")
             if time.monotonic() > deadline:
-                fail(f"after {timeout} s still waiting for {what}")
+                raise Broken(f"after {timeout} s still waiting for {what}")
             time.sleep(interval)
 
     def wait_boot(self, count, timeout=90):
@@ -337,10 +343,10 @@ def machine_tsc_hz():
 
 
 def outer_qemu():
-    """The QEMU that emulates the host. Debian 12's own (7.2) corrupts the host's memory once its KVM
-    maps guest memory in 2 MiB pages: so the one of qemus.sh, when it is there."""
+    """The QEMU that emulates the host: the newest of qemus.sh, when it is there. Debian 12's own (7.2)
+    is slower, and corrupts the host's memory once its KVM maps guest memory in 2 MiB pages."""
     return os.environ.get("HOLDFAST_OUTER_QEMU") or next(
-        (path for path in [str(CACHE / "qemu/10.0/qemu-system-x86_64")] if os.access(path, os.X_OK)),
+        (path for path in [str(CACHE / "qemu/11.1/qemu-system-x86_64")] if os.access(path, os.X_OK)),
         "qemu-system-x86_64")
 
 

@@ -2,11 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run one case on a nested host: a real kexec with real KVM guests, on any machine.
 
-    run.py CASE [--keep]     run cases/CASE.py
+    run.py CASE [--keep] [--attempts N]     run cases/CASE.py
     run.py --list            what cases there are
 
 The run's files (console log, control log, disk) are under build/nested/run; they are kept with --keep,
-and when the case fails."""
+and when the case fails.
+
+The emulation of KVM's hardware is not perfect: once in a while the emulated host hangs, its kernel
+trips over its own memory, or a guest with two vCPUs dies. So a case that ended because something never
+came, or with the host's kernel complaining, is run again, up to N times, and says so. What a case
+itself found wrong (a word of memory, a number, a state) is final."""
 
 import argparse
 import importlib.util
@@ -21,6 +26,9 @@ sys.dont_write_bytecode = True
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 import nested  # noqa: E402  (needs the path above)
+
+
+PASSED, FAILED, BROKEN = 0, 1, 2
 
 
 def load_case(name):
@@ -57,13 +65,16 @@ def run_case(name, keep):
                        append=getattr(case, "APPEND", ""))
     host.note(f"image ready after {host.started - started:.1f} s")
 
-    problem = None
+    problem, broken = None, False
     try:
         case.run(host)
     except nested.Failure as failure:
-        problem = str(failure)
+        problem, broken = str(failure), isinstance(failure, nested.Broken)
     except KeyboardInterrupt:
         problem = "interrupted"
+    except OSError as error:
+        # The control channel's other end is gone.
+        problem, broken = f"the nested host ended: {error}", True
     except Exception:
         problem = traceback.format_exc()
     if host.alive and (problem or keep):
@@ -78,6 +89,7 @@ def run_case(name, keep):
     except nested.Failure as failure:
         alarms = [str(failure)]
     if alarms:
+        broken = True
         problem = (problem + "\n" if problem else "") + "the console log has:\n" + "\n".join(alarms)
     if problem:
         host.note(f"FAILED: {problem}")
@@ -87,13 +99,13 @@ def run_case(name, keep):
                 tail = path.read_text(errors="replace").splitlines()[-15:]
                 print(f"--- the end of {log}:", *tail, sep="\n    ")
         print(f"{name}: FAILED; everything is in {directory}")
-        return 1
+        return BROKEN if broken else FAILED
     host.note(f"passed, {time.monotonic() - started:.1f} s in all")
     if keep:
         print(f"{name}: everything is in {directory}")
     else:
         shutil.rmtree(directory)
-    return 0
+    return PASSED
 
 
 def main():
@@ -101,6 +113,7 @@ def main():
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("case", nargs="?")
     parser.add_argument("--keep", action="store_true")
+    parser.add_argument("--attempts", type=int, default=1)
     parser.add_argument("--list", action="store_true")
     args = parser.parse_args()
     if args.list:
@@ -109,7 +122,14 @@ def main():
         return 0
     if not args.case:
         parser.error("which case? --list tells")
-    return run_case(args.case, args.keep)
+    # The QEMU that emulates the host is one of these.
+    subprocess.run([nested.NESTED / "qemus.sh"], check=True, stdout=subprocess.DEVNULL)
+    for attempt in range(1, args.attempts + 1):
+        result = run_case(args.case, args.keep)
+        if result != BROKEN:
+            break
+        print(f"{args.case}: attempt {attempt} of {args.attempts} ended with a host that broke", flush=True)
+    return 0 if result == PASSED else 1
 
 
 if __name__ == "__main__":
