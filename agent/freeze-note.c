@@ -126,8 +126,10 @@ static void recover_one(struct recovery *all, struct hf_registration *reg)
 	struct recovering *one = calloc(1, sizeof(*one));
 	struct hf_agent *agent = all->agent;
 
-	if (!one)
+	if (!one) {
+		all->failed = true;
 		return;
+	}
 	*one = (struct recovering){.all = all, .reg = reg};
 	if (hf_vmm_new(agent->event, &reg->guest, agent->ring, NULL, NULL, &one->vmm) < 0 ||
 		hf_vmm_attach(one->vmm, reg->pid, reg->start_ticks, RECOVER_TIMEOUT_NS, on_attached,

@@ -92,11 +92,15 @@ static int add_root_tree(const char *dir, struct json_object *side, struct hf_er
 		return 0;
 	if (r < 0)
 		return read_error(e, r, path);
-	r = hf_kho_fdt_to_json(data, size, &json, e);
-	if (r < 0) {
-		hf_error_prefix(e, "%s", path);
+	/*
+	 * The file is as long as the tree was when the kernel published it; nodes that were added later
+	 * make the tree longer than what can be read (Linux 7.2.12, 7.3.4). It is shown as bytes then.
+	 */
+	r = hf_kho_blob_to_json("fdt", data, size, &json);
+	if (r < 0)
 		return r;
-	}
+	if (!json_object_object_get(json, "nodes"))
+		json_object_object_add(json, "incomplete", json_object_new_boolean(true));
 	json_object_object_add(side, "fdt", json);
 	return 0;
 }

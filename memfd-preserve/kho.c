@@ -287,5 +287,9 @@ int hf_kho_blob_compatible(const void *data, size_t size, char *ret, size_t room
 		leading_string(s, (size_t)len, ret, room);
 	else
 		leading_string(data, size, ret, room);
+	/* The kernel's file may end before the tree does; the root's compatible comes first in it. */
+	s = ret[0] ? NULL : memmem(data, size, "kho-v", 5);
+	if (s)
+		leading_string(s, size - (size_t)(s - (const char *)data), ret, room);
 	return ret[0] ? 0 : -ENOENT;
 }
