@@ -43,6 +43,25 @@ int hf_target_image_version(const void *image, size_t size, char ret[64])
 	return -ENODATA;
 }
 
+static uint32_t le32(const unsigned char *p)
+{
+	return p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+}
+
+int hf_target_image_min_bytes(const void *image, size_t size, uint64_t *ret_bytes)
+{
+	const unsigned char *p = image;
+	uint64_t setup_sects;
+
+	if (size < 0x250 || p[0x1fe] != 0x55 || p[0x1ff] != 0xaa ||
+		memcmp(p + 0x202, "HdrS", 4) != 0)
+		return -EBADMSG;
+	setup_sects = p[0x1f1] ? p[0x1f1] : 4;
+	/* The boot sector, the real-mode code, and the protected-mode code in units of 16 bytes. */
+	*ret_bytes = (1 + setup_sects) * 512 + (uint64_t)le32(p + 0x1f4) * 16;
+	return 0;
+}
+
 static bool has_word(const char *line, const char *word)
 {
 	size_t n = strlen(word);
@@ -115,6 +134,24 @@ static int open_regular(const char *path, const char *what, int *ret_fd, struct 
 	return 0;
 }
 
+/*
+ * kexec_file_load(2) takes a cut image without a word, and the jump then ends in nothing.
+ */
+static int check_whole(const char *path, int fd, const void *head, size_t n, struct hf_error *error)
+{
+	uint64_t needed = 0;
+	struct stat st;
+
+	if (hf_target_image_min_bytes(head, n, &needed) < 0 || fstat(fd, &st) < 0)
+		return hf_error_set(
+			error, -EBADMSG, HF_ERR_NOT_READY, NULL, "can't tell the size of %s", path);
+	if ((uint64_t)st.st_size < needed)
+		return hf_error_set(error, -EBADMSG, HF_ERR_NOT_READY, "copy or install it again",
+			"%s is cut: it has %llu bytes, and should have %llu", path,
+			(unsigned long long)st.st_size, (unsigned long long)needed);
+	return 0;
+}
+
 static int read_version(const char *path, char **ret, struct hf_error *error)
 {
 	cleanup_free unsigned char *head = malloc(KERNEL_HEAD_BYTES);
@@ -142,7 +179,7 @@ static int read_version(const char *path, char **ret, struct hf_error *error)
 		if (!*ret)
 			return hf_error_set(error, -ENOMEM, HF_ERR_FAILED, NULL, "out of memory");
 	}
-	return 0;
+	return check_whole(path, fd, head, n, error);
 }
 
 static int settle_cmdline(

@@ -9,6 +9,8 @@
 #pragma once
 
 #include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
 
 #include "common/error.h"
 
@@ -53,6 +55,15 @@ char *hf_target_cmdline(const char *running, const char *append, const char *cmd
  * Return: 0; -EBADMSG when this is no bzImage; -ENODATA when it carries no version.
  */
 int hf_target_image_version(const void *image, size_t size, char ret[64]);
+
+/**
+ * hf_target_image_min_bytes() - How many bytes a whole image has at least, by its header; pure.
+ * @image, @size: the first part of the file
+ *
+ * Source: Documentation/arch/x86/boot.rst, setup_sects (0x1f1) and syssize (0x1f4).
+ * Return: 0, or -EBADMSG when this is no bzImage.
+ */
+int hf_target_image_min_bytes(const void *image, size_t size, uint64_t *ret_bytes);
 
 /** hf_kexec_load() - Load a target. Blocks while the image is read. Replaces one loaded before. */
 int hf_kexec_load(const struct hf_target *target, struct hf_error *error);

@@ -100,6 +100,7 @@ static void test_target_refusals(void **state)
 	fd = mkostemp(path, O_CLOEXEC);
 	assert_true(fd >= 0);
 	assert_int_equal(hf_fd_write_full(fd, image, sizeof(image)), 0);
+	assert_int_equal(ftruncate(fd, 5 * 512), 0); /* the boot sector and 4 more, by its header */
 	close(fd);
 	assert_int_equal(hf_target_new(path, NULL, "x=1", NULL, &t, &e), 0);
 	assert_string_equal(t.version, "7.3.4");
@@ -108,6 +109,16 @@ static void test_target_refusals(void **state)
 	hf_target_clear(&t);
 	assert_int_equal(hf_target_new(path, "/nonexistent/initrd", NULL, NULL, &t, &e), -ENOENT);
 	assert_non_null(strstr(e.message, "initrd"));
+	/* A header that promises more than the file has: 4 + 1 sectors and 0x10000 * 16 bytes. */
+	image[0x1f6] = 1;
+	fd = open(path, O_WRONLY | O_TRUNC | O_CLOEXEC);
+	assert_int_equal(hf_fd_write_full(fd, image, sizeof(image)), 0);
+	assert_int_equal(hf_target_new(path, NULL, NULL, NULL, &t, &e), -EBADMSG);
+	assert_non_null(strstr(e.message, "is cut: it has 1024 bytes, and should have 1051136"));
+	assert_int_equal(ftruncate(fd, 1051136), 0);
+	assert_int_equal(hf_target_new(path, NULL, NULL, NULL, &t, &e), 0);
+	hf_target_clear(&t);
+	close(fd);
 	unlink(path);
 }
 
