@@ -8,6 +8,7 @@
 #include "agent/log.h"
 #include "common/fd.h"
 #include "common/worker.h"
+#include "memfd-preserve/fill.h"
 
 #define ATTACH_TIMEOUT_NS (10 * HF_NSEC_PER_SEC)
 #define SAVE_TIMEOUT_NS (30 * HF_NSEC_PER_SEC)
@@ -157,6 +158,10 @@ static int preserve(void *data)
 		struct hf_manifest_ram *ram = &out->guest->ram[i];
 
 		ram->token = HF_TOKEN_RAM + i;
+		/* Holes that could not be filled here the kernel fills, only with smaller folios.
+		 */
+		if (hf_agent_is_luo(out->agent))
+			hf_memfd_fill(out->ram_fds[i], ram->size);
 		r = hf_session_preserve(out->session, ram->token, out->ram_fds[i], &out->error);
 		if (r < 0)
 			hf_error_prefix(&out->error, "RAM block %s", ram->id);
