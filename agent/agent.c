@@ -4,7 +4,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/random.h>
+#include <systemd/sd-id128.h>
 #include <time.h>
 
 #include "agent/log.h"
@@ -88,16 +88,12 @@ void hf_agent_unwatch(struct hf_agent *agent, struct hf_varlink_call *call)
 
 int hf_agent_new_update_id(struct hf_agent *agent)
 {
-	unsigned char b[16];
+	sd_id128_t id;
+	int r = sd_id128_randomize(&id);
 
-	if (getrandom(b, sizeof(b), 0) != sizeof(b))
-		return -errno;
-	b[6] = (b[6] & 0x0f) | 0x40;
-	b[8] = (b[8] & 0x3f) | 0x80;
-	snprintf(agent->update_id, sizeof(agent->update_id),
-		"%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", b[0], b[1],
-		b[2], b[3], b[4], b[5], b[6], b[7], b[8], b[9], b[10], b[11], b[12], b[13], b[14],
-		b[15]);
+	if (r < 0)
+		return r;
+	sd_id128_to_uuid_string(id, agent->update_id);
 	agent->update_begin_ns = hf_agent_now_ns();
 	return 0;
 }

@@ -69,6 +69,9 @@ static void all_guests(struct hf_update *u, void (*start)(struct hf_outgoing *ou
 	u->pending += u->n_guests;
 	for (size_t i = 0; i < u->n_guests; i++)
 		start(u->guests[i]);
+	/* With none there is nothing to wait for. */
+	if (u->n_guests == 0)
+		sd_event_source_set_enabled(u->advance, SD_EVENT_ONESHOT);
 }
 
 static void in_worker(
@@ -271,8 +274,6 @@ static void start_quit(struct hf_update *u)
 	}
 	u->stage = STAGE_QUIT;
 	all_guests(u, hf_outgoing_quit);
-	if (u->n_guests == 0)
-		sd_event_source_set_enabled(u->advance, SD_EVENT_ONESHOT);
 }
 
 /* ---- undo ---- */
@@ -303,8 +304,6 @@ static void start_undo(struct hf_update *u)
 		u->cause.message);
 	u->stage = STAGE_UNDO_GUESTS;
 	all_guests(u, hf_outgoing_undo);
-	if (u->n_guests == 0)
-		sd_event_source_set_enabled(u->advance, SD_EVENT_ONESHOT);
 }
 
 static void finish_undo(struct hf_update *u)
@@ -349,8 +348,6 @@ static int advance(sd_event_source *s, void *userdata)
 	case STAGE_SYNC:
 		u->stage = STAGE_SAVE;
 		all_guests(u, hf_outgoing_save);
-		if (u->n_guests == 0)
-			sd_event_source_set_enabled(u->advance, SD_EVENT_ONESHOT);
 		break;
 	case STAGE_SAVE:
 		if (u->luo) {

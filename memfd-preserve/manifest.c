@@ -41,12 +41,18 @@ int hf_manifest_add_guest(struct hf_manifest *m, struct hf_manifest_guest **ret_
 	return 0;
 }
 
+void hf_manifest_clear_guest(struct hf_manifest_guest *guest)
+{
+	hf_manifest_schema_clear(&hf_manifest_schema_guest, guest);
+	*guest = (struct hf_manifest_guest){0};
+}
+
 void hf_manifest_remove_guest(struct hf_manifest *m, struct hf_manifest_guest *guest)
 {
 	for (size_t i = 0; i < m->n_guests; i++) {
 		if (m->guests[i] != guest)
 			continue;
-		hf_manifest_schema_clear(&hf_manifest_schema_guest, guest);
+		hf_manifest_clear_guest(guest);
 		free(guest);
 		m->n_guests--;
 		memmove(&m->guests[i], &m->guests[i + 1], (m->n_guests - i) * sizeof(*m->guests));

@@ -175,6 +175,9 @@ int hf_manifest_add_guest(struct hf_manifest *m, struct hf_manifest_guest **ret_
 /** hf_manifest_remove_guest() - Take a guest out and free it, if it is in there. */
 void hf_manifest_remove_guest(struct hf_manifest *m, struct hf_manifest_guest *guest);
 
+/** hf_manifest_clear_guest() - Free what a guest owns and zero it: one that is in no manifest. */
+void hf_manifest_clear_guest(struct hf_manifest_guest *guest);
+
 /** hf_manifest_find_guest() - Guest by UUID or else by name. Return: it, or NULL. */
 struct hf_manifest_guest *hf_manifest_find_guest(const struct hf_manifest *m, const char *id);
 

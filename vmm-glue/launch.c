@@ -5,8 +5,8 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/random.h>
 #include <sys/stat.h>
+#include <systemd/sd-id128.h>
 #include <sys/un.h>
 
 #include "common/fd.h"
@@ -23,17 +23,12 @@ static int oom(struct hf_error *error)
 
 static int random_uuid(char ret[HF_UUID_CHARS])
 {
-	unsigned char b[16];
+	sd_id128_t id;
+	int r = sd_id128_randomize(&id);
 
-	if (getrandom(b, sizeof(b), 0) != sizeof(b))
-		return -errno;
-	b[6] = (b[6] & 0x0f) | 0x40;
-	b[8] = (b[8] & 0x3f) | 0x80;
-	snprintf(ret, HF_UUID_CHARS,
-		"%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", b[0], b[1],
-		b[2], b[3], b[4], b[5], b[6], b[7], b[8], b[9], b[10], b[11], b[12], b[13], b[14],
-		b[15]);
-	return 0;
+	if (r >= 0)
+		sd_id128_to_uuid_string(id, ret);
+	return r;
 }
 
 static int set_identity(const struct hf_cmdline *plan, const struct hf_launch_options *options,

@@ -251,42 +251,9 @@ void hf_registration_list_free(struct hf_registration *regs, size_t n)
 	free(regs);
 }
 
-static void free_strings(char **strings, size_t n)
-{
-	for (size_t i = 0; strings && i < n; i++)
-		free(strings[i]);
-	free(strings);
-}
-
 void hf_registration_clear(struct hf_registration *reg)
 {
-	struct hf_manifest_guest *g = &reg->guest;
-
-	free(g->name);
-	free(g->manager);
-	free(g->policy);
-	free(g->session);
-	free(g->status);
-	free(g->machine);
-	free(g->vmm);
-	free_strings(g->argv, g->n_argv);
-	free_strings(g->env, g->n_env);
-	free(g->cwd);
-	free(g->groups);
-	for (size_t i = 0; i < HF_ARRAY_SIZE(g->stdio); i++)
-		free(g->stdio[i].path);
-	free(g->qmp_path);
-	for (size_t i = 0; i < g->n_ram; i++)
-		free(g->ram[i].id);
-	free(g->ram);
-	free(g->state);
-	for (size_t i = 0; i < g->n_net; i++) {
-		free(g->net[i].id);
-		free(g->net[i].ifname);
-		free(g->net[i].bridge);
-		free(g->net[i].mac);
-	}
-	free(g->net);
+	hf_manifest_clear_guest(&reg->guest);
 	*reg = (struct hf_registration){0};
 }
 
