@@ -22,7 +22,6 @@ struct hf_arrival {
 	size_t pending; /* guests, the read-ahead, the last finish */
 	size_t n_held;
 	struct hf_readahead_result readahead;
-	struct hf_readahead *reading;
 	struct hf_error error; /* of the worker */
 	sd_event_source *advance;
 	bool finishing;
@@ -55,7 +54,6 @@ static void on_read_ahead(void *data, const struct hf_readahead_result *result)
 	struct hf_arrival *a = data;
 
 	a->readahead = *result;
-	a->reading = NULL;
 	one_done(a);
 }
 
@@ -69,12 +67,11 @@ static void start_readahead(struct hf_arrival *a)
 			&list, a->manifest->readahead[i].path, a->manifest->readahead[i].size);
 	if (list.n_files == 0)
 		return;
-	r = hf_readahead_start(a->agent->event, &list, on_read_ahead, a, &a->reading);
+	r = hf_readahead_start(a->agent->event, &list, on_read_ahead, a, NULL);
 	if (r < 0)
 		hf_log(LOG_WARNING, NULL, "can't read files ahead: %s", strerror(-r));
 	else
 		a->pending++;
-	hf_readahead_clear(&list);
 }
 
 /* ---- the end ---- */
@@ -180,7 +177,7 @@ static int read_manifest(struct hf_arrival *a, struct hf_error *error)
 	return r;
 }
 
-static int start_guests(struct hf_arrival *a)
+static int make_guests(struct hf_arrival *a)
 {
 	a->guests = calloc(a->manifest->n_guests ? a->manifest->n_guests : 1, sizeof(*a->guests));
 	if (!a->guests)
@@ -193,10 +190,14 @@ static int start_guests(struct hf_arrival *a)
 			return r;
 		a->n_guests++;
 	}
+	return 0;
+}
+
+static void start_guests(struct hf_arrival *a)
+{
 	a->pending += a->n_guests;
 	for (size_t i = 0; i < a->n_guests; i++)
 		hf_incoming_start(a->guests[i]);
-	return 0;
 }
 
 /* Nothing was retrieved but the manifest: every guest stays where it is, in the kernel's keeping.
@@ -248,14 +249,16 @@ int hf_arrival_start(struct hf_agent *agent, bool readahead, struct hf_error *er
 	hf_agent_event(agent, HF_EVENT_ARRIVED);
 	hf_agent_progress(agent, NULL, "%zu guests came over from Linux %s", a->manifest->n_guests,
 		a->manifest->from_kernel);
-	if (readahead)
-		start_readahead(a);
-	r = start_guests(a);
+	/* Before anything is under way: when the last of that ends, the manifest is given up. */
+	r = make_guests(a);
 	if (r < 0) {
 		hf_error_set(
 			error, r, HF_ERR_DEGRADED, NULL, "can't resume guests: %s", strerror(-r));
 		return stay_degraded(a, r, error);
 	}
+	if (readahead)
+		start_readahead(a);
+	start_guests(a);
 	if (a->pending == 0)
 		sd_event_source_set_enabled(a->advance, SD_EVENT_ONESHOT);
 	return 1;
