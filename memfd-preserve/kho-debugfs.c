@@ -93,8 +93,9 @@ static int add_root_tree(const char *dir, struct json_object *side, struct hf_er
 	if (r < 0)
 		return read_error(e, r, path);
 	/*
-	 * The file is as long as the tree was when the kernel published it; nodes that were added later
-	 * make the tree longer than what can be read (Linux 7.2.12, 7.3.4). It is shown as bytes then.
+	 * The file is as long as the tree was when the kernel published it; nodes that were added
+	 * later make the tree longer than what can be read (Linux 7.2.12, 7.3.4). It is shown as
+	 * bytes then.
 	 */
 	r = hf_kho_blob_to_json("fdt", data, size, &json);
 	if (r < 0)

@@ -287,7 +287,7 @@ int hf_kho_blob_compatible(const void *data, size_t size, char *ret, size_t room
 		leading_string(s, (size_t)len, ret, room);
 	else
 		leading_string(data, size, ret, room);
-	/* The kernel's file may end before the tree does; the root's compatible comes first in it. */
+	/* The kernel's file may end before the tree does; the root's compatible comes first. */
 	s = ret[0] ? NULL : memmem(data, size, "kho-v", 5);
 	if (s)
 		leading_string(s, size - (size_t)(s - (const char *)data), ret, room);

@@ -193,8 +193,8 @@ int hf_manifest_set(char **field, const char *value);
 int hf_manifest_set_strings(char ***field, size_t *ret_n, const char *const *values, size_t n);
 
 /*
- * Append one zeroed entry (net: with fd -1). Return: the entry, valid until the next append, or NULL
- * without memory.
+ * Append one zeroed entry (net: with fd -1). Return: the entry, valid until the next append, or
+ * NULL without memory.
  */
 struct hf_manifest_ram *hf_manifest_add_ram(struct hf_manifest_guest *g);
 struct hf_manifest_chunk *hf_manifest_add_chunk(struct hf_manifest_guest *g);

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Everything CI runs. tests/check.py has the steps.
 
-.PHONY: deps check check-fast format check-format
+.PHONY: deps check check-fast format
 
 # Install what is missing of the packages that the build and the tests need (as root)
 deps:
@@ -16,8 +16,6 @@ check:
 check-fast:
 	@tests/check.py --fast
 
-FORMAT_SRCS = $(shell git ls-files '*.c' '*.h')
+# lint-format (mk/lint.mk) is the check.
 format:
 	@clang-format -i $(FORMAT_SRCS)
-check-format:
-	@clang-format --dry-run --Werror $(FORMAT_SRCS)

@@ -41,8 +41,7 @@ Lint
   make lint-man            man pages against --help
   make lint-cppcheck       cppcheck
   make lint-tidy           clang-tidy, for what changed since the last time
-  make format              clang-format over everything; check-format only looks
-  make check-format
+  make format              clang-format over everything; lint-format only looks
 
   make help                this
 endef

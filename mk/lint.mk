@@ -5,7 +5,7 @@ LINT_DIRS := agent vmm-glue qmp memfd-preserve common
 LINT_SRCS = $(foreach d,$(LINT_DIRS),$(wildcard $(d)/*.c)) $(wildcard agent/cli/*.c)
 LINT_CFLAGS = -std=gnu17 -I. $(PKG_CFLAGS) -D_GNU_SOURCE -DHF_VERSION='"$(VERSION)"'
 
-.PHONY: lint lint-layers lint-source lint-docs lint-man lint-cppcheck lint-tidy
+.PHONY: lint lint-layers lint-source lint-format lint-docs lint-man lint-cppcheck lint-tidy
 lint:
 	@tests/lint/run.sh
 
@@ -16,6 +16,14 @@ lint-layers:
 lint-source:
 	@tests/lint/source.py --self-test
 	@tests/lint/source.py
+
+# Versions of clang-format differ in details; what is committed is as Debian 12's has it.
+FORMAT_VERSION := 14
+FORMAT_SRCS = $(shell git ls-files '*.c' '*.h')
+lint-format:
+	@clang-format --version | grep -q ' version $(FORMAT_VERSION)\.' || \
+		{ echo "skip clang-format: needs version $(FORMAT_VERSION)"; exit 77; }
+	@clang-format --dry-run --Werror $(FORMAT_SRCS)
 
 lint-docs: $(B)/holdfastd
 	@tests/lint/docs.py --self-test

@@ -3,7 +3,8 @@
  * DOC: Replays a corpus folder through a fuzz entry point, without libFuzzer.
  *
  * Every file of the folder is fed once. Under the sanitizer variant this is what proves that old
- * findings stay fixed. An empty or missing folder is a failure: a replay that feeds nothing proves nothing.
+ * findings stay fixed. An empty or missing folder is a failure: a replay that feeds nothing proves
+ * nothing.
  */
 #include <dirent.h>
 #include <stdint.h>

@@ -66,8 +66,9 @@ static void test_files(void **state)
 	assert_int_equal(hf_file_read("/nonexistent", 4, &data, &size), -ENOENT);
 	/* A folder in the place of the file: no temporary file is left behind. */
 	assert_int_equal(hf_file_write_atomic(deep, "x", 1, 0600), -EISDIR);
-	snprintf(path, sizeof(path), "rm -r %s/a/b/c && rmdir %s/a/b %s/a && rm %s/file && rmdir %s", dir, dir,
-		dir, dir, dir);
+	snprintf(path, sizeof(path),
+		"rm -r %s/a/b/c && rmdir %s/a/b %s/a && rm %s/file && rmdir %s", dir, dir, dir, dir,
+		dir);
 	assert_int_equal(system(path), 0);
 }
 

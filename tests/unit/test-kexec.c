@@ -14,7 +14,8 @@
 #include "agent/kexec.h"
 #include "common/fd.h"
 
-static void expect_cmdline(const char *running, const char *append, const char *cmdline, const char *want)
+static void expect_cmdline(
+	const char *running, const char *append, const char *cmdline, const char *want)
 {
 	char *line = hf_target_cmdline(running, append, cmdline);
 
@@ -24,13 +25,15 @@ static void expect_cmdline(const char *running, const char *append, const char *
 
 static void test_cmdline(void **state)
 {
-	expect_cmdline("root=/dev/vda kho=on liveupdate=on\n", NULL, NULL, "root=/dev/vda kho=on liveupdate=on");
+	expect_cmdline("root=/dev/vda kho=on liveupdate=on\n", NULL, NULL,
+		"root=/dev/vda kho=on liveupdate=on");
 	expect_cmdline("BOOT_IMAGE=/boot/vmlinuz root=/dev/vda  quiet initrd=/i.img\n", NULL, NULL,
 		"root=/dev/vda quiet kho=on liveupdate=on");
 	expect_cmdline("root=x kho=on\n", "debug", NULL, "root=x kho=on debug liveupdate=on");
 	/* A word that only contains the parameter is not the parameter. */
 	expect_cmdline("xkho=on kho=only\n", NULL, NULL, "xkho=on kho=only kho=on liveupdate=on");
-	expect_cmdline("root=x\n", NULL, "BOOT_IMAGE=kept init=/bin/sh", "BOOT_IMAGE=kept init=/bin/sh kho=on liveupdate=on");
+	expect_cmdline("root=x\n", NULL, "BOOT_IMAGE=kept init=/bin/sh",
+		"BOOT_IMAGE=kept init=/bin/sh kho=on liveupdate=on");
 	expect_cmdline("", NULL, NULL, "kho=on liveupdate=on");
 }
 

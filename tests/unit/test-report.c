@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/** DOC: Reports: the phases add up to the blackout, and reports are kept, found and refused by id. */
+/** DOC: Reports: phases add up to the blackout; reports are kept, found and refused by id. */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -19,7 +19,8 @@
 static void test_phases_add_up(void **state)
 {
 	const struct hf_manifest_guest g = {.tsc_pause = 100, .tsc_paused = 110, .tsc_saved = 130};
-	const struct hf_vmm_stamps up = {.spawn = 900, .ready = 1500, .loaded = 1700, .resumed = 1750};
+	const struct hf_vmm_stamps up = {
+		.spawn = 900, .ready = 1500, .loaded = 1700, .resumed = 1750};
 	static const struct {
 		const char *name;
 		int64_t ns;

@@ -105,7 +105,7 @@ static void test_signals(void **state)
 	run(&spec, "grep -E 'SigBlk|SigIgn' /proc/self/status", text, sizeof(text));
 	assert_int_equal(sscanf(text, "SigBlk: %llx SigIgn: %llx", &blocked, &ignored), 2);
 	assert_int_equal(blocked, 0);
-	/* 32 and 33 are the C library's own: sigaction() doesn't touch them, and make ignores them. */
+	/* 32 and 33 are the C library's own: sigaction() leaves them, make ignores them. */
 	assert_int_equal(ignored & ~(3ULL << 31), 0);
 	/* And nothing changed here. */
 	assert_ptr_equal(signal(SIGUSR1, SIG_DFL), SIG_IGN);

@@ -20,19 +20,20 @@ static void follow(const enum hf_state_event *events, size_t n, enum hf_state wa
 	assert_int_equal(state, want);
 }
 
-#define FOLLOW(want, ...)                                                                          \
-	do {                                                                                       \
-		const enum hf_state_event e_[] = {__VA_ARGS__};                                    \
-		follow(e_, sizeof(e_) / sizeof(e_[0]), want);                                      \
+#define FOLLOW(want, ...) \
+	do { \
+		const enum hf_state_event e_[] = {__VA_ARGS__}; \
+		follow(e_, sizeof(e_) / sizeof(e_[0]), want); \
 	} while (0)
 
 static void test_paths(void **state)
 {
 	FOLLOW(HF_STATE_FROZEN, HF_EVENT_PREPARE, HF_EVENT_ALL_PREPARED, HF_EVENT_COMMIT);
 	FOLLOW(HF_STATE_NORMAL, HF_EVENT_PREPARE, HF_EVENT_ABORT, HF_EVENT_UNDONE);
-	FOLLOW(HF_STATE_NORMAL, HF_EVENT_PREPARE, HF_EVENT_ALL_PREPARED, HF_EVENT_ABORT, HF_EVENT_UNDONE);
-	FOLLOW(HF_STATE_NORMAL, HF_EVENT_PREPARE, HF_EVENT_ALL_PREPARED, HF_EVENT_COMMIT, HF_EVENT_ABORT,
+	FOLLOW(HF_STATE_NORMAL, HF_EVENT_PREPARE, HF_EVENT_ALL_PREPARED, HF_EVENT_ABORT,
 		HF_EVENT_UNDONE);
+	FOLLOW(HF_STATE_NORMAL, HF_EVENT_PREPARE, HF_EVENT_ALL_PREPARED, HF_EVENT_COMMIT,
+		HF_EVENT_ABORT, HF_EVENT_UNDONE);
 	FOLLOW(HF_STATE_DEGRADED, HF_EVENT_PREPARE, HF_EVENT_ABORT, HF_EVENT_UNDO_FAILED);
 	FOLLOW(HF_STATE_NORMAL, HF_EVENT_ARRIVED, HF_EVENT_ALL_RESUMED);
 	FOLLOW(HF_STATE_DEGRADED, HF_EVENT_ARRIVED, HF_EVENT_SOME_HELD);
@@ -44,8 +45,9 @@ static void test_abort_only_before_the_jump(void **state)
 	enum hf_state next;
 
 	for (int s = 0; s < HF_STATE_N_; s++) {
-		int want = s == HF_STATE_PREPARING || s == HF_STATE_PREPARED || s == HF_STATE_FROZEN ? 0
-												       : -EPERM;
+		int want = s == HF_STATE_PREPARING || s == HF_STATE_PREPARED || s == HF_STATE_FROZEN
+				   ? 0
+				   : -EPERM;
 
 		assert_int_equal(hf_state_next(s, HF_EVENT_ABORT, &next), want);
 	}

@@ -26,7 +26,8 @@ int main(int argc, char *argv[])
 	int kernel, console;
 
 	if (argc == 2 && strcmp(argv[1], "--unload") == 0) {
-		if (syscall(SYS_kexec_file_load, -1, -1, 1UL, "", (unsigned long)KEXEC_FILE_UNLOAD) == 0)
+		if (syscall(SYS_kexec_file_load, -1, -1, 1UL, "",
+			    (unsigned long)KEXEC_FILE_UNLOAD) == 0)
 			return 0;
 		fprintf(stderr, "hf-kexec: kexec_file_load: %s\n", strerror(errno));
 		return 1;
