@@ -41,7 +41,8 @@ Lint
   make lint-man            man pages against --help
   make lint-cppcheck       cppcheck
   make lint-tidy           clang-tidy, for what changed since the last time
-  make format              clang-format over everything; lint-format only looks
+  make format              clang-format over everything
+  make lint-format         whether clang-format would change anything
 
   make help                this
 endef

@@ -38,9 +38,8 @@ GUEST_PORT = 7000
 # Where the host image keeps what cases need.
 TEST_DIR = "/var/lib/hf-test"
 
-# idle=poll: with an idle loop that halts, the emulated host loses wake-ups of guests with two vCPUs.
 CMDLINE = ("root=/dev/vda rw init=/usr/lib/hf-test/hf-init console=ttyS0 kho=on liveupdate=on "
-           "loglevel=5 panic=-1 idle=poll")
+           "loglevel=5 panic=-1")
 
 ALARMS = re.compile(r"WARNING:|\bBUG\b|\bOops\b|Call Trace|Kernel panic|general protection fault|"
                     r"detected stalls|soft lockup|blocked for more than|hf-init: .*: ")
@@ -94,7 +93,7 @@ class Job:
 class Host:
     """One nested host, under an outer QEMU that emulates AMD's virtualization."""
 
-    def __init__(self, directory, image, memory=3072, cpus=2, append=""):
+    def __init__(self, directory, image, memory=3072, cpus=3, append=""):
         self.directory = pathlib.Path(directory)
         self.image = image
         self.memory = memory

@@ -8,9 +8,8 @@
 The run's files (console log, control log, disk) are under build/nested/run; they are kept with --keep,
 and when the case fails.
 
-The emulation of KVM's hardware is not perfect: once in a while the emulated host hangs, its kernel
-trips over its own memory, or a guest with two vCPUs dies. So a case that ended because something never
-came, or with the host's kernel complaining, is run again, up to N times, and says so. What a case
+The emulation of KVM's hardware is not perfect (docs/TESTING.md). So a case that ended because something
+never came, or with the host's kernel complaining, is run again, up to N times, and says so. What a case
 itself found wrong (a word of memory, a number, a state) is final."""
 
 import argparse

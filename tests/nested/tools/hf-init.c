@@ -27,6 +27,7 @@
 #include <linux/sockios.h>
 #include <net/if.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -388,6 +389,28 @@ static void serve(int signals)
 	}
 }
 
+/*
+ * Keep every process off the first CPU, so that no guest ever runs there. QEMU's emulation of x87
+ * state (fldenv, frstor, fxrstor, xrstor; cpu_clear_ignne() in target/i386) updates a field of the
+ * *first* CPU from whatever CPU runs the instruction, not atomically. The same field says whether
+ * that CPU is in a guest, with nested paging and interrupts on. So a context switch on one CPU
+ * could put the first one half into or out of a guest: memory of the host or of a guest got
+ * overwritten, interrupts got lost. A first CPU that never enters a guest writes the same value all
+ * the time.
+ */
+static void leave_first_cpu(void)
+{
+	cpu_set_t cpus;
+
+	if (sched_getaffinity(0, sizeof(cpus), &cpus) < 0) {
+		complain("CPU affinity");
+		return;
+	}
+	CPU_CLR(0, &cpus);
+	if (CPU_COUNT(&cpus) > 0 && sched_setaffinity(0, sizeof(cpus), &cpus) < 0)
+		complain("CPU affinity");
+}
+
 int main(void)
 {
 	uint64_t tsc = __rdtsc();
@@ -401,6 +424,7 @@ int main(void)
 		fprintf(stderr, "hf-init: only as PID 1 of the nested host\n");
 		return 2;
 	}
+	leave_first_cpu();
 	setenv("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/usr/lib/hf-test", 1);
 	setenv("HOME", "/root", 1);
 	setenv("TERM", "dumb", 1);
