@@ -633,8 +633,10 @@ class Updates(CliTest):
             started.set()
 
         self.serve(Prepare=prepare)
+        # A job in the background of a script is born with SIGINT ignored.
         p = subprocess.Popen([PROGRAM, "prepare", "--kernel", "/k"], env=self.env,
-                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
         self.assertTrue(started.wait(TIMEOUT))
         p.send_signal(signal.SIGINT)
         self.assertEqual(p.wait(TIMEOUT), -signal.SIGINT)
