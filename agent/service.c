@@ -7,6 +7,7 @@
 
 #include "agent/arrival.h"
 #include "agent/check.h"
+#include "agent/guest-json.h"
 #include "agent/interface.h"
 #include "agent/report.h"
 #include "agent/survey.h"
@@ -128,7 +129,7 @@ static void on_check(const struct hf_survey *survey, void *data)
 
 	hf_json_add_string(params, "verdict", hf_verdict_name(verdict));
 	hf_json_add(params, "findings", findings);
-	hf_json_add(params, "guests", hf_survey_json(survey));
+	hf_json_add(params, "guests", hf_guest_json_list(q->agent, survey));
 	hf_varlink_call_reply(q->call, params);
 	request_free(q);
 }
@@ -185,7 +186,7 @@ static void on_guests(const struct hf_survey *survey, void *data)
 {
 	struct request *q = data;
 	struct json_object *params = json_object_new_object();
-	struct json_object *guests = hf_survey_json(survey);
+	struct json_object *guests = hf_guest_json_list(q->agent, survey);
 	struct hf_error e = {0};
 
 	if (q->guest) {
@@ -243,7 +244,7 @@ static struct json_object *status_json(struct hf_agent *agent, const struct hf_s
 	hf_json_add_string(params, "message", agent->message[0] ? agent->message : NULL);
 	hf_json_add_string(
 		params, "last_update_id", hf_report_newest_id(newest) == 0 ? newest : NULL);
-	hf_json_add(params, "guests", hf_survey_json(survey));
+	hf_json_add(params, "guests", hf_guest_json_list(agent, survey));
 	return params;
 }
 

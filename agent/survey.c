@@ -1,13 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "agent/survey.h"
 
-#include <stdio.h>
 #include <string.h>
 
 #include "agent/arrival.h"
-#include "agent/check.h"
 #include "agent/update.h"
-#include "common/json.h"
 
 #define ASK_TIMEOUT_NS (3 * HF_NSEC_PER_SEC)
 #define MAX_WAITERS 64
@@ -69,7 +66,7 @@ static void on_answer(struct hf_vmm *vmm, const struct hf_error *error, void *da
 	one_done(g->survey);
 }
 
-static const char *update_step(const struct hf_agent *agent, const char *uuid)
+const char *hf_survey_update_step(const struct hf_agent *agent, const char *uuid)
 {
 	const char *step = NULL;
 
@@ -86,7 +83,7 @@ static void ask(struct hf_survey *s, struct hf_survey_guest *g)
 	int r;
 
 	g->survey = s;
-	if (update_step(agent, g->reg.guest.uuid) || !g->reg.guest.qmp_path)
+	if (hf_survey_update_step(agent, g->reg.guest.uuid) || !g->reg.guest.qmp_path)
 		return;
 	g->asked = true;
 	r = hf_vmm_new(agent->event, &g->reg.guest, agent->ring, NULL, NULL, &g->vmm);
@@ -173,90 +170,4 @@ const struct hf_survey_guest *hf_survey_guests(const struct hf_survey *s, size_t
 size_t hf_survey_unreadable(const struct hf_survey *s)
 {
 	return s->unreadable;
-}
-
-static struct json_object *guest_json(
-	const struct hf_manifest_guest *g, pid_t pid, const char *status, const char *step)
-{
-	struct json_object *o = json_object_new_object();
-	struct json_object *ram = json_object_new_array();
-
-	hf_json_add_string(o, "uuid", g->uuid);
-	hf_json_add_string(o, "name", g->name);
-	hf_json_add_string(o, "manager", g->manager);
-	hf_json_add_int(o, "pid", pid);
-	hf_json_add_string(o, "status", status);
-	hf_json_add_string(o, "step", step ? step : "idle");
-	hf_json_add_string(o, "vmm", g->vmm);
-	for (size_t i = 0; i < g->n_ram; i++) {
-		struct json_object *block = json_object_new_object();
-		char file[32];
-
-		snprintf(file, sizeof(file), "/proc/%d/fd/%d", (int)pid, g->ram[i].fd);
-		hf_json_add_string(block, "id", g->ram[i].id);
-		hf_json_add_int(block, "size_bytes", g->ram[i].size);
-		hf_json_add_string(block, "file", pid ? file : "");
-		hf_json_append(ram, block);
-	}
-	hf_json_add(o, "ram", ram);
-	return o;
-}
-
-/* Guests in the arrival whose VMM is not (or not yet) running. */
-static void add_held(const struct hf_survey *s, struct json_object *list)
-{
-	const struct hf_arrival *a = s->agent->arrival;
-	const struct hf_manifest *m = a ? hf_arrival_manifest(a) : NULL;
-
-	for (size_t i = 0; m && i < m->n_guests; i++) {
-		const struct hf_manifest_guest *g = m->guests[i];
-		const struct hf_error *error = hf_arrival_guest_error(a, g->uuid);
-		const char *step = update_step(s->agent, g->uuid);
-		struct json_object *findings = json_object_new_array();
-		struct json_object *o;
-
-		if (!step) {
-			json_object_put(findings);
-			continue;
-		}
-		o = guest_json(g, 0, error ? "held" : "arriving", step);
-		hf_json_add_bool(o, "eligible", false);
-		if (error)
-			hf_json_append(findings, hf_finding_new("guest.held", HF_REFUSAL, g->name,
-							 error->message, error->remedy));
-		hf_json_add(o, "findings", findings);
-		hf_json_append(list, o);
-	}
-}
-
-static bool is_arriving(const struct hf_survey *s, const char *uuid)
-{
-	const struct hf_arrival *a = s->agent->arrival;
-
-	return a && hf_arrival_manifest(a) && update_step(s->agent, uuid) &&
-	       hf_arrival_guest_step(a, uuid);
-}
-
-struct json_object *hf_survey_json(const struct hf_survey *s)
-{
-	struct json_object *list = json_object_new_array();
-
-	for (size_t i = 0; i < s->n_guests; i++) {
-		const struct hf_survey_guest *g = &s->guests[i];
-		const char *status = g->asked && !g->error.err ? g->probe.status : "unknown";
-		struct json_object *findings, *o;
-		enum hf_verdict verdict;
-
-		if (is_arriving(s, g->reg.guest.uuid))
-			continue;
-		findings = json_object_new_array();
-		verdict = hf_check_guest(g, findings);
-		o = guest_json(&g->reg.guest, g->reg.pid, status,
-			update_step(s->agent, g->reg.guest.uuid));
-		hf_json_add_bool(o, "eligible", verdict != HF_REFUSAL);
-		hf_json_add(o, "findings", findings);
-		hf_json_append(list, o);
-	}
-	add_held(s, list);
-	return list;
 }

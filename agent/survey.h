@@ -8,8 +8,6 @@
  */
 #pragma once
 
-#include <json-c/json.h>
-
 #include "agent/agent.h"
 #include "vmm-glue/registration.h"
 #include "vmm-glue/vmm.h"
@@ -37,5 +35,9 @@ const struct hf_survey_guest *hf_survey_guests(const struct hf_survey *survey, s
 /** hf_survey_unreadable() - How many registrations could not be read. */
 size_t hf_survey_unreadable(const struct hf_survey *survey);
 
-/** hf_survey_json() - Array of Guest objects, held ones included; owned by the caller. */
-struct json_object *hf_survey_json(const struct hf_survey *survey);
+/**
+ * hf_survey_update_step() - Where a guest is in the update under way.
+ *
+ * Return: the step's name; NULL when no update has it, and its monitor is free to ask.
+ */
+const char *hf_survey_update_step(const struct hf_agent *agent, const char *uuid);
