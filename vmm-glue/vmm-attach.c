@@ -256,40 +256,21 @@ static void on_ramblocks(struct hf_qmp *q, int err, struct json_object *ret,
 		one_answered(vmm);
 }
 
-static int ask(struct hf_vmm *vmm)
+static void ask(struct hf_vmm *vmm)
 {
-	struct hf_qmp *q = vmm->qmp;
-	uint64_t id = 0;
-	int r;
-
 	vmm->waiting = "answer on its monitor";
 	vmm->n_replies = 8;
 	vmm->probe.n_blockers = 0;
-	r = hf_qmp_query_status(q, HF_QMP_TIMEOUT_NEVER, on_status, vmm, &id);
-	if (hf_vmm_sent(vmm, r, id) < 0)
-		return r;
-	r = hf_qmp_qom_get(q, "/machine", "type", HF_QMP_TIMEOUT_NEVER, on_machine, vmm, &id);
-	if (hf_vmm_sent(vmm, r, id) < 0)
-		return r;
-	r = hf_qmp_query_migrate(q, HF_QMP_TIMEOUT_NEVER, on_migration, vmm, &id);
-	if (hf_vmm_sent(vmm, r, id) < 0)
-		return r;
-	r = hf_qmp_query_migrate_capabilities(q, HF_QMP_TIMEOUT_NEVER, on_capabilities, vmm, &id);
-	if (hf_vmm_sent(vmm, r, id) < 0)
-		return r;
-	r = hf_qmp_query_migrate_parameters(q, HF_QMP_TIMEOUT_NEVER, on_parameters, vmm, &id);
-	if (hf_vmm_sent(vmm, r, id) < 0)
-		return r;
-	r = hf_qmp_qom_list(
-		q, "/machine/peripheral", HF_QMP_TIMEOUT_NEVER, on_named_devices, vmm, &id);
-	if (hf_vmm_sent(vmm, r, id) < 0)
-		return r;
-	r = hf_qmp_qom_list(q, "/machine/peripheral-anon", HF_QMP_TIMEOUT_NEVER,
-		on_anonymous_devices, vmm, &id);
-	if (hf_vmm_sent(vmm, r, id) < 0)
-		return r;
-	r = hf_qmp_human_command(q, "info ramblock", HF_QMP_TIMEOUT_NEVER, on_ramblocks, vmm, &id);
-	return hf_vmm_sent(vmm, r, id);
+	if (HF_VMM_SEND(vmm, on_status, hf_qmp_query_status) < 0 ||
+		HF_VMM_SEND(vmm, on_machine, hf_qmp_qom_get, "/machine", "type") < 0 ||
+		HF_VMM_SEND(vmm, on_migration, hf_qmp_query_migrate) < 0 ||
+		HF_VMM_SEND(vmm, on_capabilities, hf_qmp_query_migrate_capabilities) < 0 ||
+		HF_VMM_SEND(vmm, on_parameters, hf_qmp_query_migrate_parameters) < 0 ||
+		HF_VMM_SEND(vmm, on_named_devices, hf_qmp_qom_list, "/machine/peripheral") < 0 ||
+		HF_VMM_SEND(
+			vmm, on_anonymous_devices, hf_qmp_qom_list, "/machine/peripheral-anon") < 0)
+		return;
+	HF_VMM_SEND(vmm, on_ramblocks, hf_qmp_human_command, "info ramblock");
 }
 
 int hf_vmm_attach(struct hf_vmm *vmm, pid_t pid, uint64_t start_ticks, uint64_t timeout_ns,

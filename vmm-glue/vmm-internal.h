@@ -121,13 +121,37 @@ void hf_vmm_failf(struct hf_vmm *vmm, int err, const char *remedy, const char *f
 bool hf_vmm_in(const struct hf_vmm *vmm, enum hf_vmm_op_kind kind);
 
 /**
- * hf_vmm_sent() - Take note of a command that was submitted.
+ * HF_VMM_SEND() - Submit a command as a part of the operation under way.
+ * @fn:      takes the reply, with @vmm as its data; may be NULL
+ * @command: the hf_qmp_*() function, followed by the arguments that are its own
+ *
+ * It has no time-out but the operation's. Is: 0, or -errno when the operation has failed, or is
+ * about to: send no more.
+ */
+#define HF_VMM_SEND(vmm, fn, command, ...) \
+	({ \
+		struct hf_vmm *hf_send_v_ = (vmm); \
+		uint64_t hf_send_id_ = 0; \
+		int hf_send_r_ = command(hf_send_v_->qmp, ##__VA_ARGS__, HF_QMP_TIMEOUT_NEVER, fn, \
+			hf_send_v_, &hf_send_id_); \
+		hf_vmm_sent(hf_send_v_, hf_send_r_, hf_send_id_); \
+	})
+
+/**
+ * hf_vmm_sent() - Take note of a command that was submitted, for HF_VMM_SEND().
  * @r:  what its hf_qmp_*() call returned
  * @id: its id
  *
- * Return: @r. When it is negative, the operation has failed, or is about to: send no more.
+ * Return: @r.
  */
 int hf_vmm_sent(struct hf_vmm *vmm, int r, uint64_t id);
+
+/**
+ * hf_vmm_send_caps() - HF_VMM_SEND() of the two capabilities that matter here.
+ * @ignore_shared: leave RAM in shared files out of the stream
+ * @events:        MIGRATION events
+ */
+int hf_vmm_send_caps(struct hf_vmm *vmm, bool ignore_shared, bool events, hf_qmp_reply_fn fn);
 
 /** hf_vmm_forget_commands() - No callback of a command submitted so far will run. */
 void hf_vmm_forget_commands(struct hf_vmm *vmm);

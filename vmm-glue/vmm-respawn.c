@@ -85,21 +85,11 @@ static void on_loaded(struct hf_qmp *q, int err, struct json_object *ret,
 /* Left on, x-ignore-shared would make an ordinary later migration lose the guest's RAM. */
 static void ask_loaded(struct hf_vmm *vmm)
 {
-	const struct hf_qmp_capability caps[] = {{"x-ignore-shared", false}, {"events", false}};
-	struct hf_qmp *q = vmm->qmp;
-	uint64_t id = 0;
-	int r;
-
 	vmm->waiting = "finish loading its device state";
-	r = hf_qmp_query_migrate(q, HF_QMP_TIMEOUT_NEVER, on_loaded, vmm, &id);
-	if (hf_vmm_sent(vmm, r, id) < 0)
+	if (HF_VMM_SEND(vmm, on_loaded, hf_qmp_query_migrate) < 0 ||
+		hf_vmm_send_caps(vmm, false, false, on_capabilities_off) < 0)
 		return;
-	r = hf_qmp_migrate_set_capabilities(
-		q, caps, HF_ARRAY_SIZE(caps), HF_QMP_TIMEOUT_NEVER, on_capabilities_off, vmm, &id);
-	if (hf_vmm_sent(vmm, r, id) < 0)
-		return;
-	r = hf_qmp_query_status(q, HF_QMP_TIMEOUT_NEVER, on_loaded_status, vmm, &id);
-	hf_vmm_sent(vmm, r, id);
+	HF_VMM_SEND(vmm, on_loaded_status, hf_qmp_query_status);
 }
 
 void hf_vmm_respawn_on_event(struct hf_vmm *vmm, const char *name, struct json_object *data)
@@ -148,28 +138,16 @@ static void on_incoming(struct hf_qmp *q, int err, struct json_object *ret,
 
 void hf_vmm_respawn_on_ready(struct hf_vmm *vmm)
 {
-	const struct hf_qmp_capability caps[] = {{"x-ignore-shared", true}, {"events", true}};
-	struct hf_qmp *q = vmm->qmp;
-	uint64_t id = 0;
-	int r;
-
 	vmm->stamps.ready = hf_tsc_now();
 	vmm->waiting = "begin to load its device state";
 	vmm->n_replies = 3;
-	r = hf_qmp_migrate_set_capabilities(
-		q, caps, HF_ARRAY_SIZE(caps), HF_QMP_TIMEOUT_NEVER, on_set, vmm, &id);
-	if (hf_vmm_sent(vmm, r, id) < 0)
-		return;
-	r = hf_qmp_getfd(
-		q, HF_VMM_GETFD_NAME, vmm->stream_fd, HF_QMP_TIMEOUT_NEVER, on_set, vmm, &id);
-	if (hf_vmm_sent(vmm, r, id) < 0)
+	if (hf_vmm_send_caps(vmm, true, true, on_set) < 0 ||
+		HF_VMM_SEND(vmm, on_set, hf_qmp_getfd, HF_VMM_GETFD_NAME, vmm->stream_fd) < 0)
 		return;
 	/* Our copy of QEMU's end has to go, or its death would not break the stream. */
 	hf_close(&vmm->stream_fd);
 	vmm->incoming_sent = true;
-	r = hf_qmp_migrate_incoming(
-		q, "fd:" HF_VMM_GETFD_NAME, HF_QMP_TIMEOUT_NEVER, on_incoming, vmm, &id);
-	hf_vmm_sent(vmm, r, id);
+	HF_VMM_SEND(vmm, on_incoming, hf_qmp_migrate_incoming, "fd:" HF_VMM_GETFD_NAME);
 }
 
 /* ---- the death of the new QEMU ---- */
@@ -497,17 +475,12 @@ static void on_resumed_status(struct hf_qmp *q, int err, struct json_object *ret
 
 static void ask_resumed(struct hf_vmm *vmm)
 {
-	uint64_t id = 0;
-	int r;
-
-	r = hf_qmp_query_status(vmm->qmp, HF_QMP_TIMEOUT_NEVER, on_resumed_status, vmm, &id);
-	hf_vmm_sent(vmm, r, id);
+	HF_VMM_SEND(vmm, on_resumed_status, hf_qmp_query_status);
 }
 
 int hf_vmm_resume(struct hf_vmm *vmm, uint64_t timeout_ns, hf_vmm_done_fn done, void *data)
 {
 	const struct hf_manifest_guest *guest = vmm->guest;
-	uint64_t id = 0;
 	int r;
 
 	if (!vmm->qmp || !vmm->migration_completed || vmm->lost)
@@ -518,12 +491,10 @@ int hf_vmm_resume(struct hf_vmm *vmm, uint64_t timeout_ns, hf_vmm_done_fn done, 
 	vmm->waiting = "let the guest run";
 	/* `suspended` (asleep, waiting for its wake-up) is a state that `cont` leads back to. */
 	if (guest->was_running || (guest->status && strcmp(guest->status, "suspended") == 0)) {
-		r = hf_qmp_cont(vmm->qmp, HF_QMP_TIMEOUT_NEVER, on_cont, vmm, &id);
-		if (hf_vmm_sent(vmm, r, id) < 0)
+		if (HF_VMM_SEND(vmm, on_cont, hf_qmp_cont) < 0)
 			return 0;
 		/* The load announced it already, but maybe before the host's network was up. */
-		r = hf_qmp_announce_self(vmm->qmp, NULL, HF_QMP_TIMEOUT_NEVER, NULL, NULL, &id);
-		if (hf_vmm_sent(vmm, r, id) < 0)
+		if (HF_VMM_SEND(vmm, NULL, hf_qmp_announce_self, NULL) < 0)
 			return 0;
 	} else {
 		vmm->stamps.resumed = hf_tsc_now();

@@ -53,13 +53,9 @@ static void on_final_status(struct hf_qmp *q, int err, struct json_object *ret,
 
 static void ask_status(struct hf_vmm *vmm)
 {
-	uint64_t id = 0;
-	int r;
-
 	vmm->waiting =
 		vmm->guest->was_running ? "let the guest run again" : "leave the guest paused";
-	r = hf_qmp_query_status(vmm->qmp, HF_QMP_TIMEOUT_NEVER, on_final_status, vmm, &id);
-	hf_vmm_sent(vmm, r, id);
+	HF_VMM_SEND(vmm, on_final_status, hf_qmp_query_status);
 }
 
 static void on_cont(struct hf_qmp *q, int err, struct json_object *ret,
@@ -84,32 +80,21 @@ static void on_restored(struct hf_qmp *q, int err, struct json_object *ret,
 /* QEMU takes settings again. The guest first: every command before it would lengthen its pause. */
 static void restore(struct hf_vmm *vmm)
 {
-	const struct hf_qmp_capability caps[] = {
-		{"x-ignore-shared", vmm->old_ignore_shared}, {"events", vmm->old_events}};
 	const struct hf_qmp_migrate_parameters params = {
 		.has_max_bandwidth = true, .max_bandwidth = vmm->old_max_bandwidth};
-	struct hf_qmp *q = vmm->qmp;
-	uint64_t id = 0;
-	int r;
 
 	vmm->waiting = "let the guest run again";
 	vmm->restore_error = (struct hf_error){0};
 	/* `suspended` is a run state of its own, from which `stop` took it as well. */
 	if (vmm->guest->was_running || strcmp(vmm->guest->status, "suspended") == 0) {
-		r = hf_qmp_cont(q, HF_QMP_TIMEOUT_NEVER, on_cont, vmm, &id);
-		if (hf_vmm_sent(vmm, r, id) < 0)
+		if (HF_VMM_SEND(vmm, on_cont, hf_qmp_cont) < 0)
 			return;
 	}
-	r = hf_qmp_migrate_set_capabilities(
-		q, caps, HF_ARRAY_SIZE(caps), HF_QMP_TIMEOUT_NEVER, on_restored, vmm, &id);
-	if (hf_vmm_sent(vmm, r, id) < 0)
-		return;
-	r = hf_qmp_migrate_set_parameters(q, &params, HF_QMP_TIMEOUT_NEVER, on_restored, vmm, &id);
-	if (hf_vmm_sent(vmm, r, id) < 0)
+	if (hf_vmm_send_caps(vmm, vmm->old_ignore_shared, vmm->old_events, on_restored) < 0 ||
+		HF_VMM_SEND(vmm, on_restored, hf_qmp_migrate_set_parameters, &params) < 0)
 		return;
 	/* Only there when `migrate` never took it: an error means just that. */
-	r = hf_qmp_closefd(q, HF_VMM_GETFD_NAME, HF_QMP_TIMEOUT_NEVER, NULL, NULL, &id);
-	if (hf_vmm_sent(vmm, r, id) == 0)
+	if (HF_VMM_SEND(vmm, NULL, hf_qmp_closefd, HF_VMM_GETFD_NAME) == 0)
 		ask_status(vmm);
 }
 
@@ -147,15 +132,10 @@ static void on_migration(struct hf_qmp *q, int err, struct json_object *ret,
 
 static void ask_migration(struct hf_vmm *vmm)
 {
-	uint64_t id = 0;
-	int r;
-
 	vmm->waiting = "end the migration under way";
-	r = hf_qmp_query_migrate(vmm->qmp, HF_QMP_TIMEOUT_NEVER, on_migration, vmm, &id);
-	if (hf_vmm_sent(vmm, r, id) < 0)
+	if (HF_VMM_SEND(vmm, on_migration, hf_qmp_query_migrate) < 0)
 		return;
-	r = hf_qmp_query_status(vmm->qmp, HF_QMP_TIMEOUT_NEVER, on_run_state, vmm, &id);
-	hf_vmm_sent(vmm, r, id);
+	HF_VMM_SEND(vmm, on_run_state, hf_qmp_query_status);
 }
 
 /* Ends the operation under way with -ECANCELED; its callback comes first. */
@@ -173,7 +153,6 @@ static void overrun(struct hf_vmm *vmm)
 
 int hf_vmm_rollback(struct hf_vmm *vmm, uint64_t timeout_ns, hf_vmm_done_fn done, void *data)
 {
-	uint64_t id = 0;
 	int r;
 
 	/* One more while the first one's outcome is still due would lose a callback. */
@@ -194,11 +173,8 @@ int hf_vmm_rollback(struct hf_vmm *vmm, uint64_t timeout_ns, hf_vmm_done_fn done
 	/* Asked for by the save, answered or not: see on_first_status(). */
 	if (!vmm->status_known)
 		vmm->guest->was_running = vmm->probe.running;
-	if (vmm->migrate_sent) {
-		r = hf_qmp_migrate_cancel(vmm->qmp, HF_QMP_TIMEOUT_NEVER, NULL, NULL, &id);
-		if (hf_vmm_sent(vmm, r, id) < 0)
-			return 0;
-	}
+	if (vmm->migrate_sent && HF_VMM_SEND(vmm, NULL, hf_qmp_migrate_cancel) < 0)
+		return 0;
 	ask_migration(vmm);
 	hf_vmm_settle(vmm);
 	return 0;

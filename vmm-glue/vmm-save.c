@@ -92,15 +92,10 @@ static void on_outcome(struct hf_qmp *q, int err, struct json_object *ret,
 
 static void ask_outcome(struct hf_vmm *vmm)
 {
-	uint64_t id = 0;
-	int r;
-
 	vmm->waiting = "finish saving its device state";
-	r = hf_qmp_query_migrate(vmm->qmp, HF_QMP_TIMEOUT_NEVER, on_outcome, vmm, &id);
-	if (hf_vmm_sent(vmm, r, id) < 0)
+	if (HF_VMM_SEND(vmm, on_outcome, hf_qmp_query_migrate) < 0)
 		return;
-	r = hf_qmp_query_status(vmm->qmp, HF_QMP_TIMEOUT_NEVER, on_final_status, vmm, &id);
-	hf_vmm_sent(vmm, r, id);
+	HF_VMM_SEND(vmm, on_final_status, hf_qmp_query_status);
 }
 
 void hf_vmm_save_on_stream(struct hf_vmm *vmm)
@@ -201,35 +196,20 @@ static void on_migrate(struct hf_qmp *q, int err, struct json_object *ret,
  * query-status first: it tells whether the guest ran at that very moment, which an operator may
  * have changed since attach. `stop` leaves one that doesn't run as it is.
  */
-static int submit(struct hf_vmm *vmm, int fd)
+static void submit(struct hf_vmm *vmm, int fd)
 {
-	const struct hf_qmp_capability caps[] = {{"x-ignore-shared", true}, {"events", true}};
 	const struct hf_qmp_migrate_parameters params = {.has_max_bandwidth = true};
-	struct hf_qmp *q = vmm->qmp;
-	uint64_t id = 0;
-	int r;
 
 	vmm->waiting = "say whether the guest runs";
 	vmm->n_replies = 6;
-	r = hf_qmp_query_status(q, HF_QMP_TIMEOUT_NEVER, on_first_status, vmm, &id);
-	if (hf_vmm_sent(vmm, r, id) < 0)
-		return r;
-	r = hf_qmp_stop(q, HF_QMP_TIMEOUT_NEVER, on_stopped, vmm, &id);
-	if (hf_vmm_sent(vmm, r, id) < 0)
-		return r;
-	r = hf_qmp_migrate_set_parameters(q, &params, HF_QMP_TIMEOUT_NEVER, on_set, vmm, &id);
-	if (hf_vmm_sent(vmm, r, id) < 0)
-		return r;
-	r = hf_qmp_migrate_set_capabilities(
-		q, caps, HF_ARRAY_SIZE(caps), HF_QMP_TIMEOUT_NEVER, on_set, vmm, &id);
-	if (hf_vmm_sent(vmm, r, id) < 0)
-		return r;
-	r = hf_qmp_getfd(q, HF_VMM_GETFD_NAME, fd, HF_QMP_TIMEOUT_NEVER, on_getfd, vmm, &id);
-	if (hf_vmm_sent(vmm, r, id) < 0)
-		return r;
+	if (HF_VMM_SEND(vmm, on_first_status, hf_qmp_query_status) < 0 ||
+		HF_VMM_SEND(vmm, on_stopped, hf_qmp_stop) < 0 ||
+		HF_VMM_SEND(vmm, on_set, hf_qmp_migrate_set_parameters, &params) < 0 ||
+		hf_vmm_send_caps(vmm, true, true, on_set) < 0 ||
+		HF_VMM_SEND(vmm, on_getfd, hf_qmp_getfd, HF_VMM_GETFD_NAME, fd) < 0)
+		return;
 	vmm->migrate_sent = true;
-	r = hf_qmp_migrate(q, "fd:" HF_VMM_GETFD_NAME, HF_QMP_TIMEOUT_NEVER, on_migrate, vmm, &id);
-	return hf_vmm_sent(vmm, r, id);
+	HF_VMM_SEND(vmm, on_migrate, hf_qmp_migrate, "fd:" HF_VMM_GETFD_NAME);
 }
 
 static int grow(void *data, struct hf_sink *sink, struct hf_error *e)

@@ -271,6 +271,14 @@ int hf_vmm_sent(struct hf_vmm *vmm, int r, uint64_t id)
 	return 0;
 }
 
+int hf_vmm_send_caps(struct hf_vmm *vmm, bool ignore_shared, bool events, hf_qmp_reply_fn fn)
+{
+	const struct hf_qmp_capability caps[] = {
+		{"x-ignore-shared", ignore_shared}, {"events", events}};
+
+	return HF_VMM_SEND(vmm, fn, hf_qmp_migrate_set_capabilities, caps, HF_ARRAY_SIZE(caps));
+}
+
 void hf_vmm_forget_commands(struct hf_vmm *vmm)
 {
 	for (size_t i = 0; vmm->qmp && i < vmm->n_tracked; i++)
