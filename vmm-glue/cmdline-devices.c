@@ -1,8 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <ctype.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "vmm-glue/cmdline-internal.h"
+
+/* Of the kernel, drivers/net/tun.c. */
+#define MAX_TAP_QUEUES 256
 
 static bool has_prefix(const char *s, const char *prefix)
 {
@@ -84,6 +88,19 @@ static int copy_param(const struct hf_params *v, const char *key, char **ret)
 	return *ret ? 0 : -ENOMEM;
 }
 
+/* Numbers are decimal, octal or hexadecimal to QEMU. Return: 0 for what is none, or too many. */
+static uint32_t parse_queues(const char *text)
+{
+	unsigned long long n;
+	char *end;
+
+	/* strtoull() would take spaces and a sign; what is beyond its range is out of ours too. */
+	if (!isdigit((unsigned char)*text))
+		return 0;
+	n = strtoull(text, &end, 0);
+	return *end || n > MAX_TAP_QUEUES ? 0 : (uint32_t)n;
+}
+
 static int on_tap(struct hf_cmdline_parse *p, const struct hf_params *v, bool bridge)
 {
 	struct hf_cmdline *plan = p->plan;
@@ -96,9 +113,12 @@ static int on_tap(struct hf_cmdline_parse *p, const struct hf_params *v, bool br
 		return -ENOMEM;
 	plan->taps = t;
 	t += plan->n_taps++;
-	*t = (struct hf_cmdline_tap){.queues = 1};
-	if (queues && atoi(queues) > 1)
-		t->queues = (uint32_t)atoi(queues);
+	*t = (struct hf_cmdline_tap){.queues = queues ? parse_queues(queues) : 1};
+	if (t->queues == 0) {
+		hf_cmdline_refuse(p, "give it 1 to 256 queues, or leave queues= out",
+			"a tap can't have queues=%.64s", queues);
+		t->queues = 1;
+	}
 	t->helper_used = bridge || hf_params_get(v, "helper");
 	if (hf_params_get_first(v, "id") && !(t->id = strdup(hf_params_get_first(v, "id"))))
 		return -ENOMEM;

@@ -351,6 +351,37 @@ static void test_taps(void **state)
 	hf_cmdline_free(plan);
 }
 
+/* As many as QEMU would make; what it would refuse is not guessed at. */
+static void test_queues(void **state)
+{
+	static const struct {
+		const char *text;
+		unsigned int expected; /* 0: the guest is refused */
+	} cases[] = {{"1", 1}, {"2", 2}, {"256", 256}, {"0x10", 16}, {"010", 8}, {"0", 0},
+		{"257", 0}, {"-1", 0}, {"+2", 0}, {"2x", 0}, {"x", 0}, {"", 0}, {"1.5", 0},
+		{"0x", 0}, {"08", 0}, {"4294967298", 0}, {"18446744073709551618", 0}};
+	struct hf_cmdline *plan;
+	char line[128];
+
+	for (size_t i = 0; i < HF_ARRAY_SIZE(cases); i++) {
+		snprintf(line, sizeof(line),
+			"qemu-system-x86_64 -netdev tap,id=n0,ifname=t0,queues=%s", cases[i].text);
+		plan = parse(line);
+		assert_int_equal(plan->n_taps, 1);
+		if (plan->taps[0].queues != (cases[i].expected ?: 1))
+			fail_msg("queues=%s: %u", cases[i].text, plan->taps[0].queues);
+		if ((strstr(plan->reason, "queues") == NULL) != (cases[i].expected > 0))
+			fail_msg("queues=%s: \"%s\"", cases[i].text, plan->reason);
+		hf_cmdline_free(plan);
+	}
+	/* Its JSON form is no way around that. */
+	plan = parse("qemu-system-x86_64 -netdev "
+		     "{\"type\":\"tap\",\"id\":\"n\",\"queues\":-2}");
+	assert_string_equal(plan->reason, "a tap can't have queues=-2");
+	assert_non_null(strstr(plan->remedy, "1 to 256"));
+	hf_cmdline_free(plan);
+}
+
 /* ---- building ---- */
 
 struct build_row {
@@ -641,6 +672,7 @@ int main(void)
 		cmocka_unit_test(test_identity),
 		cmocka_unit_test(test_stdio),
 		cmocka_unit_test(test_taps),
+		cmocka_unit_test(test_queues),
 		cmocka_unit_test(test_build),
 		cmocka_unit_test(test_build_bare),
 		cmocka_unit_test(test_limits),
