@@ -108,21 +108,25 @@ static int get_strings(struct decoder *de, const struct node_type *type, const s
 	return 0;
 }
 
-static int get_u32s(struct decoder *de, const struct node_type *type, const struct field *f,
+static int get_numbers(struct decoder *de, const struct node_type *type, const struct field *f,
 	const char *value, size_t len, void *object)
 {
-	size_t n = len / sizeof(uint32_t);
-	uint32_t *values;
+	size_t size = f->type == FIELD_U64S ? sizeof(uint64_t) : sizeof(uint32_t), n = len / size;
+	void *values;
 
-	if (len % sizeof(uint32_t) != 0 || n > f->max)
+	if (len % size != 0 || n > f->max)
 		return malformed(de, type, f->name, "has a length that can't be");
 	if (n == 0)
 		return 0;
-	values = calloc(n, sizeof(*values));
+	values = calloc(n, size);
 	if (!values)
 		return no_memory(de);
-	for (size_t i = 0; i < n; i++)
-		values[i] = load_be32(value + i * sizeof(uint32_t));
+	for (size_t i = 0; i < n; i++) {
+		if (f->type == FIELD_U64S)
+			((uint64_t *)values)[i] = load_be64(value + i * size);
+		else
+			((uint32_t *)values)[i] = load_be32(value + i * size);
+	}
 	field_set_pointer(object, f->offset, values);
 	*(size_t *)field_at(object, f->count_offset) = n;
 	return 0;
@@ -170,7 +174,8 @@ static int get_field(struct decoder *de, const struct node_type *type, const str
 	case FIELD_STRINGS:
 		return get_strings(de, type, f, value, len, object);
 	case FIELD_U32S:
-		return get_u32s(de, type, f, value, len, object);
+	case FIELD_U64S:
+		return get_numbers(de, type, f, value, len, object);
 	default:
 		return get_number(de, type, f, value, len, object);
 	}

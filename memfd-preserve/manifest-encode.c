@@ -101,6 +101,23 @@ static int put_u32s(struct encoder *en, const char *name, const uint32_t *values
 	return 0;
 }
 
+static int put_u64s(struct encoder *en, const char *name, const uint64_t *values, size_t n)
+{
+	void *value;
+	char *p;
+	int r = put(fdt_property_placeholder(en->fdt, name, (int)(n * sizeof(*values)), &value));
+
+	if (r < 0)
+		return r;
+	p = value;
+	for (size_t i = 0; i < n; i++) {
+		uint64_t be = htobe64(values[i]);
+
+		memcpy(p + i * sizeof(be), &be, sizeof(be));
+	}
+	return 0;
+}
+
 static int put_field(
 	struct encoder *en, const struct node_type *type, const struct field *f, const void *object)
 {
@@ -124,10 +141,13 @@ static int put_field(
 	case FIELD_STRINGS:
 		return put_strings(en, type, f, object);
 	case FIELD_U32S:
+	case FIELD_U64S:
 		n = *(const size_t *)field_at(object, f->count_offset);
 		if (n > f->max)
 			return refuse(en, type, f, "has too many entries");
-		return put_u32s(en, f->name, field_pointer(object, f->offset), n);
+		return f->type == FIELD_U64S
+			       ? put_u64s(en, f->name, field_pointer(object, f->offset), n)
+			       : put_u32s(en, f->name, field_pointer(object, f->offset), n);
 	case FIELD_VERSION:
 		return put_u32s(en, f->name, p, 3);
 	}
@@ -192,7 +212,7 @@ static size_t field_bytes(const struct field *f, const void *object)
 	char **strings;
 	const char *s;
 
-	if (f->type == FIELD_STRINGS || f->type == FIELD_U32S)
+	if (f->count_offset)
 		n = *(const size_t *)field_at(object, f->count_offset);
 	switch (f->type) {
 	case FIELD_STRING:
@@ -205,6 +225,8 @@ static size_t field_bytes(const struct field *f, const void *object)
 		return property_bytes(f->name, total);
 	case FIELD_U32S:
 		return property_bytes(f->name, n * sizeof(uint32_t));
+	case FIELD_U64S:
+		return property_bytes(f->name, n * sizeof(uint64_t));
 	default:
 		return property_bytes(f->name, HF_UUID_CHARS); /* the longest of the others */
 	}

@@ -42,6 +42,15 @@ static struct json_object *u32s_to_json(const uint32_t *values, size_t n)
 	return array;
 }
 
+static struct json_object *u64s_to_json(const uint64_t *values, size_t n)
+{
+	struct json_object *array = json_object_new_array();
+
+	for (size_t i = 0; array && i < n; i++)
+		json_object_array_add(array, json_object_new_uint64(values[i]));
+	return array;
+}
+
 static struct json_object *field_to_json(const struct field *f, const void *object)
 {
 	const void *p = field_at(object, f->offset);
@@ -69,6 +78,9 @@ static struct json_object *field_to_json(const struct field *f, const void *obje
 		return strings_to_json(f, object);
 	case FIELD_U32S:
 		return u32s_to_json(field_pointer(object, f->offset),
+			*(const size_t *)field_at(object, f->count_offset));
+	case FIELD_U64S:
+		return u64s_to_json(field_pointer(object, f->offset),
 			*(const size_t *)field_at(object, f->count_offset));
 	case FIELD_VERSION:
 		return u32s_to_json(p, 3);

@@ -19,6 +19,14 @@
 		.count_offset = offsetof(struct s, n_##member), .max = (limit) \
 	}
 
+#define F_LIMITS(prop, member, limit) \
+	{ \
+		.name = (prop), .type = FIELD_U64S, \
+		.offset = offsetof(struct hf_manifest_guest, limits.member), \
+		.count_offset = offsetof(struct hf_manifest_guest, limits.n_##member), \
+		.max = (limit) \
+	}
+
 static const struct field file_fields[] = {
 	F_NEEDED(hf_manifest_file, "path", FIELD_STRING, path),
 	F_NEEDED(hf_manifest_file, "size", FIELD_U64, size),
@@ -70,6 +78,10 @@ static const struct field guest_fields[] = {
 	F(hf_manifest_guest, "gid", FIELD_U32, gid),
 	F_ARRAY(hf_manifest_guest, "groups", FIELD_U32S, groups, HF_MANIFEST_MAX_GROUPS),
 	F(hf_manifest_guest, "umask", FIELD_U32, umask),
+	F_LIMITS("limits", rlimits, HF_MANIFEST_MAX_RLIMITS),
+	F_LIMITS("cpus", cpus, HF_MANIFEST_MAX_CPUS),
+	F(hf_manifest_guest, "nice", FIELD_I32, limits.nice),
+	F(hf_manifest_guest, "oom-score-adj", FIELD_I32, limits.oom_score_adj),
 	F(hf_manifest_guest, "qmp-path", FIELD_STRING, qmp_path),
 	F(hf_manifest_guest, "machine", FIELD_STRING, machine),
 	F(hf_manifest_guest, "qemu-version", FIELD_VERSION, qemu_version),
@@ -100,6 +112,13 @@ static const struct field root_fields[] = {
 static void init_net(void *object)
 {
 	((struct hf_manifest_net *)object)->fd = -1;
+}
+
+static void init_guest(void *object)
+{
+	struct hf_manifest_limits *l = &((struct hf_manifest_guest *)object)->limits;
+
+	l->nice = l->oom_score_adj = HF_MANIFEST_UNKNOWN;
 }
 
 #define TYPE(what, s, array) \
@@ -138,6 +157,7 @@ const struct node_type hf_manifest_schema_guest = {
 	TYPE("guest", hf_manifest_guest, guest_fields),
 	.lists = guest_lists,
 	.n_lists = HF_ARRAY_SIZE(guest_lists),
+	.init = init_guest,
 };
 
 static const struct list root_lists[] = {
@@ -220,7 +240,8 @@ static void clear_field(const struct field *f, void *object)
 		for (size_t i = 0; strings && i < n; i++)
 			free(strings[i]);
 	}
-	if (f->type == FIELD_STRING || f->type == FIELD_STRINGS || f->type == FIELD_U32S)
+	if (f->type == FIELD_STRING || f->type == FIELD_STRINGS || f->type == FIELD_U32S ||
+		f->type == FIELD_U64S)
 		free(field_pointer(object, f->offset));
 }
 

@@ -23,6 +23,7 @@ enum field_type {
 	FIELD_HASH,    /* u64 that people read in hexadecimal */
 	FIELD_STRINGS, /* char **, and a size_t count */
 	FIELD_U32S,    /* u32 *, and a size_t count */
+	FIELD_U64S,    /* u64 *, and a size_t count */
 	FIELD_VERSION, /* u32[3] */
 };
 
@@ -31,8 +32,8 @@ struct field {
 	enum field_type type;
 	bool needed; /* neither written nor read without it */
 	size_t offset;
-	size_t count_offset; /* FIELD_STRINGS, FIELD_U32S */
-	size_t max;	     /* FIELD_STRINGS, FIELD_U32S: most entries */
+	size_t count_offset; /* of the types with a count */
+	size_t max;	     /* of the types with a count: most entries */
 };
 
 struct node_type;

@@ -26,7 +26,7 @@
 #include "common/error.h"
 
 /* What this build writes, and the oldest reader that can act on it. */
-#define HF_MANIFEST_VERSION 1
+#define HF_MANIFEST_VERSION 2
 #define HF_MANIFEST_MIN_READER 1
 /* A property or node with this prefix is refused by readers that don't know it. */
 #define HF_MANIFEST_REQUIRED "required,"
@@ -43,6 +43,11 @@
 #define HF_MANIFEST_MAX_CHUNKS 64
 #define HF_MANIFEST_MAX_NETS 64
 #define HF_MANIFEST_MAX_FILES 16384
+#define HF_MANIFEST_MAX_RLIMITS 64 /* numbers, two a limit */
+#define HF_MANIFEST_MAX_CPUS 128   /* words of 64 CPUs */
+
+/* A nice value or OOM score that isn't known. */
+#define HF_MANIFEST_UNKNOWN INT32_MIN
 
 #define HF_UUID_CHARS 37 /* 8-4-4-4-12 and the NUL */
 
@@ -86,6 +91,16 @@ struct hf_manifest_net {
 	int32_t fd;	/* number that argv refers to, -1 when the VMM opens it by name */
 };
 
+/* What the VMM's process may use, and how the kernel treats it. */
+struct hf_manifest_limits {
+	uint64_t *rlimits;     /* soft and hard of RLIMIT_* 0, 1, 2 …; UINT64_MAX: no limit */
+	size_t n_rlimits;      /* numbers in it; 0: not known */
+	uint64_t *cpus;	       /* mask of the CPUs it may use, CPU 0 the lowest bit of the first */
+	size_t n_cpus;	       /* words in it; 0: not known */
+	int32_t nice;	       /* or HF_MANIFEST_UNKNOWN */
+	int32_t oom_score_adj; /* or HF_MANIFEST_UNKNOWN */
+};
+
 struct hf_manifest_guest {
 	char uuid[HF_UUID_CHARS];
 	char *name;
@@ -107,6 +122,7 @@ struct hf_manifest_guest {
 	uint32_t *groups;
 	size_t n_groups;
 	uint32_t umask;
+	struct hf_manifest_limits limits;
 	struct hf_manifest_stdio stdio[3];
 	char *qmp_path; /* holdfast's own monitor socket */
 	char *machine;	/* versioned machine type that QEMU resolved the user's to, or NULL */
@@ -168,7 +184,8 @@ void hf_manifest_free(struct hf_manifest *m);
  * hf_manifest_add_guest() - Append an empty guest.
  * @ret_guest: owned by the manifest; stays at its place
  *
- * Its numbers are 0, its stdio HF_STDIO_NONE. Return: 0, -ENOMEM, -EFBIG too many.
+ * Its numbers are 0 or HF_MANIFEST_UNKNOWN, its stdio HF_STDIO_NONE. Return: 0, -ENOMEM, -EFBIG too
+ * many.
  */
 int hf_manifest_add_guest(struct hf_manifest *m, struct hf_manifest_guest **ret_guest);
 

@@ -2,7 +2,8 @@
 /**
  * DOC: A manifest with every field set, for the manifest's test and its golden file.
  *
- * Part of the contract: tests/golden/manifest-v1.bin is this, encoded by the first release.
+ * Part of the contract: tests/golden/manifest-v2.bin is this, as it is encoded now. The golden
+ * files of older versions are what it was then.
  */
 #pragma once
 
@@ -10,6 +11,20 @@
 #include <string.h>
 
 #include "memfd-preserve/manifest.h"
+
+static inline void sample_limits(struct hf_manifest_limits *l)
+{
+	l->n_rlimits = 32;
+	l->rlimits = malloc(l->n_rlimits * sizeof(*l->rlimits));
+	for (size_t i = 0; i < l->n_rlimits; i++)
+		l->rlimits[i] = i % 3 ? 1000 + i : UINT64_MAX;
+	l->n_cpus = 2;
+	l->cpus = malloc(l->n_cpus * sizeof(*l->cpus));
+	l->cpus[0] = 0x8000000000000005ULL;
+	l->cpus[1] = 1;
+	l->nice = -5;
+	l->oom_score_adj = 250;
+}
 
 static inline void sample_guest(struct hf_manifest *m)
 {
@@ -39,6 +54,7 @@ static inline void sample_guest(struct hf_manifest *m)
 	g->groups[0] = 108;
 	g->groups[1] = 4294967294u;
 	g->umask = 022;
+	sample_limits(&g->limits);
 	g->stdio[0].kind = HF_STDIO_NULL;
 	g->stdio[1].kind = HF_STDIO_PATH;
 	g->stdio[1].open_flags = 02001;

@@ -2,7 +2,7 @@
 /**
  * DOC: The manifest: round trip, golden file, and everything that must be refused.
  *
- * `test-manifest --write FOLDER` writes the sample as manifest-v1.bin and .json, for a new
+ * `test-manifest --write FOLDER` writes the sample as manifest-v2.bin and .json, for a new
  * version's golden files.
  */
 #include <endian.h>
@@ -24,7 +24,8 @@
 #include "tests/unit/manifest-sample.h"
 
 #define CAPACITY (64u << 10)
-#define GOLDEN "tests/golden/manifest-v1"
+#define GOLDEN "tests/golden/manifest-v2"
+#define GOLDEN_V1 "tests/golden/manifest-v1"
 
 static char *encode(const struct hf_manifest *m, size_t *ret_size)
 {
@@ -97,6 +98,12 @@ static void test_round_trip(void **state)
 	assert_string_equal(back->guests[0]->argv[3], "");
 	assert_null(back->guests[0]->argv[6]);
 	assert_int_equal(back->guests[0]->net[0].fd, -1);
+	assert_int_equal(back->guests[0]->limits.rlimits[3], UINT64_MAX);
+	assert_int_equal(back->guests[0]->limits.rlimits[31], 1031);
+	assert_int_equal(back->guests[0]->limits.cpus[0], 0x8000000000000005ULL);
+	assert_int_equal(back->guests[0]->limits.nice, -5);
+	assert_int_equal(back->guests[0]->limits.oom_score_adj, 250);
+	assert_int_equal(back->guests[1]->limits.nice, HF_MANIFEST_UNKNOWN);
 	assert_int_equal(back->guests[1]->n_argv, 0);
 	assert_int_equal(back->guests[1]->stdio[2].kind, HF_STDIO_NONE);
 	free(first);
@@ -107,23 +114,84 @@ static void test_round_trip(void **state)
 	hf_manifest_free(back);
 }
 
-/* What the first release wrote is read, and written again just so. */
+static struct hf_manifest *read_golden(const char *name, char **ret_data, size_t *ret_size)
+{
+	struct hf_manifest *m = NULL;
+	struct hf_error e = {0};
+	char path[128];
+
+	snprintf(path, sizeof(path), "%s.bin", name);
+	assert_int_equal(hf_file_read(path, 1 << 20, ret_data, ret_size), 0);
+	if (hf_manifest_decode(*ret_data, *ret_size, &m, &e) < 0)
+		fail_msg("%s", e.message);
+	return m;
+}
+
+/* What the newest version writes is read, and written again just so. */
 static void test_golden(void **state)
 {
 	cleanup_free char *golden = NULL, *golden_json = NULL, *again = NULL, *text = NULL;
-	struct hf_manifest *m = NULL;
-	struct hf_error e = {0};
 	size_t size, again_size;
+	struct hf_manifest *m = read_golden(GOLDEN, &golden, &size);
 
-	assert_int_equal(hf_file_read(GOLDEN ".bin", 1 << 20, &golden, &size), 0);
 	assert_int_equal(hf_file_read(GOLDEN ".json", 1 << 20, &golden_json, NULL), 0);
-	if (hf_manifest_decode(golden, size, &m, &e) < 0)
-		fail_msg("%s", e.message);
 	text = json_text(m);
 	assert_string_equal(text, golden_json);
 	again = encode(m, &again_size);
 	assert_int_equal(again_size, size);
 	assert_memory_equal(again, golden, size);
+	hf_manifest_free(m);
+}
+
+/* Whatever a version said is still there, as it was; there may be more now. */
+static void expect_within(struct json_object *old, struct json_object *now, const char *where)
+{
+	if (json_object_is_type(old, json_type_object)) {
+		json_object_object_foreach (old, key, value) {
+			struct json_object *other;
+
+			if (!json_object_object_get_ex(now, key, &other))
+				fail_msg("%s of %s is gone", key, where);
+			expect_within(value, other, key);
+		}
+		return;
+	}
+	if (!json_object_is_type(old, json_type_array)) {
+		if (!json_object_equal(old, now))
+			fail_msg("%s is %s", where, json_object_to_json_string(now));
+		return;
+	}
+	assert_true(json_object_is_type(now, json_type_array));
+	assert_int_equal(json_object_array_length(old), json_object_array_length(now));
+	for (size_t i = 0; i < json_object_array_length(old); i++)
+		expect_within(json_object_array_get_idx(old, i), json_object_array_get_idx(now, i),
+			where);
+}
+
+/* A manifest of version 1 has no limits: the new VMM gets the agent's, as it did then. */
+static void test_golden_v1(void **state)
+{
+	cleanup_free char *golden = NULL;
+	struct json_object *old, *now;
+	size_t size;
+	struct hf_manifest *m = read_golden(GOLDEN_V1, &golden, &size);
+
+	assert_int_equal(m->version, 1);
+	assert_int_equal(m->n_guests, 2);
+	for (size_t i = 0; i < m->n_guests; i++) {
+		const struct hf_manifest_limits *l = &m->guests[i]->limits;
+
+		assert_int_equal(l->n_rlimits, 0);
+		assert_int_equal(l->n_cpus, 0);
+		assert_int_equal(l->nice, HF_MANIFEST_UNKNOWN);
+		assert_int_equal(l->oom_score_adj, HF_MANIFEST_UNKNOWN);
+	}
+	old = json_object_from_file(GOLDEN_V1 ".json");
+	now = hf_manifest_to_json(m);
+	assert_non_null(old);
+	expect_within(old, now, "the manifest");
+	json_object_put(old);
+	json_object_put(now);
 	hf_manifest_free(m);
 }
 
@@ -247,7 +315,7 @@ static void newer_but_compatible(void *fdt)
 static void too_new(void *fdt)
 {
 	fdt_setprop_u32(fdt, 0, "version", 9);
-	fdt_setprop_u32(fdt, 0, "min-reader-version", 2);
+	fdt_setprop_u32(fdt, 0, "min-reader-version", HF_MANIFEST_VERSION + 1);
 }
 static void other_compatible(void *fdt)
 {
@@ -304,6 +372,23 @@ static void odd_groups(void *fdt)
 {
 	fdt_setprop(fdt, at(fdt, "/guests/guest@0"), "groups", "abcdef", 6);
 }
+static void odd_limits(void *fdt)
+{
+	fdt_setprop(fdt, at(fdt, "/guests/guest@0"), "limits", "abcdefghijkl", 12);
+}
+static void many_limits(void *fdt)
+{
+	uint64_t value[HF_MANIFEST_MAX_RLIMITS + 1] = {0};
+
+	fdt_setprop(fdt, at(fdt, "/guests/guest@0"), "limits", value, sizeof(value));
+}
+static void no_limits(void *fdt)
+{
+	fdt_setprop(fdt, at(fdt, "/guests/guest@0"), "limits", "", 0);
+	fdt_delprop(fdt, at(fdt, "/guests/guest@0"), "cpus");
+	fdt_delprop(fdt, at(fdt, "/guests/guest@0"), "nice");
+	fdt_delprop(fdt, at(fdt, "/guests/guest@0"), "oom-score-adj");
+}
 
 static void test_changes(void **state)
 {
@@ -334,6 +419,9 @@ static void test_changes(void **state)
 		{"two rams", two_rams, -EBADMSG},
 		{"many strings", many_strings, -EBADMSG},
 		{"odd groups", odd_groups, -EBADMSG},
+		{"odd limits", odd_limits, -EBADMSG},
+		{"many limits", many_limits, -EBADMSG},
+		{"no limits", no_limits, 0},
 	};
 	struct hf_error e = {0};
 
@@ -385,6 +473,10 @@ static void test_encode_refuses(void **state)
 	memset(big, 'x', HF_MANIFEST_MAX_STRING);
 	hf_manifest_set(&m->guests[1]->vmm, big);
 	assert_int_equal(hf_manifest_encode(m, buf, CAPACITY, &size, &e), -EINVAL);
+	hf_manifest_set(&m->guests[1]->vmm, "qemu");
+	m->guests[0]->limits.n_cpus = HF_MANIFEST_MAX_CPUS + 1;
+	assert_int_equal(hf_manifest_encode(m, buf, CAPACITY, &size, &e), -EINVAL);
+	assert_non_null(strstr(e.message, "`cpus`"));
 	free(big);
 	hf_manifest_free(m);
 }
@@ -476,9 +568,9 @@ static int write_golden(const char *folder)
 	char *buf = encode(m, &size), *text = json_text(m), path[4096];
 	int r;
 
-	snprintf(path, sizeof(path), "%s/manifest-v1.bin", folder);
+	snprintf(path, sizeof(path), "%s/manifest-v2.bin", folder);
 	r = hf_file_write_atomic(path, buf, size, 0644);
-	snprintf(path, sizeof(path), "%s/manifest-v1.json", folder);
+	snprintf(path, sizeof(path), "%s/manifest-v2.json", folder);
 	if (r == 0)
 		r = hf_file_write_atomic(path, text, strlen(text), 0644);
 	free(buf);
@@ -492,6 +584,7 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_round_trip),
 		cmocka_unit_test(test_golden),
+		cmocka_unit_test(test_golden_v1),
 		cmocka_unit_test(test_cut_and_flipped),
 		cmocka_unit_test(test_flipped_and_sealed),
 		cmocka_unit_test(test_changes),
