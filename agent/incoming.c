@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "agent/log.h"
 #include "common/fd.h"
 #include "common/worker.h"
 
@@ -102,6 +103,10 @@ static void on_resumed(struct hf_vmm *vmm, const struct hf_error *error, void *d
 		hold(in, error);
 		return;
 	}
+	/* Of its start; not told then, because until now the guest stood still. */
+	if (hf_vmm_get_warning(vmm)[0])
+		hf_log(LOG_WARNING, in->guest->uuid, "%s: %s", in->guest->name,
+			hf_vmm_get_warning(vmm));
 	in->step = HF_IN_FINISHING;
 	in->stamps = *hf_vmm_get_stamps(vmm);
 	/* QEMU has its own hold on the RAM now. */

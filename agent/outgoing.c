@@ -217,6 +217,9 @@ static void on_attached(struct hf_vmm *vmm, const struct hf_error *error, void *
 		end_chain(out, HF_OUT_FAILED, error);
 		return;
 	}
+	if (hf_vmm_get_warning(vmm)[0])
+		hf_log(LOG_WARNING, out->guest->uuid, "%s: %s", out->guest->name,
+			hf_vmm_get_warning(vmm));
 	/* The description has moved from the registration into the manifest: borrow it back. */
 	reg.guest = *out->guest;
 	out->guest->was_running = hf_vmm_get_probe(vmm)->running;

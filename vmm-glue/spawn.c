@@ -22,6 +22,7 @@
 #include <sys/wait.h>
 
 #include "common/fd.h"
+#include "vmm-glue/limits.h"
 
 #define CHILD_STACK_BYTES (64u * 1024u)
 #define MAX_SPAWN_FDS 64
@@ -36,6 +37,7 @@ struct hf_child {
 	bool exited;
 	bool have_status;
 	siginfo_t status;
+	struct hf_limits_missed missed;
 	hf_child_exit_fn on_exit;
 	void *data;
 };
@@ -48,7 +50,8 @@ struct child_work {
 	int moved[MAX_SPAWN_FDS]; /* copies above every number that is wanted */
 	int first_free;		  /* the lowest number that is not wanted */
 	bool set_credentials;
-	int err; /* out: positive errno of the step that failed */
+	struct hf_limits_missed missed; /* out */
+	int err;			/* out: positive errno of the step that failed */
 	const char *step;
 };
 
@@ -130,6 +133,8 @@ static int child_main(void *arg)
 	if (setsid() < 0)
 		return child_fail(w, "start a session");
 	umask(s->umask);
+	if (s->limits)
+		hf_limits_take(s->limits, &w->missed);
 	if (w->set_credentials && child_credentials(s) < 0)
 		return child_fail(w, "become the guest's user");
 	if (chdir(s->cwd && s->cwd[0] ? s->cwd : "/") < 0)
@@ -138,6 +143,9 @@ static int child_main(void *arg)
 		return child_fail(w, "open the standard streams");
 	if (child_descriptors(w) < 0)
 		return child_fail(w, "arrange the file descriptors");
+	/* Not earlier: with as few descriptors as it may have, it could not be given any. */
+	if (s->limits)
+		hf_limits_apply(s->limits, &w->missed);
 	sigemptyset(&none);
 	if (sigprocmask(SIG_SETMASK, &none, NULL) < 0)
 		return child_fail(w, "unblock signals");
@@ -311,6 +319,7 @@ int hf_spawn(sd_event *event, const struct hf_spawn_spec *spec, hf_child_exit_fn
 	if (r < 0)
 		return hf_error_set(error, r, HF_ERR_FAILED, NULL, "can't start `%s`: %s: %s", path,
 			work.step, strerror(-r));
+	c->missed = work.missed;
 	r = sd_event_add_io(event, &c->source, c->pidfd, EPOLLIN, on_child_io, c);
 	if (r < 0) {
 		hf_child_kill(c);
@@ -320,6 +329,11 @@ int hf_spawn(sd_event *event, const struct hf_spawn_spec *spec, hf_child_exit_fn
 	}
 	*ret = TAKE_PTR(c);
 	return 0;
+}
+
+void hf_child_missed(const struct hf_child *child, char *buf, size_t size)
+{
+	hf_limits_describe(&child->missed, buf, size);
 }
 
 int hf_child_watch(sd_event *event, pid_t pid, uint64_t start_ticks, hf_child_exit_fn on_exit,

@@ -4,8 +4,9 @@
  *
  * The new process must not notice that the agent and not the operator started it: everything that
  * a process inherits is either restored from the registration (user, groups, umask, folder,
- * environment, standard streams) or reset (signals, descriptors, session). What is left is the
- * agent's: limits, niceness, OOM score, cgroup.
+ * environment, standard streams), or as the one before it had it (limits, niceness, CPUs, OOM
+ * score: limits.h), or reset (signals, descriptors, session). What is left is the agent's: cgroup,
+ * scheduling policy.
  *
  * A process is held by a pidfd from its birth: there is no moment at which its pid could mean
  * another process, and its end is an event of the loop. No SIGCHLD handler is needed. A child that
@@ -18,6 +19,7 @@
 #include <systemd/sd-event.h>
 
 #include "common/error.h"
+#include "memfd-preserve/manifest.h"
 
 /** struct hf_spawn_fd - a descriptor that the new process gets under a number. */
 struct hf_spawn_fd {
@@ -36,6 +38,7 @@ struct hf_spawn_spec {
 	const gid_t *groups; /* supplementary groups */
 	size_t n_groups;
 	mode_t umask;
+	const struct hf_manifest_limits *limits; /* NULL: as here */
 	const struct hf_spawn_fd *fds; /* numbers ascending from 3; all others are closed there */
 	size_t n_fds;
 	const char *stdio[3]; /* path to open again for fd 0, 1, 2; NULL or "": none known */
@@ -57,6 +60,13 @@ typedef void (*hf_child_exit_fn)(struct hf_child *child, void *data);
  */
 int hf_spawn(sd_event *event, const struct hf_spawn_spec *spec, hf_child_exit_fn on_exit,
 	void *data, struct hf_child **ret, struct hf_error *error);
+
+/**
+ * hf_child_missed() - What of spec->limits it could not be given, and why; "" when it has them all.
+ *
+ * For a person, for example `RLIMIT_NOFILE, oom_score_adj: Operation not permitted`.
+ */
+void hf_child_missed(const struct hf_child *child, char *buf, size_t size);
 
 /**
  * hf_child_watch() - Hold a process that somebody else started.

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "vmm-glue/cmdline.h"
+#include "vmm-glue/limits.h"
 #include "vmm-glue/net.h"
 #include "vmm-glue/vmm-internal.h"
 
@@ -34,12 +35,18 @@ static uint64_t estimate_state(uint64_t other_ram_bytes)
 	return (bytes + 2 * MIB - 1) / (2 * MIB) * (2 * MIB);
 }
 
-/* What is on the way of the guest out is only known here: its taps, in full. */
+/* What is on the way of the guest out is only known here: its taps, in full, and its limits. */
 static int inventory(struct hf_vmm *vmm, struct hf_error *error)
 {
 	cleanup_cmdline struct hf_cmdline *plan = NULL;
+	struct hf_error e = {0};
 	int r;
 
+	vmm->warning[0] = 0;
+	if (hf_limits_read(hf_child_pid(vmm->child), &vmm->guest->limits, &e) < 0) {
+		hf_error_prefix(&e, "a new QEMU will not be limited as this one is");
+		snprintf(vmm->warning, sizeof(vmm->warning), "%s", e.message);
+	}
 	r = hf_cmdline_parse(
 		(const char *const *)vmm->guest->argv, vmm->guest->n_argv, &plan, error);
 	if (r < 0)

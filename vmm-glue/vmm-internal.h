@@ -69,6 +69,7 @@ struct hf_vmm {
 	bool freed; /* by its owner, while a callback or a stream still used it */
 	unsigned int in_callback;
 
+	char warning[512];
 	struct hf_vmm_probe probe;
 	struct hf_vmm_stamps stamps;
 	uint64_t other_ram_bytes; /* used bytes of all blocks that are not preserved RAM */

@@ -278,7 +278,7 @@ static int spawn(struct hf_vmm *vmm, char **argv, int boot_fd, struct hf_error *
 {
 	struct hf_manifest_guest *guest = vmm->guest;
 	struct hf_spawn_fd fds[HF_MANIFEST_MAX_RAM + 1];
-	char log[512];
+	char log[512], missed[400];
 	struct hf_spawn_spec spec = {
 		.program = guest->vmm,
 		.argv = argv,
@@ -289,10 +289,12 @@ static int spawn(struct hf_vmm *vmm, char **argv, int boot_fd, struct hf_error *
 		.groups = guest->groups,
 		.n_groups = guest->n_groups,
 		.umask = guest->umask,
+		.limits = &guest->limits,
 		.fds = fds,
 		.n_fds = guest->n_ram + 1,
 	};
 	char *no_env[] = {NULL};
+	int r;
 
 	for (size_t i = 0; i < guest->n_ram; i++)
 		fds[i] = (struct hf_spawn_fd){.fd = vmm->ram_fds[i], .number = FIRST_FD + (int)i};
@@ -306,7 +308,13 @@ static int spawn(struct hf_vmm *vmm, char **argv, int boot_fd, struct hf_error *
 	if (log_path(guest, log, sizeof(log)) == 0)
 		spec.log_path = log;
 	vmm->stamps.spawn = hf_tsc_now();
-	return hf_spawn(vmm->event, &spec, hf_vmm_on_child_exit, vmm, &vmm->child, e);
+	r = hf_spawn(vmm->event, &spec, hf_vmm_on_child_exit, vmm, &vmm->child, e);
+	if (r == 0)
+		hf_child_missed(vmm->child, missed, sizeof(missed));
+	if (r == 0 && missed[0])
+		snprintf(vmm->warning, sizeof(vmm->warning),
+			"its QEMU runs, but not as before: it could not be given %s", missed);
+	return r;
 }
 
 /* /run is empty after a jump. Without the folder QEMU itself says what is wrong. */
@@ -414,6 +422,7 @@ int hf_vmm_respawn(struct hf_vmm *vmm, const int *ram_fds, const int *state_fds,
 	vmm->stream_ok = vmm->migration_completed = false;
 	vmm->incoming_sent = vmm->capability_off = false;
 	vmm->stamps = (struct hf_vmm_stamps){0};
+	vmm->warning[0] = 0;
 	r = check_ram(vmm, ram_fds, &e);
 	if (r == 0)
 		r = prepare_stream(vmm, state_fds, &e);

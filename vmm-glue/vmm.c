@@ -118,6 +118,11 @@ const struct hf_vmm_stamps *hf_vmm_get_stamps(const struct hf_vmm *vmm)
 	return &vmm->stamps;
 }
 
+const char *hf_vmm_get_warning(const struct hf_vmm *vmm)
+{
+	return vmm->warning;
+}
+
 pid_t hf_vmm_pid(const struct hf_vmm *vmm)
 {
 	return vmm->child && !hf_child_exited(vmm->child) ? hf_child_pid(vmm->child) : 0;

@@ -17,7 +17,7 @@
  *
  * The VMM is described by a struct hf_manifest_guest, the same structure that crosses in the
  * manifest; it is borrowed and must outlive the hf_vmm. What is learned of the guest on the way out
- * (state, status, network, resolved machine type, stamps) is written into it.
+ * (state, status, network, limits, resolved machine type, stamps) is written into it.
  */
 #pragma once
 
@@ -75,9 +75,9 @@ void hf_vmm_freep(struct hf_vmm **vmm);
  * @start_ticks: its start time: -ESTALE when it is another process now
  * @timeout_ns:  for all of it
  *
- * On success hf_vmm_get_probe() answers, and guest->status, was_running, qemu_version, machine and
- * net are filled. -EBUSY: another client holds the monitor. The probe's blockers also name devices
- * that were plugged in or out since the start: a respawn would not have them.
+ * On success hf_vmm_get_probe() answers, and guest->status, was_running, qemu_version, machine,
+ * limits and net are filled. -EBUSY: another client holds the monitor. The probe's blockers also
+ * name devices that were plugged in or out since the start: a respawn would not have them.
  */
 int hf_vmm_attach(struct hf_vmm *vmm, pid_t pid, uint64_t start_ticks, uint64_t timeout_ns,
 	hf_vmm_done_fn done, void *data);
@@ -131,10 +131,10 @@ int hf_vmm_quit(struct hf_vmm *vmm, uint64_t timeout_ns, hf_vmm_done_fn done, vo
  * @state_fds: one per guest->state[], borrowed
  *
  * Starts the QEMU that is installed now with the guest's command line, `-incoming defer` and `-S`,
- * re-creates its taps, loads, and verifies that the load completed. The guest stands paused
- * afterwards: nothing of it ran yet. One-shot: loading writes into guest RAM, so a second
- * attempt is only sound when QEMU failed before migrate-incoming (then the error's err is not
- * -EUCLEAN). On failure the QEMU it started is gone again when @done runs.
+ * and the limits the old one had, re-creates its taps, loads, and verifies that the load completed.
+ * The guest stands paused afterwards: nothing of it ran yet. One-shot: loading writes into guest
+ * RAM, so a second attempt is only sound when QEMU failed before migrate-incoming (then the error's
+ * err is not -EUCLEAN). On failure the QEMU it started is gone again when @done runs.
  */
 int hf_vmm_respawn(struct hf_vmm *vmm, const int *ram_fds, const int *state_fds,
 	uint64_t timeout_ns, hf_vmm_done_fn done, void *data);
@@ -146,6 +146,13 @@ int hf_vmm_respawn(struct hf_vmm *vmm, const int *ram_fds, const int *state_fds,
  * (or paused) and the guest is registered under /run/holdfast/guests with its new pid.
  */
 int hf_vmm_resume(struct hf_vmm *vmm, uint64_t timeout_ns, hf_vmm_done_fn done, void *data);
+
+/**
+ * hf_vmm_get_warning() - What attach or respawn could not do, but the guest can live without.
+ *
+ * A sentence, or "": limits of the old QEMU that could not be read, or given to the new one.
+ */
+const char *hf_vmm_get_warning(const struct hf_vmm *vmm);
 
 /** struct hf_vmm_stamps - TSC readings of the way up; 0 where not reached. */
 struct hf_vmm_stamps {

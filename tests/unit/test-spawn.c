@@ -11,11 +11,14 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include "common/fd.h"
+#include "vmm-glue/limits.h"
 #include "vmm-glue/spawn.h"
 
 static char dir[] = "/tmp/hf-spawn.XXXXXX";
@@ -28,6 +31,8 @@ static void on_exit_child(struct hf_child *child, void *data)
 	assert_true(hf_child_exited(child));
 	(*(unsigned int *)data)++;
 }
+
+static char missed[256]; /* what the last one that ran could not be given */
 
 /* Runs a shell script to its end and reads what it wrote to its log. */
 static void run(struct hf_spawn_spec *spec, const char *script, char *buf, size_t size)
@@ -51,6 +56,7 @@ static void run(struct hf_spawn_spec *spec, const char *script, char *buf, size_
 	assert_true(hf_child_pid(child) > 0);
 	while (n_exits == 0)
 		sd_event_run(event, UINT64_MAX);
+	hf_child_missed(child, missed, sizeof(missed));
 	hf_child_release(child);
 	assert_int_equal(hf_file_read(log, 65536, &text, NULL), 0);
 	snprintf(buf, size, "%s", text);
@@ -219,6 +225,207 @@ static void test_user(void **state)
 	assert_int_equal(geteuid(), 0);
 }
 
+/* A limit as /proc/PID/limits writes it. */
+static uint64_t parse_limit(char **text)
+{
+	uint64_t v = UINT64_MAX;
+
+	*text += strspn(*text, " ");
+	if (strncmp(*text, "unlimited", 9) == 0)
+		*text += 9;
+	else
+		v = strtoull(*text, text, 10);
+	return v;
+}
+
+/* The kernel lists them in the order of their numbers, in columns. */
+static void read_limits(char *text, uint64_t limits[static 2 * RLIM_NLIMITS])
+{
+	assert_int_equal(strncmp(text, "Limit ", 6), 0);
+	for (int i = 0; i < RLIM_NLIMITS; i++) {
+		text = strchr(text, '\n') + 1;
+		assert_true(strlen(text) > 26);
+		text += 26;
+		limits[2 * i] = parse_limit(&text);
+		limits[2 * i + 1] = parse_limit(&text);
+	}
+}
+
+/* Lower than here, each in its own way: that is everybody's right. */
+static void lower_limits(uint64_t limits[static 2 * RLIM_NLIMITS])
+{
+	static const uint64_t low[RLIM_NLIMITS] = {
+		[RLIMIT_CPU] = 1000,
+		[RLIMIT_FSIZE] = 1 << 20,
+		[RLIMIT_DATA] = 1 << 30,
+		[RLIMIT_STACK] = 4 << 20,
+		[RLIMIT_CORE] = 4096,
+		[RLIMIT_RSS] = 1 << 29,
+		[RLIMIT_NPROC] = 5000,
+		[RLIMIT_NOFILE] = 12,
+		[RLIMIT_MEMLOCK] = 16384,
+		[RLIMIT_AS] = 2u << 30,
+		[RLIMIT_LOCKS] = 99,
+		[RLIMIT_SIGPENDING] = 88,
+		[RLIMIT_MSGQUEUE] = 7777,
+		[RLIMIT_RTTIME] = 9000000,
+	};
+
+	for (int i = 0; i < RLIM_NLIMITS; i++) {
+		struct rlimit here;
+
+		assert_int_equal(getrlimit(i, &here), 0);
+		limits[2 * i + 1] = HF_MIN(low[i] + (uint64_t)i, here.rlim_max);
+		limits[2 * i] = HF_MIN(low[i], limits[2 * i + 1]);
+	}
+}
+
+static void clear_limits(struct hf_manifest_limits *l)
+{
+	free(l->rlimits);
+	free(l->cpus);
+}
+
+/* All sixteen, although there are more descriptors open here than the new process may have. */
+static void test_limits(void **state)
+{
+	uint64_t rlimits[2 * RLIM_NLIMITS], got[2 * RLIM_NLIMITS], mask = 0;
+	struct hf_manifest_limits limits = {.rlimits = rlimits,
+		.n_rlimits = 2 * RLIM_NLIMITS,
+		.cpus = &mask,
+		.n_cpus = 1,
+		.nice = getpriority(PRIO_PROCESS, 0) + 3,
+		.oom_score_adj = 777};
+	struct hf_spawn_spec spec = spec_of_me();
+	char text[4096], want[128];
+	struct hf_manifest_limits before = {0}, after = {0};
+	int open_fds[20], cpu = 0;
+	cpu_set_t mine;
+
+	assert_int_equal(sched_getaffinity(0, sizeof(mine), &mine), 0);
+	while (!CPU_ISSET(cpu, &mine))
+		cpu++;
+	assert_true(cpu < 64);
+	mask = 1ULL << cpu;
+	lower_limits(rlimits);
+	assert_int_equal(hf_limits_read(getpid(), &before, NULL), 0);
+	for (size_t i = 0; i < HF_ARRAY_SIZE(open_fds); i++)
+		open_fds[i] = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	spec.limits = &limits;
+	run(&spec,
+		"cat /proc/self/limits /proc/self/oom_score_adj; cut -d' ' -f19 /proc/self/stat; "
+		"grep Cpus_allowed_list: /proc/self/status",
+		text, sizeof(text));
+	assert_string_equal(missed, "");
+	read_limits(text, got);
+	for (int i = 0; i < 2 * RLIM_NLIMITS; i++)
+		if (got[i] != rlimits[i])
+			fail_msg("limit %d is %lu, not %lu", i, got[i], rlimits[i]);
+	snprintf(want, sizeof(want), "\n777\n%d\nCpus_allowed_list:\t%d\n", (int)limits.nice, cpu);
+	if (!strstr(text, want))
+		fail_msg("no %s in %s", want, text);
+	/* And nothing changed here, with whom it shared its memory. */
+	assert_int_equal(hf_limits_read(getpid(), &after, NULL), 0);
+	assert_memory_equal(before.rlimits, after.rlimits, sizeof(rlimits));
+	assert_int_equal(before.n_cpus, after.n_cpus);
+	assert_memory_equal(before.cpus, after.cpus, before.n_cpus * sizeof(*before.cpus));
+	assert_int_equal(before.nice, after.nice);
+	assert_int_equal(before.oom_score_adj, after.oom_score_adj);
+	clear_limits(&before);
+	clear_limits(&after);
+	for (size_t i = 0; i < HF_ARRAY_SIZE(open_fds); i++)
+		close(open_fds[i]);
+}
+
+/* What isn't known stays as it is here. */
+static void test_no_limits(void **state)
+{
+	struct hf_manifest_limits limits = {
+		.nice = HF_MANIFEST_UNKNOWN, .oom_score_adj = HF_MANIFEST_UNKNOWN};
+	struct hf_spawn_spec spec = spec_of_me();
+	static const char script[] =
+		"cat /proc/self/limits /proc/self/oom_score_adj; cut -d' ' -f19 /proc/self/stat; "
+		"grep Cpus_allowed_list: /proc/self/status";
+	char with[4096], without[4096];
+
+	run(&spec, script, without, sizeof(without));
+	spec.limits = &limits;
+	run(&spec, script, with, sizeof(with));
+	assert_string_equal(missed, "");
+	assert_string_equal(with, without);
+}
+
+/* A hard limit above ours takes a right, and the new process must take it before it gives it up. */
+static void test_higher_limits(void **state)
+{
+	struct rlimit old, low = {5000, 5000};
+	uint64_t rlimits[2 * RLIM_NLIMITS], got[2 * RLIM_NLIMITS];
+	struct hf_manifest_limits limits = {.rlimits = rlimits,
+		.n_rlimits = 2 * RLIM_NLIMITS,
+		.nice = HF_MANIFEST_UNKNOWN,
+		.oom_score_adj = HF_MANIFEST_UNKNOWN};
+	struct hf_spawn_spec spec = spec_of_me();
+	char text[4096];
+	bool may;
+
+	getrlimit(RLIMIT_MSGQUEUE, &old);
+	assert_int_equal(setrlimit(RLIMIT_MSGQUEUE, &low), 0);
+	low = (struct rlimit){5000, 5001};
+	may = setrlimit(RLIMIT_MSGQUEUE, &low) == 0;
+	lower_limits(rlimits);
+	rlimits[2 * RLIMIT_MSGQUEUE] = 6000;
+	rlimits[2 * RLIMIT_MSGQUEUE + 1] = 7000;
+	spec.limits = &limits;
+	if (geteuid() == 0)
+		spec.uid = spec.gid = 65534;
+	run(&spec, "cat /proc/self/limits", text, sizeof(text));
+	read_limits(text, got);
+	if (may) {
+		assert_string_equal(missed, "");
+		assert_int_equal(got[2 * RLIMIT_MSGQUEUE], 6000);
+		assert_int_equal(got[2 * RLIMIT_MSGQUEUE + 1], 7000);
+		setrlimit(RLIMIT_MSGQUEUE, &old);
+	} else {
+		assert_string_equal(missed, "RLIMIT_MSGQUEUE: Operation not permitted");
+		assert_int_equal(got[2 * RLIMIT_MSGQUEUE], 5000);
+		assert_int_equal(got[2 * RLIMIT_MSGQUEUE + 1], 5000);
+	}
+	/* The others don't suffer for it. */
+	assert_int_equal(got[2 * RLIMIT_NOFILE], 12);
+	assert_int_equal(got[2 * RLIMIT_NOFILE + 1], 12 + RLIMIT_NOFILE);
+}
+
+/* What nobody can have is missed, said, and no reason not to start. */
+static void test_impossible_limits(void **state)
+{
+	uint64_t rlimits[2 * RLIM_NLIMITS + 4], got[2 * RLIM_NLIMITS], cpus[2] = {0};
+	struct hf_manifest_limits limits = {.rlimits = rlimits,
+		.n_rlimits = HF_ARRAY_SIZE(rlimits), /* more than this kernel has: ignored */
+		.cpus = cpus,
+		.n_cpus = 2, /* none */
+		.nice = HF_MANIFEST_UNKNOWN,
+		.oom_score_adj = 1001};
+	struct hf_spawn_spec spec = spec_of_me();
+	struct rlimit here;
+	char text[4096];
+
+	memset(rlimits, 0xff, sizeof(rlimits));
+	lower_limits(rlimits);
+	/* More than fs.nr_open allows anybody. */
+	rlimits[2 * RLIMIT_NOFILE] = rlimits[2 * RLIMIT_NOFILE + 1] = UINT64_MAX - 1;
+	/* Soft above hard can't be; the hard one counts. */
+	rlimits[2 * RLIMIT_CORE] = UINT64_MAX;
+	getrlimit(RLIMIT_NOFILE, &here);
+	spec.limits = &limits;
+	run(&spec, "cat /proc/self/limits", text, sizeof(text));
+	assert_string_equal(
+		missed, "RLIMIT_NOFILE, oom_score_adj, the CPUs it may run on: Invalid argument");
+	read_limits(text, got);
+	assert_int_equal(got[2 * RLIMIT_NOFILE], here.rlim_max);
+	assert_int_equal(got[2 * RLIMIT_NOFILE + 1], here.rlim_max);
+	assert_int_equal(got[2 * RLIMIT_CORE], rlimits[2 * RLIMIT_CORE + 1]);
+}
+
 static void test_failures(void **state)
 {
 	char *argv[] = {(char *)"x", NULL};
@@ -363,6 +570,10 @@ int main(void)
 		cmocka_unit_test(test_bad_numbers),
 		cmocka_unit_test(test_standard_streams),
 		cmocka_unit_test(test_user),
+		cmocka_unit_test(test_limits),
+		cmocka_unit_test(test_no_limits),
+		cmocka_unit_test(test_higher_limits),
+		cmocka_unit_test(test_impossible_limits),
 		cmocka_unit_test(test_failures),
 		cmocka_unit_test(test_last_words),
 		cmocka_unit_test(test_release),

@@ -10,10 +10,12 @@
 #include "tests/vmm/guest.c"
 
 #include <json-c/json.h>
+#include <sys/resource.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 
 #include "qmp/framer.h"
+#include "vmm-glue/limits.h"
 
 #define STREAM_BYTES 300000
 /* Long enough for a fake on a busy machine to get there, short enough to be waited for often. */
@@ -446,6 +448,10 @@ static void test_probe(void **state)
 	assert_int_equal(p->n_blockers, 0);
 	assert_int_equal(p->state_estimate_bytes, 2u << 20);
 	assert_int_equal(hf_vmm_pid(t.vmm), hf_child_pid(t.child));
+	assert_int_equal(t.guest->limits.n_rlimits, 2 * RLIM_NLIMITS);
+	assert_int_equal(t.guest->limits.nice, getpriority(PRIO_PROCESS, 0));
+	assert_true(t.guest->limits.n_cpus > 0);
+	assert_string_equal(hf_vmm_get_warning(t.vmm), "");
 	guest_free(&t);
 }
 
@@ -698,6 +704,37 @@ static void test_respawn(void **state)
 	guest_free(&t);
 }
 
+/* The old QEMU's limits come along; what the new one can't have is told, and it runs. */
+static void test_respawn_limits(void **state)
+{
+	struct hf_manifest_limits *limits, got = {0};
+	struct test_guest t;
+
+	fake_saved(&t, "");
+	limits = &t.guest->limits;
+	assert_int_equal(limits->n_rlimits, 2 * RLIM_NLIMITS);
+	limits->rlimits[2 * RLIMIT_CORE] = 0;
+	limits->nice = 11;
+	assert_int_equal(guest_respawn(&t), 0);
+	assert_string_equal(hf_vmm_get_warning(t.vmm), "");
+	assert_int_equal(hf_limits_read(hf_vmm_pid(t.vmm), &got, NULL), 0);
+	assert_memory_equal(got.rlimits, limits->rlimits, limits->n_rlimits * sizeof(uint64_t));
+	assert_int_equal(got.nice, 11);
+	free(got.rlimits);
+	free(got.cpus);
+	guest_free(&t);
+
+	fake_saved(&t, "");
+	t.guest->limits.rlimits[2 * RLIMIT_NOFILE + 1] = UINT64_MAX - 1;
+	assert_int_equal(guest_respawn(&t), 0);
+	assert_string_equal(hf_vmm_get_warning(t.vmm),
+		"its QEMU runs, but not as before: it could not be given RLIMIT_NOFILE: Operation "
+		"not permitted");
+	assert_int_equal(guest_resume(&t), 0);
+	expect_state(&t, "resume", "running=1");
+	guest_free(&t);
+}
+
 /* Before migrate-incoming nothing was touched, from there on maybe: the error has to tell. */
 static void respawn_fails(const char *mode, bool spoilt)
 {
@@ -807,6 +844,7 @@ static int run_groups(void)
 	};
 	const struct CMUnitTest respawn[] = {
 		cmocka_unit_test(test_respawn),
+		cmocka_unit_test(test_respawn_limits),
 		cmocka_unit_test(test_respawn_fails),
 		cmocka_unit_test(test_load_fails),
 		cmocka_unit_test(test_resume_fails),

@@ -13,6 +13,7 @@ import json
 import os
 import pathlib
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -322,6 +323,37 @@ def agent_was_stopped_while_guests_started(world):
     guest = Guest(world, "early").wait_ready()
     world.start_agent()
     world.upgrade()
+    guest.wait_alive()
+
+
+def surroundings(pid):
+    """What a process may use, and how the kernel treats it."""
+    limits = {name: resource.prlimit(pid, number) for name, number in vars(resource).items()
+              if name.startswith("RLIMIT_")}
+    score = pathlib.Path(f"/proc/{pid}/oom_score_adj").read_text().strip()
+    return {**limits, "nice": os.getpriority(os.PRIO_PROCESS, pid), "cpus": os.sched_getaffinity(pid), "oom": score}
+
+
+@every_qemu
+def limits_come_along(world):
+    """Limits set on the running QEMU, its nice value, CPUs and OOM score are those of the next one."""
+    world.start_agent()
+    guest = Guest(world, "g").wait_ready()
+    pid = guest.pid
+    # Soft and hard alike: newer QEMUs take all the descriptors that they may.
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (333, 333))
+    resource.prlimit(pid, resource.RLIMIT_MEMLOCK, (65536, 131072))
+    resource.prlimit(pid, resource.RLIMIT_CORE, (0, 4096))
+    os.setpriority(os.PRIO_PROCESS, pid, 3)
+    os.sched_setaffinity(pid, {max(os.sched_getaffinity(pid))})
+    pathlib.Path(f"/proc/{pid}/oom_score_adj").write_text("444")
+    before = surroundings(pid)
+    for round_ in range(2):
+        world.upgrade()
+        check(guest.pid != pid, "the guest still has its old QEMU")
+        after = surroundings(guest.pid)
+        check(after == before, f"round {round_}: {[(k, before[k], after[k]) for k in before if after[k] != before[k]]}")
+    check("not as before" not in world.log(), "the agent says that something is missing")
     guest.wait_alive()
 
 
