@@ -20,6 +20,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
+#include "common/json.h"
 #include "vmm-glue/registration.h"
 
 #define UUID_A "0e7a3ad2-0d1c-4a3e-9d4f-0123456789ab"
@@ -169,6 +170,70 @@ static void test_round_trip(void **state)
 	assert_int_equal(hf_registration_remove(UUID_A), 0);
 	assert_int_equal(hf_registration_remove(UUID_A), 0);
 	assert_int_equal(access(path, F_OK), -1);
+}
+
+/* What version 1 wrote is read, whatever comes to be written. */
+static void test_golden(void **state)
+{
+	cleanup_registration struct hf_registration reg = {0};
+	cleanup_free char *json = NULL;
+	struct hf_error e = {0};
+	size_t size;
+
+	assert_int_equal(hf_file_read("tests/golden/registration-v1.json", 65536, &json, &size), 0);
+	if (hf_registration_parse(json, size, &reg, &e) < 0)
+		fail_msg("%s", e.message);
+	assert_string_equal(reg.guest.uuid, UUID_A);
+	assert_string_equal(reg.guest.name, "web \xc3\xa4 1");
+	assert_int_equal(reg.pid, 4711);
+	assert_int_equal(reg.start_ticks, 123456789012345);
+	assert_int_equal(reg.guest.n_argv, 5);
+	assert_string_equal(reg.guest.argv[4], "a=\xff\xfe");
+	assert_string_equal(reg.guest.qmp_path, "/run/holdfast/qmp/" UUID_A ".sock");
+	assert_int_equal(reg.guest.umask, 022);
+	assert_int_equal(reg.guest.stdio[1].open_flags, O_WRONLY | O_APPEND);
+	assert_string_equal(reg.guest.stdio[1].path, "/var/log/web.log");
+	assert_int_equal(reg.guest.qemu_version[2], 13);
+	assert_int_equal(reg.guest.n_ram, 1);
+	assert_int_equal(reg.guest.ram[0].fd, 3);
+	assert_int_equal(reg.ram_inodes[0].ino, 20741);
+}
+
+/* Every key that is written is in the document's section on registrations. */
+static void expect_documented(struct json_object *value, const char *section)
+{
+	char word[80];
+
+	for (size_t i = 0; i < hf_json_array_size(value); i++)
+		expect_documented(json_object_array_get_idx(value, i), section);
+	if (!json_object_is_type(value, json_type_object))
+		return;
+	json_object_object_foreach (value, key, child) {
+		snprintf(word, sizeof(word), strcmp(key, "hex") == 0 ? "\"%s\"" : "`%s`", key);
+		if (!strstr(section, word))
+			fail_msg("docs/FORMATS.md lacks %s", word);
+		expect_documented(child, section);
+	}
+}
+
+static void test_document(void **state)
+{
+	cleanup_registration struct hf_registration reg = {0};
+	cleanup_json struct json_object *o = NULL;
+	cleanup_free char *json = NULL, *text = NULL;
+	char *section, *end;
+	size_t size;
+
+	fill(&reg, UUID_A, "web1", getpid());
+	assert_int_equal(hf_registration_format(&reg, &json, &size, NULL), 0);
+	assert_int_equal(hf_json_parse(json, size, 8, &o), 0);
+	assert_int_equal(hf_file_read("docs/FORMATS.md", 1 << 20, &text, NULL), 0);
+	section = strstr(text, "\n## Registrations\n");
+	assert_non_null(section);
+	end = strstr(section + 4, "\n## ");
+	if (end)
+		*end = 0;
+	expect_documented(o, section);
 }
 
 /* Formats a good one, replaces a part of it, and expects what parsing gives. */
@@ -426,6 +491,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_round_trip),
+		cmocka_unit_test(test_golden),
+		cmocka_unit_test(test_document),
 		cmocka_unit_test(test_garbage),
 		cmocka_unit_test(test_cut),
 		cmocka_unit_test(test_list),
