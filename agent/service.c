@@ -16,8 +16,6 @@
 #include "memfd-preserve/kho.h"
 #include "vmm-glue/registration.h"
 
-#define MAX_MANIFEST_TEXT (8 * 1024 * 1024)
-
 /* A call that waits for a survey, with what it asked for. */
 struct request {
 	struct hf_agent *agent;
@@ -482,21 +480,24 @@ static void handle_report(struct hf_varlink_call *call, struct json_object *para
 	hf_varlink_call_reply(call, reply);
 }
 
+/* As in RFC 4648: groups of four, padded, nothing in between, no bits that mean nothing. */
 static int decode_base64(const char *text, uint8_t **ret, size_t *ret_size)
 {
 	static const char digits[] =
 		"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 	size_t n = strlen(text), size = 0;
-	cleanup_free uint8_t *out = malloc(n / 4 * 3 + 4);
+	cleanup_free uint8_t *out = malloc(n / 4 * 3 + 1);
 	uint32_t bits = 0;
 	int have = 0;
 
 	if (!out)
 		return -ENOMEM;
-	while (n > 0 && text[n - 1] == '=')
+	if (n % 4 != 0)
+		return -EINVAL;
+	for (int pad = 0; pad < 2 && n > 0 && text[n - 1] == '='; pad++)
 		n--;
 	for (size_t i = 0; i < n; i++) {
-		const char *d = text[i] ? strchr(digits, text[i]) : NULL;
+		const char *d = strchr(digits, text[i]);
 
 		if (!d)
 			return -EINVAL;
@@ -507,6 +508,8 @@ static int decode_base64(const char *text, uint8_t **ret, size_t *ret_size)
 			out[size++] = (uint8_t)(bits >> have);
 		}
 	}
+	if (bits & ((1u << have) - 1))
+		return -EINVAL;
 	*ret = TAKE_PTR(out);
 	*ret_size = size;
 	return 0;
@@ -527,7 +530,7 @@ static void inspect_given(struct hf_varlink_call *call, const char *text)
 	struct hf_error e = {0};
 	size_t size;
 
-	if (strlen(text) > MAX_MANIFEST_TEXT || decode_base64(text, &data, &size) < 0) {
+	if (decode_base64(text, &data, &size) < 0) {
 		hf_varlink_call_invalid(call, "data");
 		return;
 	}
