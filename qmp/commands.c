@@ -66,6 +66,7 @@ PLAIN_COMMAND(hf_qmp_query_migrate_parameters, "query-migrate-parameters")
 PLAIN_COMMAND(hf_qmp_query_memdev, "query-memdev")
 PLAIN_COMMAND(hf_qmp_query_balloon, "query-balloon")
 PLAIN_COMMAND(hf_qmp_query_chardev, "query-chardev")
+PLAIN_COMMAND(hf_qmp_query_virtio, "x-query-virtio")
 
 int hf_qmp_migrate(struct hf_qmp *q, const char *uri, uint64_t timeout_ns, hf_qmp_reply_fn fn,
 	void *data, uint64_t *ret_id)
@@ -187,4 +188,14 @@ int hf_qmp_qom_list(struct hf_qmp *q, const char *path, uint64_t timeout_ns, hf_
 	struct json_object *args = with_string(json_object_new_object(), "path", path);
 
 	return send_args(q, "qom-list", args, -EBADF, timeout_ns, fn, data, ret_id);
+}
+
+int hf_qmp_query_virtqueue(struct hf_qmp *q, const char *path, unsigned int queue,
+	uint64_t timeout_ns, hf_qmp_reply_fn fn, void *data, uint64_t *ret_id)
+{
+	struct json_object *args = with_string(json_object_new_object(), "path", path);
+
+	args = with_u64(args, "queue", queue);
+	return send_args(
+		q, "x-query-virtio-queue-status", args, -EBADF, timeout_ns, fn, data, ret_id);
 }

@@ -251,6 +251,43 @@ struct hf_qmp_rom {
 int hf_qmp_parse_roms(
 	const char *text, size_t size, struct hf_qmp_rom *roms, size_t max, size_t *ret_n);
 
+/** struct hf_qmp_romfile - a PCI device's ROM file as `info qtree` prints it. */
+struct hf_qmp_romfile {
+	char name[256]; /* as the command line or QEMU names it, e.g. "efi-virtio.rom" */
+};
+
+/**
+ * hf_qmp_parse_romfiles() - Find the ROM files in what `info qtree` prints.
+ *
+ * As hf_qmp_parse_ramblocks(), but most of the text is of no interest, so anything is allowed in
+ * it, and names come once each. PCI devices keep their ROMs to themselves: `info roms` lacks them.
+ */
+int hf_qmp_parse_romfiles(
+	const char *text, size_t size, struct hf_qmp_romfile *files, size_t max, size_t *ret_n);
+
+/** struct hf_qmp_virtio_device - a virtio device, on any bus. */
+struct hf_qmp_virtio_device {
+	char name[64];	/* "virtio-blk", the same whatever the bus */
+	char path[256]; /* in QOM */
+};
+
+/** hf_qmp_query_virtio() - x-query-virtio: all virtio devices. From QEMU 7.2 on. */
+int hf_qmp_query_virtio(
+	struct hf_qmp *q, uint64_t timeout_ns, hf_qmp_reply_fn fn, void *data, uint64_t *ret_id);
+int hf_qmp_parse_virtio_devices(
+	struct json_object *ret, struct hf_qmp_virtio_device *devs, size_t max, size_t *ret_n);
+
+/** struct hf_qmp_virtqueue - how many entries a virtqueue has. */
+struct hf_qmp_virtqueue {
+	uint64_t num;	      /* now: the guest's driver may have made it smaller */
+	uint64_t num_default; /* after the device's next reset */
+};
+
+/** hf_qmp_query_virtqueue() - x-query-virtio-queue-status of one queue. From QEMU 7.2 on. */
+int hf_qmp_query_virtqueue(struct hf_qmp *q, const char *path, unsigned int queue,
+	uint64_t timeout_ns, hf_qmp_reply_fn fn, void *data, uint64_t *ret_id);
+int hf_qmp_parse_virtqueue(struct json_object *ret, struct hf_qmp_virtqueue *ret_queue);
+
 /** struct hf_qmp_memdev - a memory backend object. */
 struct hf_qmp_memdev {
 	char id[256]; /* "" when it has none */
@@ -286,6 +323,8 @@ int hf_qmp_parse_chardevs(
 /** hf_qmp_qom_get() - A property of a QOM object; @ret of the callback is its bare value. */
 int hf_qmp_qom_get(struct hf_qmp *q, const char *path, const char *property, uint64_t timeout_ns,
 	hf_qmp_reply_fn fn, void *data, uint64_t *ret_id);
+/** hf_qmp_parse_number() - A bare number, such as a property's. Return: 0 or -EBADMSG. */
+int hf_qmp_parse_number(struct json_object *ret, uint64_t *ret_number);
 /** hf_qmp_qom_list() - Properties of a QOM object: an array of {name, type}. */
 int hf_qmp_qom_list(struct hf_qmp *q, const char *path, uint64_t timeout_ns, hf_qmp_reply_fn fn,
 	void *data, uint64_t *ret_id);

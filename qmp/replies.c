@@ -111,18 +111,21 @@ static int get_member(
 	return 0;
 }
 
+int hf_qmp_parse_number(struct json_object *ret, uint64_t *ret_number)
+{
+	/* Also says no to what json-c clamps: it reads 0 from a negative number. */
+	if (!json_object_is_type(ret, json_type_int) || json_object_get_int64(ret) < 0)
+		return -EBADMSG;
+	*ret_number = json_object_get_uint64(ret);
+	return 0;
+}
+
 static int get_u64(struct json_object *obj, const char *key, uint64_t *ret)
 {
 	struct json_object *v;
 	int r = get_member(obj, key, json_type_int, &v);
 
-	if (r < 0)
-		return r;
-	/* Also says no to what json-c clamps: it reads 0 from a negative number. */
-	if (json_object_get_int64(v) < 0)
-		return -EBADMSG;
-	*ret = json_object_get_uint64(v);
-	return 0;
+	return r < 0 ? r : hf_qmp_parse_number(v, ret);
 }
 
 static int get_bool(struct json_object *obj, const char *key, bool *ret)
@@ -469,5 +472,39 @@ int hf_qmp_parse_chardevs(
 	if (r < 0)
 		return r;
 	*ret_n = n;
+	return 0;
+}
+
+int hf_qmp_parse_virtio_devices(
+	struct json_object *ret, struct hf_qmp_virtio_device *devs, size_t max, size_t *ret_n)
+{
+	size_t i, n;
+	int r = list_length(ret, max, &n);
+
+	for (i = 0; r >= 0 && i < n; i++) {
+		struct json_object *o = json_object_array_get_idx(ret, i);
+		struct hf_qmp_virtio_device *d = &devs[i];
+
+		*d = (struct hf_qmp_virtio_device){0};
+		r = required(get_name(o, "name", d->name, sizeof(d->name)));
+		if (r >= 0)
+			r = required(get_name(o, "path", d->path, sizeof(d->path)));
+	}
+	if (r < 0)
+		return r;
+	*ret_n = n;
+	return 0;
+}
+
+int hf_qmp_parse_virtqueue(struct json_object *ret, struct hf_qmp_virtqueue *ret_queue)
+{
+	struct hf_qmp_virtqueue v = {0};
+	int r = required(get_u64(ret, "vring-num", &v.num));
+
+	if (r >= 0)
+		r = required(get_u64(ret, "vring-num-default", &v.num_default));
+	if (r < 0)
+		return r;
+	*ret_queue = v;
 	return 0;
 }

@@ -2,7 +2,7 @@
 /**
  * DOC: Text of the human monitor.
  *
- * Some facts QEMU tells people only: which RAM blocks there are, and which ROM files were loaded.
+ * Some facts QEMU tells people only: which RAM blocks there are, and which ROM files it loaded.
  * Their formats are no contract, so the parsers take what 7.2 to 11.1 print, tolerate columns that
  * are added at the end, and refuse the rest rather than guess.
  */
@@ -262,6 +262,48 @@ int hf_qmp_parse_roms(
 		if (r < 0)
 			return r;
 		n++;
+	}
+	*ret_n = n;
+	return 0;
+}
+
+static bool is_listed(const struct hf_qmp_romfile *files, size_t n, const char *name)
+{
+	for (size_t i = 0; i < n; i++)
+		if (!strcmp(files[i].name, name))
+			return true;
+	return false;
+}
+
+/* Lines of `  romfile = "FILE"` among all properties of all devices; "" is a device without one. */
+int hf_qmp_parse_romfiles(
+	const char *text, size_t size, struct hf_qmp_romfile *files, size_t max, size_t *ret_n)
+{
+	struct span all = {text, size}, line, word;
+	struct hf_qmp_romfile file;
+	size_t n = 0;
+	int r;
+
+	while (next_line(&all, &line)) {
+		if (!next_word(&line, &word) || !equals(word, "romfile") ||
+			!next_word(&line, &word) || !equals(word, "="))
+			continue;
+		while (line.n && *line.p == ' ') {
+			line.p++;
+			line.n--;
+		}
+		if (line.n < 2 || line.p[0] != '"' || line.p[line.n - 1] != '"')
+			return -EBADMSG;
+		if (line.n == 2)
+			continue;
+		r = copy_name((struct span){line.p + 1, line.n - 2}, file.name, sizeof(file.name));
+		if (r < 0)
+			return r;
+		if (is_listed(files, n, file.name))
+			continue;
+		if (n == max)
+			return -ENOBUFS;
+		files[n++] = file;
 	}
 	*ret_n = n;
 	return 0;

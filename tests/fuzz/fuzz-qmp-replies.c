@@ -31,6 +31,7 @@ static void check_lists(struct json_object *v)
 {
 	struct hf_qmp_memdev memdevs[N];
 	struct hf_qmp_chardev chardevs[N];
+	struct hf_qmp_virtio_device devices[N];
 	size_t i, n;
 	bool on;
 
@@ -43,6 +44,13 @@ static void check_lists(struct json_object *v)
 		for (i = 0; i < n; i++) {
 			TEXT(chardevs[i].label);
 			TEXT(chardevs[i].filename);
+		}
+	}
+	memset(devices, 0xff, sizeof(devices));
+	if (hf_qmp_parse_virtio_devices(v, devices, N, &n) == 0) {
+		for (i = 0; i < n; i++) {
+			TEXT(devices[i].name);
+			TEXT(devices[i].path);
 		}
 	}
 	hf_qmp_parse_capability(v, "x-ignore-shared", &on);
@@ -76,6 +84,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct hf_qmp_version version;
 	char name[32], uuid[37];
 	const char *text;
+	struct hf_qmp_virtqueue queue;
 	uint64_t actual;
 	size_t n;
 
@@ -91,6 +100,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (hf_qmp_parse_uuid(v, uuid) == 0 && strlen(uuid) != 36)
 		abort();
 	hf_qmp_parse_balloon(v, &actual);
+	hf_qmp_parse_number(v, &actual);
+	hf_qmp_parse_virtqueue(v, &queue);
 	if (hf_qmp_parse_text(v, &text, &n) == 0 && text[n])
 		abort();
 	check_migration(v);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
- * DOC: Fuzzes the parsers of the human monitor's text: `info ramblock` and `info roms`.
+ * DOC: Fuzzes the parsers of the human monitor's text: `info ramblock`, `info roms`,
+ * `info qtree`.
  */
 #include <stdint.h>
 #include <stdlib.h>
@@ -24,6 +25,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct hf_qmp_ramblock blocks[N];
 	struct hf_qmp_rom roms[N];
+	struct hf_qmp_romfile files[N];
 	size_t i, n;
 
 	memset(blocks, 0xff, sizeof(blocks));
@@ -41,5 +43,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			must_be_name(roms[i].fw_path, sizeof(roms[i].fw_path), true);
 		}
 	}
+	memset(files, 0xff, sizeof(files));
+	if (hf_qmp_parse_romfiles((const char *)data, size, files, N, &n) == 0)
+		for (i = 0; i < n; i++)
+			must_be_name(files[i].name, sizeof(files[i].name), false);
 	return 0;
 }

@@ -297,6 +297,9 @@ static void test_typed_commands(void **state)
 	SAYS("qom-get {\"path\":\"/machine\",\"property\":\"type\"}", hf_qmp_qom_get, "/machine",
 		"type");
 	SAYS("qom-list {\"path\":\"/machine\"}", hf_qmp_qom_list, "/machine");
+	SAYS("x-query-virtio -", hf_qmp_query_virtio);
+	SAYS("x-query-virtio-queue-status {\"path\":\"/machine/d\",\"queue\":1}",
+		hf_qmp_query_virtqueue, "/machine/d", 1);
 	rig_done(&rig);
 
 	/* exit-on-error came with 9.1. */

@@ -129,7 +129,7 @@ static pid_t spawn(int ram_fd, int qmp_fd, bool incoming)
 		"pc,memory-backend=pc.ram", "-m", "32M", "-object", object, "-name", "real-test",
 		"-uuid", UUID, "-chardev", server, "-mon", "chardev=m0,mode=control", "-chardev",
 		chardev, "-mon", "chardev=m1,mode=control", "-device", "virtio-balloon-pci",
-		"-incoming", "defer", "-S", NULL};
+		"-device", "e1000", "-incoming", "defer", "-S", NULL};
 	pid_t pid;
 
 	snprintf(object, sizeof(object),
@@ -238,9 +238,29 @@ static void check_parts(struct vmm *v, struct answer *a)
 	assert_non_null(strstr(json_object_to_json_string(a->ret), "pc.ram"));
 }
 
+/* The balloon's queues have 128 entries; Debian's 10.0.13 makes all queues of 1024. */
+static void check_virtio(struct vmm *v, struct answer *a)
+{
+	struct hf_qmp_virtio_device devices[4];
+	struct hf_qmp_virtqueue queue;
+	size_t n;
+
+	must(v, a, hf_qmp_query_virtio);
+	assert_int_equal(
+		hf_qmp_parse_virtio_devices(a->ret, devices, HF_ARRAY_SIZE(devices), &n), 0);
+	assert_int_equal(n, 1);
+	assert_string_equal(devices[0].name, "virtio-balloon");
+	must(v, a, hf_qmp_query_virtqueue, devices[0].path, 0);
+	assert_int_equal(hf_qmp_parse_virtqueue(a->ret, &queue), 0);
+	assert_int_equal(queue.num, queue.num_default);
+	assert_true(queue.num == 128 || queue.num == 1024);
+	assert_int_equal(ask(v, a, hf_qmp_query_virtqueue, "/machine/peripheral", 0), -EREMOTEIO);
+}
+
 static void check_human(struct vmm *v, struct answer *a)
 {
 	struct hf_qmp_ramblock blocks[32];
+	struct hf_qmp_romfile files[32];
 	struct hf_qmp_rom roms[32];
 	bool found = false;
 	const char *text;
@@ -263,6 +283,11 @@ static void check_human(struct vmm *v, struct answer *a)
 	for (i = 0, found = false; i < n; i++)
 		found |= strstr(roms[i].name, "bios") != NULL;
 	assert_true(found);
+	must(v, a, hf_qmp_human_command, "info qtree");
+	assert_int_equal(hf_qmp_parse_text(a->ret, &text, &size), 0);
+	assert_int_equal(hf_qmp_parse_romfiles(text, size, files, HF_ARRAY_SIZE(files), &n), 0);
+	assert_int_equal(n, 1);
+	assert_string_equal(files[0].name, "efi-e1000.rom");
 }
 
 static void check_refusals(struct vmm *v, struct answer *a)
@@ -473,6 +498,7 @@ static void try_one(void)
 		hf_qmp_get_version(v.q)->minor, hf_qmp_get_version(v.q)->micro, qemu);
 	check_identity(&v, &a);
 	check_parts(&v, &a);
+	check_virtio(&v, &a);
 	check_human(&v, &a);
 	check_refusals(&v, &a);
 	check_taken(&v);

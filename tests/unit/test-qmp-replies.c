@@ -296,6 +296,75 @@ static void test_roms(void **state)
 	BAD("fw=a size=-1 name=\"x\"");
 }
 
+static void test_romfiles(void **state)
+{
+	/* As 7.2 to 11.1 print it, but for all that stands between. */
+	static const char text[] = "bus: main-system-bus\r\n"
+				   "      dev: e1000, id \"\"\r\n"
+				   "        addr = 05.0\r\n"
+				   "        romfile = \"efi-e1000.rom\"\r\n"
+				   "        romsize = 262144 (0x40000)\r\n"
+				   "      dev: VGA, id \"romfile = 1\"\r\n"
+				   "        romfile = \"/opt/my roms/vga.bin\"\r\n"
+				   "        romfile = \"\"\r\n"
+				   "        romfile = \"efi-e1000.rom\"\r\n";
+	struct hf_qmp_romfile files[2];
+	size_t n;
+
+	assert_int_equal(hf_qmp_parse_romfiles(text, strlen(text), files, 2, &n), 0);
+	assert_int_equal(n, 2);
+	assert_string_equal(files[0].name, "efi-e1000.rom");
+	assert_string_equal(files[1].name, "/opt/my roms/vga.bin");
+	assert_int_equal(hf_qmp_parse_romfiles(text, strlen(text), files, 1, &n), -ENOBUFS);
+	assert_int_equal(hf_qmp_parse_romfiles("", 0, files, 2, &n), 0);
+	assert_int_equal(n, 0);
+#undef BAD
+#define BAD(s) assert_int_equal(hf_qmp_parse_romfiles(s, strlen(s), files, 2, &n), -EBADMSG)
+	BAD("romfile = ");
+	BAD("romfile = \"");
+	BAD("romfile = x");
+	BAD("romfile = \"a\tb\"");
+}
+
+static void test_virtio(void **state)
+{
+	/* Member for member as 10.0 answers; 7.2 and 11.1 have the same. */
+	static const char queue[] =
+		"{\"signalled-used\":0,\"inuse\":0,\"name\":\"virtio-rng\",\"vring-align\":4096,"
+		"\"vring-desc\":0,\"signalled-used-valid\":false,\"vring-num-default\":1024,"
+		"\"vring-avail\":0,\"queue-index\":0,\"last-avail-idx\":0,\"vring-used\":0,"
+		"\"used-idx\":0,\"shadow-avail-idx\":0,\"vring-num\":8}";
+	struct hf_qmp_virtio_device devs[2];
+	struct hf_qmp_virtqueue q;
+	uint64_t number;
+	size_t n;
+
+	assert_int_equal(PARSE("[{\"name\":\"virtio-rng\",\"path\":\"/machine/peripheral/r/"
+			       "virtio-backend\"}]",
+				 hf_qmp_parse_virtio_devices, devs, 2, &n),
+		0);
+	assert_int_equal(n, 1);
+	assert_string_equal(devs[0].name, "virtio-rng");
+	assert_string_equal(devs[0].path, "/machine/peripheral/r/virtio-backend");
+	assert_int_equal(PARSE("[]", hf_qmp_parse_virtio_devices, devs, 2, &n), 0);
+	assert_int_equal(n, 0);
+	assert_int_equal(PARSE("[1,2,3]", hf_qmp_parse_virtio_devices, devs, 2, &n), -ENOBUFS);
+	assert_int_equal(
+		PARSE("[{\"name\":\"virtio-rng\"}]", hf_qmp_parse_virtio_devices, devs, 2, &n),
+		-EBADMSG);
+	assert_int_equal(PARSE("{}", hf_qmp_parse_virtio_devices, devs, 2, &n), -EBADMSG);
+	assert_int_equal(PARSE(queue, hf_qmp_parse_virtqueue, &q), 0);
+	assert_int_equal(q.num, 8);
+	assert_int_equal(q.num_default, 1024);
+	assert_int_equal(PARSE("{\"vring-num\":8}", hf_qmp_parse_virtqueue, &q), -EBADMSG);
+	assert_int_equal(PARSE("[]", hf_qmp_parse_virtqueue, &q), -EBADMSG);
+	assert_int_equal(PARSE("256", hf_qmp_parse_number, &number), 0);
+	assert_int_equal(number, 256);
+	assert_int_equal(PARSE("-1", hf_qmp_parse_number, &number), -EBADMSG);
+	assert_int_equal(PARSE("\"256\"", hf_qmp_parse_number, &number), -EBADMSG);
+	assert_int_equal(hf_qmp_parse_number(NULL, &number), -EBADMSG);
+}
+
 static void test_copy_text(void **state)
 {
 	char buf[6];
@@ -320,6 +389,8 @@ int main(void)
 		cmocka_unit_test(test_devices),
 		cmocka_unit_test(test_ramblocks),
 		cmocka_unit_test(test_roms),
+		cmocka_unit_test(test_romfiles),
+		cmocka_unit_test(test_virtio),
 		cmocka_unit_test(test_copy_text),
 	};
 
