@@ -153,14 +153,19 @@ static int child_main(void *arg)
 	return child_fail(w, "execute it");
 }
 
-/* Look a program up in the PATH that it will have itself. */
-static int find_program(const struct hf_spawn_spec *s, char *ret, size_t size)
+/* Looks a program up in the PATH that it will have itself. */
+int hf_spawn_find(const struct hf_spawn_spec *s, char *ret, size_t size)
 {
 	const char *path = "/usr/local/bin:/usr/bin:/bin";
 	int r = -ENOENT;
 
-	if (strchr(s->program, '/'))
+	if (s->program[0] == '/')
 		return snprintf(ret, size, "%s", s->program) < (int)size ? 0 : -ENAMETOOLONG;
+	/* Executed only after the child went there. */
+	if (strchr(s->program, '/'))
+		return snprintf(ret, size, "%s/%s", s->cwd ? s->cwd : "", s->program) < (int)size
+			       ? 0
+			       : -ENAMETOOLONG;
 	for (char *const *e = s->envp; e && *e; e++)
 		if (strncmp(*e, "PATH=", 5) == 0)
 			path = *e + 5;
@@ -294,12 +299,14 @@ int hf_spawn(sd_event *event, const struct hf_spawn_spec *spec, hf_child_exit_fn
 	if (spec->n_fds > MAX_SPAWN_FDS)
 		return hf_error_set(error, -E2BIG, HF_ERR_FAILED, NULL,
 			"%zu descriptors are more than a process can be given", spec->n_fds);
-	r = find_program(spec, path, sizeof(path));
+	r = hf_spawn_find(spec, path, sizeof(path));
 	if (r < 0)
 		return hf_error_set(error, r, HF_ERR_FAILED, "install the VMM's package",
 			"can't find the program `%s`: %s", spec->program, strerror(-r));
 	work.path = path;
-	if (spec->log_path)
+	if (spec->output_fd > 0)
+		work.log_fd = fcntl(spec->output_fd, F_DUPFD_CLOEXEC, 3);
+	else if (spec->log_path)
 		work.log_fd = open(spec->log_path,
 			O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0640);
 	open_stderr_reader(spec, c);
@@ -395,6 +402,12 @@ pid_t hf_child_pid(const struct hf_child *child)
 bool hf_child_exited(const struct hf_child *child)
 {
 	return child->exited;
+}
+
+bool hf_child_succeeded(const struct hf_child *child)
+{
+	return child->have_status && child->status.si_code == CLD_EXITED &&
+	       child->status.si_status == 0;
 }
 
 int hf_child_kill(struct hf_child *child)

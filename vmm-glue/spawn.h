@@ -43,7 +43,16 @@ struct hf_spawn_spec {
 	size_t n_fds;
 	const char *stdio[3]; /* path to open again for fd 0, 1, 2; NULL or "": none known */
 	const char *log_path; /* takes fd 1 and 2 where no path is known or it can't be opened */
+	int output_fd;	      /* the same, in the place of log_path; borrowed; 0: none */
 };
+
+/**
+ * hf_spawn_find() - The file that hf_spawn() would execute.
+ *
+ * Return: 0; -ENOENT or -EACCES when there is none in PATH; -ENAMETOOLONG. A name with a slash is
+ * not looked for: executing it says whether it is there.
+ */
+int hf_spawn_find(const struct hf_spawn_spec *spec, char *ret, size_t size);
 
 struct hf_child;
 
@@ -86,6 +95,9 @@ pid_t hf_child_pid(const struct hf_child *child);
 
 /** hf_child_exited() - Has it ended? */
 bool hf_child_exited(const struct hf_child *child);
+
+/** hf_child_succeeded() - Has it ended, with status 0? Only known of one that was started here. */
+bool hf_child_succeeded(const struct hf_child *child);
 
 /** hf_child_kill() - SIGKILL, never to another process. Return: 0 (also when it is gone), -errno.
  */
