@@ -93,9 +93,10 @@ static void on_status(struct hf_qmp *q, int err, struct json_object *ret,
 	}
 	snprintf(vmm->probe.status, sizeof(vmm->probe.status), "%s", status.name);
 	vmm->probe.running = vmm->guest->was_running = status.running;
-	vmm->probe.version[0] = vmm->guest->qemu_version[0] = v->major;
-	vmm->probe.version[1] = vmm->guest->qemu_version[1] = v->minor;
-	vmm->probe.version[2] = vmm->guest->qemu_version[2] = v->micro;
+	vmm->probe.version = *v;
+	vmm->guest->qemu_version[0] = v->major;
+	vmm->guest->qemu_version[1] = v->minor;
+	vmm->guest->qemu_version[2] = v->micro;
 	one_answered(vmm);
 }
 
@@ -266,7 +267,7 @@ static void on_ramblocks(struct hf_qmp *q, int err, struct json_object *ret,
 static void ask(struct hf_vmm *vmm)
 {
 	vmm->waiting = "answer on its monitor";
-	vmm->n_replies = 8;
+	vmm->n_replies = 9;
 	vmm->probe.n_blockers = 0;
 	if (HF_VMM_SEND(vmm, on_status, hf_qmp_query_status) < 0 ||
 		HF_VMM_SEND(vmm, on_machine, hf_qmp_qom_get, "/machine", "type") < 0 ||
@@ -274,10 +275,11 @@ static void ask(struct hf_vmm *vmm)
 		HF_VMM_SEND(vmm, on_capabilities, hf_qmp_query_migrate_capabilities) < 0 ||
 		HF_VMM_SEND(vmm, on_parameters, hf_qmp_query_migrate_parameters) < 0 ||
 		HF_VMM_SEND(vmm, on_named_devices, hf_qmp_qom_list, "/machine/peripheral") < 0 ||
-		HF_VMM_SEND(
-			vmm, on_anonymous_devices, hf_qmp_qom_list, "/machine/peripheral-anon") < 0)
+		HF_VMM_SEND(vmm, on_anonymous_devices, hf_qmp_qom_list,
+			"/machine/peripheral-anon") < 0 ||
+		HF_VMM_SEND(vmm, on_ramblocks, hf_qmp_human_command, "info ramblock") < 0)
 		return;
-	HF_VMM_SEND(vmm, on_ramblocks, hf_qmp_human_command, "info ramblock");
+	hf_vmm_ask_virtio(vmm, one_answered);
 }
 
 int hf_vmm_attach(struct hf_vmm *vmm, pid_t pid, uint64_t start_ticks, uint64_t timeout_ns,

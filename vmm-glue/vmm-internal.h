@@ -73,7 +73,11 @@ struct hf_vmm {
 	struct hf_vmm_probe probe;
 	struct hf_vmm_stamps stamps;
 	uint64_t other_ram_bytes; /* used bytes of all blocks that are not preserved RAM */
-	unsigned int n_replies;	  /* of the step's commands, still to come: no success without */
+	struct hf_qmp_virtio_device *virtio; /* while they are asked about */
+	size_t n_virtio, next_virtio;
+	void (*virtio_done)(struct hf_vmm *vmm);
+	struct hf_qmp_virtqueue virtqueue;
+	unsigned int n_replies; /* of the step's commands, still to come: no success without */
 
 	/* What save changed and rollback has to change back. */
 	bool save_begun;
@@ -197,6 +201,14 @@ int hf_vmm_compare_named(const struct hf_manifest_guest *guest, struct json_obje
 /** hf_vmm_compare_anonymous() - The same with the children of /machine/peripheral-anon. */
 int hf_vmm_compare_anonymous(const struct hf_manifest_guest *guest, struct json_object *children,
 	char *ret_why, size_t size);
+
+/**
+ * hf_vmm_ask_virtio() - Look for virtqueues larger than they should be.
+ * @done: called when that is over, also when QEMU doesn't tell: nothing fails for lack of it
+ *
+ * Return: 0, or -errno when the operation has failed.
+ */
+int hf_vmm_ask_virtio(struct hf_vmm *vmm, void (*done)(struct hf_vmm *vmm));
 
 /* Steps called across files. */
 void hf_vmm_save_on_event(struct hf_vmm *vmm, const char *name, struct json_object *data);

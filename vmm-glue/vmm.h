@@ -27,6 +27,7 @@
 #include "common/error.h"
 #include "memfd-preserve/manifest.h"
 #include "memfd-preserve/stream.h"
+#include "qmp/qmp.h"
 
 struct hf_vmm;
 
@@ -38,7 +39,7 @@ typedef void (*hf_vmm_gone_fn)(struct hf_vmm *vmm, const struct hf_error *error,
 
 /** struct hf_vmm_probe - what a running QEMU says of itself. */
 struct hf_vmm_probe {
-	int version[3];		       /* QEMU's, from the greeting */
+	struct hf_qmp_version version; /* QEMU's, from the greeting */
 	char status[32];	       /* query-status, as QEMU writes it */
 	bool running;		       /* its vCPUs run */
 	char machine_type[64];	       /* resolved: "pc-i440fx-10.0", never an alias */
@@ -46,6 +47,12 @@ struct hf_vmm_probe {
 					*/
 	unsigned int n_blockers;       /* what QEMU itself says forbids a migration */
 	char blockers[4][160];
+	/*
+	 * A virtqueue with more entries than its device asks for, as some builds of QEMU make them.
+	 * 0: there is none, or QEMU doesn't say.
+	 */
+	uint64_t odd_queue_entries;
+	char odd_queue_device[32]; /* "virtio-rng" */
 };
 
 /**

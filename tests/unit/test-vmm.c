@@ -9,7 +9,9 @@
  */
 #include "tests/vmm/guest.c"
 
+#include <assert.h>
 #include <json-c/json.h>
+#include <limits.h>
 #include <sys/resource.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -241,6 +243,49 @@ static void fake_set(struct fake *f, const char *name, struct json_object *args)
 	}
 }
 
+/*
+ * Virtio devices, when $FAKE has "virtio=NAME-NUM-DEFAULT-ASKED;…": how large the queue is that
+ * QEMU is to be asked for, and what the device's property says. ASKED is 0 without such a property.
+ */
+static void fake_virtio(struct fake *f, const char *name, struct json_object *args, int64_t id)
+{
+	unsigned int i = 0, index = UINT_MAX, num, num_default, asked;
+	char list[256] = "", text[1024] = "", device[32];
+	struct json_object *v;
+	char *save = NULL;
+
+	fake_wants(f, "virtio", list, sizeof(list));
+	if (args && json_object_object_get_ex(args, "path", &v))
+		sscanf(json_object_get_string(v), "/v/%u", &index);
+	for (char *p = strtok_r(list, ";", &save); p; p = strtok_r(NULL, ";", &save), i++) {
+		assert(sscanf(p, "%31[^0-9]%u-%u-%u", device, &num, &num_default, &asked) == 4);
+		device[strlen(device) - 1] = 0;
+		if (strcmp(name, "x-query-virtio") == 0)
+			snprintf(text + strlen(text), sizeof(text) - strlen(text),
+				"%s{\"name\": \"%s\", \"path\": \"/v/%u\"}", i ? ", " : "", device,
+				i);
+		else if (i == index && strcmp(name, "qom-get") == 0)
+			fake_send(f, "{\"return\": %u, \"id\": %ld}\r\n", asked, id);
+		else if (i == index)
+			fake_send(f,
+				"{\"return\": {\"vring-num\": %u, \"vring-num-default\": %u}, "
+				"\"id\": %ld}\r\n",
+				num, num_default, id);
+	}
+	if (strcmp(name, "x-query-virtio") == 0)
+		fake_send(f, "{\"return\": [%s], \"id\": %ld}\r\n", text, id);
+}
+
+/* Of a virtio device, and not of the machine. */
+static bool is_virtio(const char *name, struct json_object *args)
+{
+	struct json_object *v;
+
+	return strncmp(name, "x-query-virtio", 14) == 0 ||
+	       (strcmp(name, "qom-get") == 0 && json_object_object_get_ex(args, "path", &v) &&
+		       strncmp(json_object_get_string(v), "/v/", 3) == 0);
+}
+
 static void fake_command(struct fake *f, const char *name, struct json_object *args, int64_t id)
 {
 	if (fake_fails(f, name, id))
@@ -256,7 +301,9 @@ static void fake_command(struct fake *f, const char *name, struct json_object *a
 		fake_event(f, "RESUME", "{}");
 	}
 	fake_write_state(f);
-	if (strcmp(name, "query-status") == 0)
+	if (is_virtio(name, args))
+		fake_virtio(f, name, args, id);
+	else if (strcmp(name, "query-status") == 0)
 		fake_send(f, "{\"return\": {\"status\": \"%s\", \"running\": %s}, \"id\": %ld}\r\n",
 			f->status, f->running ? "true" : "false", id);
 	else if (strcmp(name, "qom-get") == 0)
@@ -440,7 +487,8 @@ static void test_probe(void **state)
 
 	fake_attach(&t, "");
 	p = hf_vmm_get_probe(t.vmm);
-	assert_int_equal(p->version[0], 9);
+	assert_int_equal(p->version.major, 9);
+	assert_int_equal(p->odd_queue_entries, 0);
 	assert_string_equal(p->machine_type, "pc-q35-9.2");
 	assert_string_equal(t.guest->machine, "pc-q35-9.2");
 	assert_string_equal(p->status, "running");
@@ -453,6 +501,47 @@ static void test_probe(void **state)
 	assert_true(t.guest->limits.n_cpus > 0);
 	assert_string_equal(hf_vmm_get_warning(t.vmm), "");
 	guest_free(&t);
+}
+
+/* Queues that are larger than their device asks for, whatever the guest's driver made of them. */
+static void test_odd_queues(void **state)
+{
+	static const struct {
+		const char *mode;
+		unsigned int entries;
+		const char *device;
+	} cases[] = {
+		{"virtio=", 0, ""},
+		{"virtio=virtio-rng-8-8-0", 0, ""},
+		{"virtio=virtio-rng-1024-1024-0", 1024, "virtio-rng"},
+		{"virtio=virtio-rng-8-1024-0", 1024, "virtio-rng"},
+		{"virtio=virtio-rng-1024-8-0", 1024, "virtio-rng"},
+		{"virtio=virtio-iommu-256-256-0", 0, ""},
+		{"virtio=virtio-blk-1024-1024-1024", 0, ""},
+		{"virtio=virtio-blk-256-1024-256", 1024, "virtio-blk"},
+		{"virtio=virtio-blk-256-256-256;virtio-net-1024-1024-256;virtio-rng-8-8-0", 1024,
+			"virtio-net"},
+		{"virtio=virtio-scsi-1024-1024-1024;virtio-serial-1024-1024-0", 1024,
+			"virtio-serial"},
+		{"virtio=virtio-rng-1024-1024-0,x-query-virtio=error", 0, ""},
+		{"virtio=virtio-rng-1024-1024-0,x-query-virtio=nonsense", 0, ""},
+		{"virtio=virtio-rng-1024-1024-0,x-query-virtio-queue-status=error", 0, ""},
+		{"virtio=virtio-rng-9-9-0;virtio-rng-512-9-0,x-query-virtio-queue-status=nonsense",
+			512, "virtio-rng"},
+	};
+
+	for (size_t i = 0; i < HF_ARRAY_SIZE(cases); i++) {
+		const struct hf_vmm_probe *p;
+		struct test_guest t;
+
+		fake_attach(&t, cases[i].mode);
+		p = hf_vmm_get_probe(t.vmm);
+		if (p->odd_queue_entries != cases[i].entries ||
+			strcmp(p->odd_queue_device, cases[i].device) != 0)
+			fail_msg("%s: %lu of %s", cases[i].mode, p->odd_queue_entries,
+				p->odd_queue_device);
+		guest_free(&t);
+	}
 }
 
 /* What was plugged in since the start would be missing after a respawn. */
@@ -474,10 +563,11 @@ static void test_attach_fails(void **state)
 	static const char *const commands[] = {"greeting", "query-status", "qom-get", "qom-list",
 		"query-migrate", "query-migrate-capabilities", "query-migrate-parameters",
 		"human-monitor-command"};
+	static const char *const optional[] = {"x-query-virtio", "x-query-virtio-queue-status"};
 	static const char *const hows[] = {
 		"error", "silent", "hang", "die", "hang-up", "garbage", "nonsense"};
 	struct test_guest t;
-	char mode[64];
+	char mode[96];
 
 	for (size_t i = 0; i < HF_ARRAY_SIZE(commands); i++) {
 		for (size_t j = 0; j < HF_ARRAY_SIZE(hows); j++) {
@@ -488,6 +578,17 @@ static void test_attach_fails(void **state)
 			assert_int_equal(t.n_gone, 0);
 			assert_int_equal(
 				hf_vmm_save(t.vmm, &t.sink, NULL, 1, guest_on_done, &t), -ENOTCONN);
+			guest_free(&t);
+		}
+	}
+	/* What it may refuse to answer it may not leave unanswered. */
+	for (size_t i = 0; i < HF_ARRAY_SIZE(optional); i++) {
+		for (size_t j = 1; j < HF_ARRAY_SIZE(hows) - 1; j++) {
+			snprintf(mode, sizeof(mode), "virtio=virtio-rng-8-8-0,%s=%s", optional[i],
+				hows[j]);
+			fake_start(&t, mode);
+			assert_true(guest_attach(&t) < 0);
+			expect_error(&t, mode);
 			guest_free(&t);
 		}
 	}
@@ -826,6 +927,7 @@ static int run_groups(void)
 {
 	const struct CMUnitTest attach[] = {
 		cmocka_unit_test(test_probe),
+		cmocka_unit_test(test_odd_queues),
 		cmocka_unit_test(test_plugged_device),
 		cmocka_unit_test(test_attach_fails),
 	};
