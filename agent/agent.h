@@ -26,11 +26,13 @@
 struct hf_update;
 struct hf_arrival;
 struct hf_survey;
+struct hf_installed;
 
 struct hf_agent {
 	sd_event *event;
 	struct hf_carrier *carrier;
 	struct hf_stream_ring *ring;
+	struct hf_installed *installed; /* what is known of the QEMUs on this host */
 	struct hf_varlink_server *server;
 	enum hf_state state;
 	struct hf_update *update;   /* on its way out, or NULL */

@@ -7,6 +7,7 @@
 #include "common/fd.h"
 #include "common/json.h"
 #include "memfd-preserve/luo.h"
+#include "vmm-glue/compat.h"
 
 #define SHMEM_HUGE "/sys/kernel/mm/transparent_hugepage/shmem_enabled"
 
@@ -92,6 +93,8 @@ enum hf_verdict hf_check_target(
 enum hf_verdict hf_check_guest(const struct hf_survey_guest *g, struct json_object *findings)
 {
 	const char *name = g->reg.guest.name;
+	struct hf_error e = {0};
+	enum hf_compat compat;
 	char message[512];
 
 	if (g->reg.reason[0])
@@ -105,8 +108,14 @@ enum hf_verdict hf_check_guest(const struct hf_survey_guest *g, struct json_obje
 		return add(findings, "guest.blocked", HF_REFUSAL, name, message,
 			"remove the device or feature that QEMU names");
 	}
-	return add(findings, "guest.eligible", HF_OK, name,
-		"its memory and devices can be preserved", NULL);
+	compat = g->asked ? hf_compat_judge(&g->probe, g->installed, &e) : HF_COMPAT_SAME;
+	if (compat == HF_COMPAT_BROKEN)
+		return add(findings, "guest.qemu-version", HF_REFUSAL, name, e.message, e.remedy);
+	add(findings, "guest.eligible", HF_OK, name, "its memory and devices can be preserved",
+		NULL);
+	if (compat == HF_COMPAT_SAME)
+		return HF_OK;
+	return add(findings, "guest.qemu-version", HF_WARNING, name, e.message, e.remedy);
 }
 
 enum hf_verdict hf_check_guests(const struct hf_survey *survey, struct json_object *findings)

@@ -22,6 +22,7 @@
 #include "agent/update.h"
 #include "common/fd.h"
 #include "memfd-preserve/luo.h"
+#include "vmm-glue/installed.h"
 #include "vmm-glue/registration.h"
 
 enum { EXIT_USAGE = 2, EXIT_NOT_READY = 3, EXIT_TEMPFAIL = 75 };
@@ -223,6 +224,9 @@ static int start(struct hf_agent *agent, const struct options *o, struct hf_erro
 	if (r < 0)
 		return hf_error_set(
 			error, r, HF_ERR_FAILED, NULL, "can't set up the loop: %s", strerror(-r));
+	r = hf_installed_new(agent->event, &agent->installed);
+	if (r < 0)
+		return hf_error_set(error, r, HF_ERR_FAILED, NULL, "out of memory");
 	r = hf_stream_ring_new(agent->event, &agent->ring, error);
 	if (r < 0)
 		return r;
@@ -239,6 +243,7 @@ static int start(struct hf_agent *agent, const struct options *o, struct hf_erro
 static void stop(struct hf_agent *agent)
 {
 	agent->server = hf_varlink_server_free(agent->server);
+	agent->installed = hf_installed_free(agent->installed);
 	hf_stream_ring_free(agent->ring);
 	hf_carrier_free(agent->carrier);
 	sd_event_unref(agent->event);

@@ -7,6 +7,8 @@
 #include "agent/update.h"
 
 #define ASK_TIMEOUT_NS (3 * HF_NSEC_PER_SEC)
+/* A program may have to be read from disk first. */
+#define INSTALLED_TIMEOUT_NS (5 * HF_NSEC_PER_SEC)
 #define MAX_WAITERS 64
 
 struct hf_survey {
@@ -40,8 +42,12 @@ static int on_finish(sd_event_source *source, void *userdata)
 
 	s->agent->survey = NULL;
 	for (size_t i = 0; i < s->n_guests; i++) {
-		hf_vmm_free(s->guests[i].vmm);
-		s->guests[i].vmm = NULL;
+		struct hf_survey_guest *g = &s->guests[i];
+
+		hf_vmm_free(g->vmm);
+		g->vmm = NULL;
+		if (g->asked)
+			g->installed = hf_installed_get(s->agent->installed, &g->reg.guest);
 	}
 	for (size_t i = 0; i < s->n_waiters; i++)
 		s->waiters[i].done(s, s->waiters[i].data);
@@ -64,6 +70,11 @@ static void on_answer(struct hf_vmm *vmm, const struct hf_error *error, void *da
 	else
 		g->probe = *hf_vmm_get_probe(vmm);
 	one_done(g->survey);
+}
+
+static void on_installed(void *data)
+{
+	one_done(data);
 }
 
 const char *hf_survey_update_step(const struct hf_agent *agent, const char *uuid)
@@ -94,6 +105,10 @@ static void ask(struct hf_survey *s, struct hf_survey_guest *g)
 		hf_error_set(
 			&g->error, r, HF_ERR_FAILED, NULL, "can't ask its QEMU: %s", strerror(-r));
 	else
+		s->pending++;
+	/* One that can't come along anyway is not started by anybody. */
+	if (!g->reg.reason[0] && hf_installed_ask(agent->installed, &g->reg.guest,
+					 INSTALLED_TIMEOUT_NS, on_installed, s) == 0)
 		s->pending++;
 }
 

@@ -5,10 +5,13 @@
  * A QEMU monitor serves one client, so there is one survey at a time: who asks while one is under
  * way gets its result. Guests that an update holds the monitors of are not asked; their step in the
  * update is what is known of them. When callbacks run, all monitors are free again.
+ *
+ * At the same time the program that each guest would be started with is asked what it is.
  */
 #pragma once
 
 #include "agent/agent.h"
+#include "vmm-glue/installed.h"
 #include "vmm-glue/registration.h"
 #include "vmm-glue/vmm.h"
 
@@ -20,6 +23,7 @@ struct hf_survey_guest {
 	bool asked;
 	struct hf_vmm_probe probe; /* valid when asked and error.err is 0 */
 	struct hf_error error;
+	const struct hf_installed_vmm *installed; /* likewise; borrowed, NULL: nothing is known */
 };
 
 struct hf_survey;

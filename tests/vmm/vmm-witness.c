@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "common/fd.h"
+#include "vmm-glue/compat.h"
 
 #define BOOT_SECONDS 180
 #define PASS_SECONDS 120
@@ -178,10 +179,39 @@ static void carry(struct test_guest *t)
 	resume_and_attach(t);
 }
 
+static void on_installed(void *data)
+{
+	*(bool *)data = true;
+}
+
+/* What holdfast check would say of the guest, were the program at @path installed now. */
+static enum hf_compat foretell(struct test_guest *t, const char *path)
+{
+	struct hf_manifest_guest guest = *t->guest;
+	struct hf_installed *installed;
+	struct hf_error why = {0};
+	enum hf_compat compat;
+	bool known = false;
+	int r;
+
+	guest.vmm = (char *)(uintptr_t)path;
+	assert_int_equal(hf_installed_new(t->event, &installed), 0);
+	r = hf_installed_ask(installed, &guest, TEST_TIMEOUT_NS, on_installed, &known);
+	assert_true(r >= 0);
+	while (r == 0 && !known)
+		assert_true(sd_event_run(t->event, UINT64_MAX) >= 0);
+	compat = hf_compat_judge(
+		hf_vmm_get_probe(t->vmm), hf_installed_get(installed, &guest), &why);
+	hf_installed_free(installed);
+	print_message("    %s\n", compat == HF_COMPAT_SAME ? "the same QEMU" : why.message);
+	return compat;
+}
+
 /*
  * On from one QEMU to the next newer one, as when it was upgraded along with the kernel. Not every
  * pair works: Debian's 10.0.13 gives all virtqueues 1024 entries, which 11.1.3 refuses to load.
- * Then the operator has to learn which QEMU it takes, and the guest has to live on with that one.
+ * That has to be foretold, the operator has to learn which QEMU it takes, and the guest has to live
+ * on with that one.
  */
 static void through_newer_qemus(struct test_guest *t, struct witness *w)
 {
@@ -190,9 +220,13 @@ static void through_newer_qemus(struct test_guest *t, struct witness *w)
 	for (; list && *list; list += strcspn(list, ":"), list += *list == ':') {
 		struct witness before = *w;
 		char old[512], path[512];
+		enum hf_compat compat;
 
 		snprintf(old, sizeof(old), "%s", t->guest->vmm);
 		snprintf(path, sizeof(path), "%.*s", (int)strcspn(list, ":"), list);
+		assert_int_equal(foretell(t, old), HF_COMPAT_SAME);
+		compat = foretell(t, path);
+		assert_int_not_equal(compat, HF_COMPAT_SAME);
 		save_and_quit(t);
 		hf_manifest_set(&t->guest->vmm, path);
 		if (guest_respawn(t) < 0) {
@@ -202,6 +236,7 @@ static void through_newer_qemus(struct test_guest *t, struct witness *w)
 				!strstr(t->outcome.error.remedy, "10.0."))
 				fail_msg("%s: %s", path, t->outcome.error.message);
 			assert_int_equal(t->outcome.error.err, -EUCLEAN);
+			assert_int_equal(compat, HF_COMPAT_BROKEN);
 			hf_manifest_set(&t->guest->vmm, old);
 			MUST(t, guest_respawn(t));
 		}
