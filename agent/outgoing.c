@@ -242,6 +242,7 @@ void hf_outgoing_prepare(struct hf_outgoing *out)
 	int r;
 
 	out->step = HF_OUT_ATTACHING;
+	hf_vmm_want_roms(out->vmm);
 	r = hf_vmm_attach(out->vmm, out->reg->pid, out->reg->start_ticks, ATTACH_TIMEOUT_NS,
 		on_attached, out);
 	if (r < 0)
@@ -402,4 +403,9 @@ const struct hf_manifest_guest *hf_outgoing_guest(const struct hf_outgoing *out)
 pid_t hf_outgoing_pid(const struct hf_outgoing *out)
 {
 	return hf_vmm_pid(out->vmm);
+}
+
+char *const *hf_outgoing_roms(const struct hf_outgoing *out)
+{
+	return hf_vmm_get_roms(out->vmm);
 }

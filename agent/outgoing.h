@@ -64,3 +64,6 @@ enum hf_outgoing_step hf_outgoing_get_step(const struct hf_outgoing *out);
 const char *hf_outgoing_step_name(enum hf_outgoing_step step);
 const struct hf_manifest_guest *hf_outgoing_guest(const struct hf_outgoing *out);
 pid_t hf_outgoing_pid(const struct hf_outgoing *out);
+
+/** hf_outgoing_roms() - As hf_vmm_get_roms(), once it is prepared. */
+char *const *hf_outgoing_roms(const struct hf_outgoing *out);

@@ -6,12 +6,21 @@
 #include <sys/mman.h>
 #include <sys/utsname.h>
 
+#include "agent/log.h"
 #include "common/fd.h"
 #include "memfd-preserve/readahead.h"
+#include "vmm-glue/installed.h"
+#include "vmm-glue/start-files.h"
 
 /* Room left in the manifest for what is only known in the blackout: stamps, status, state chunks.
  */
 #define MANIFEST_SLACK_BYTES (64 * 1024)
+
+/* Room for the files to be read ahead, about a thousand: they are collected only when the memfd has
+ * its size. What one takes besides its path: its node, two properties, and padding.
+ */
+#define READAHEAD_BYTES (128 * 1024)
+#define READAHEAD_FILE_BYTES 72
 
 /* How large the manifest gets, found out by writing it once while there is time for that. */
 static int measure_manifest(struct hf_update *u, size_t *ret_capacity, struct hf_error *error)
@@ -27,7 +36,8 @@ static int measure_manifest(struct hf_update *u, size_t *ret_capacity, struct hf
 	munmap(buf, HF_MANIFEST_MAX_BYTES);
 	if (r < 0)
 		return r;
-	*ret_capacity = (size + MANIFEST_SLACK_BYTES + u->n_regs * 8192 + 4095) & ~(size_t)4095;
+	size += READAHEAD_BYTES + MANIFEST_SLACK_BYTES + u->n_regs * 8192;
+	*ret_capacity = (size + 4095) & ~(size_t)4095;
 	return 0;
 }
 
@@ -214,34 +224,67 @@ int hf_update_undo_host(void *data)
 	return r;
 }
 
+/* Paths of files that QEMU closes after reading: on the command line, or ROMs. Borrowed from both.
+ */
+static const char **closed_files(
+	const struct hf_manifest_guest *g, const struct hf_start_files *files)
+{
+	const char **paths = calloc(g->n_argv + files->n_paths + 1, sizeof(*paths));
+	size_t n = 0;
+
+	for (size_t i = 0; paths && i < g->n_argv; i++) {
+		if (g->argv[i][0] == '/')
+			paths[n++] = g->argv[i];
+	}
+	for (size_t i = 0; paths && i < files->n_paths; i++)
+		paths[n++] = files->paths[i];
+	return paths;
+}
+
+static void collect_guest(
+	struct hf_update *u, const struct hf_outgoing *out, struct hf_readahead_list *list)
+{
+	const struct hf_manifest_guest *g = hf_outgoing_guest(out);
+	const struct hf_installed_vmm *installed = hf_installed_get(u->agent->installed, g);
+	struct hf_start_files files = {0};
+	cleanup_free const char **paths = NULL;
+
+	hf_start_files_find(
+		g, hf_outgoing_roms(out), installed ? installed->data_dirs : NULL, &files);
+	for (size_t i = 0; i < files.n_missing; i++)
+		hf_log(LOG_DEBUG, g->uuid, "%s: %s is not found, so it won't be read ahead",
+			g->name, files.missing[i]);
+	paths = closed_files(g, &files);
+	hf_readahead_collect(hf_outgoing_pid(out), paths, list);
+	hf_start_files_clear(&files);
+}
+
 /* What the new QEMUs will read from disk: nothing may fail for lack of it. */
 void hf_update_collect_readahead(struct hf_update *u)
 {
 	struct hf_readahead_list list = {0};
+	size_t room = READAHEAD_BYTES, i;
 
-	for (size_t i = 0; i < u->n_guests; i++) {
-		const struct hf_manifest_guest *g = hf_outgoing_guest(u->guests[i]);
-		const char **extra = calloc(g->n_argv + 1, sizeof(*extra));
-		size_t n = 0;
+	for (i = 0; i < u->n_guests; i++)
+		collect_guest(u, u->guests[i], &list);
+	for (i = 0; i < list.n_files; i++) {
+		size_t bytes = strlen(list.files[i].path) + READAHEAD_FILE_BYTES;
+		struct hf_manifest_file *f;
 
-		/* Kernels, initrds and firmware are named on the command line and closed after
-		 * reading. */
-		for (size_t a = 0; extra && a < g->n_argv; a++) {
-			if (g->argv[a][0] == '/')
-				extra[n++] = g->argv[a];
-		}
-		hf_readahead_collect(hf_outgoing_pid(u->guests[i]), extra, &list);
-		free(extra);
-	}
-	for (size_t i = 0; i < list.n_files; i++) {
-		struct hf_manifest_file *f = hf_manifest_add_file(u->manifest);
-
+		/* The manifest's memfd can't grow any more: it is preserved. */
+		if (bytes > room)
+			break;
+		f = hf_manifest_add_file(u->manifest);
 		if (!f || hf_manifest_set(&f->path, list.files[i].path) < 0) {
 			u->manifest->n_readahead -= f ? 1 : 0;
 			break;
 		}
 		f->size = list.files[i].size;
+		room -= bytes;
 	}
+	if (i < list.n_files)
+		hf_log(LOG_DEBUG, NULL, "%zu of %zu files won't be read ahead", list.n_files - i,
+			list.n_files);
 	hf_readahead_clear(&list);
 }
 

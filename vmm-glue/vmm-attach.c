@@ -267,7 +267,7 @@ static void on_ramblocks(struct hf_qmp *q, int err, struct json_object *ret,
 static void ask(struct hf_vmm *vmm)
 {
 	vmm->waiting = "answer on its monitor";
-	vmm->n_replies = 9;
+	vmm->n_replies = vmm->want_roms ? 11 : 9;
 	vmm->probe.n_blockers = 0;
 	if (HF_VMM_SEND(vmm, on_status, hf_qmp_query_status) < 0 ||
 		HF_VMM_SEND(vmm, on_machine, hf_qmp_qom_get, "/machine", "type") < 0 ||
@@ -278,6 +278,8 @@ static void ask(struct hf_vmm *vmm)
 		HF_VMM_SEND(vmm, on_anonymous_devices, hf_qmp_qom_list,
 			"/machine/peripheral-anon") < 0 ||
 		HF_VMM_SEND(vmm, on_ramblocks, hf_qmp_human_command, "info ramblock") < 0)
+		return;
+	if (vmm->want_roms && hf_vmm_ask_roms(vmm, one_answered) < 0)
 		return;
 	hf_vmm_ask_virtio(vmm, one_answered);
 }

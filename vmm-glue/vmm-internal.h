@@ -73,6 +73,10 @@ struct hf_vmm {
 	struct hf_vmm_probe probe;
 	struct hf_vmm_stamps stamps;
 	uint64_t other_ram_bytes; /* used bytes of all blocks that are not preserved RAM */
+	bool want_roms;
+	char **roms; /* NULL-terminated once there is one */
+	size_t n_roms;
+	void (*roms_done)(struct hf_vmm *vmm);
 	struct hf_qmp_virtio_device *virtio; /* while they are asked about */
 	size_t n_virtio, next_virtio;
 	void (*virtio_done)(struct hf_vmm *vmm);
@@ -209,6 +213,17 @@ int hf_vmm_compare_anonymous(const struct hf_manifest_guest *guest, struct json_
  * Return: 0, or -errno when the operation has failed.
  */
 int hf_vmm_ask_virtio(struct hf_vmm *vmm, void (*done)(struct hf_vmm *vmm));
+
+/**
+ * hf_vmm_ask_roms() - Learn the names of ROM files.
+ * @done: called twice, once for each of QEMU's lists, also when it doesn't tell
+ *
+ * Return: 0, or -errno when the operation has failed.
+ */
+int hf_vmm_ask_roms(struct hf_vmm *vmm, void (*done)(struct hf_vmm *vmm));
+
+/** hf_vmm_forget_roms() - Free them. */
+void hf_vmm_forget_roms(struct hf_vmm *vmm);
 
 /* Steps called across files. */
 void hf_vmm_save_on_event(struct hf_vmm *vmm, const char *name, struct json_object *data);

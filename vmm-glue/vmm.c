@@ -17,6 +17,7 @@
 static void destroy(struct hf_vmm *vmm)
 {
 	hf_sink_release(&vmm->load_sink);
+	hf_vmm_forget_roms(vmm);
 	free(vmm->virtio);
 	sd_event_unref(vmm->event);
 	free(vmm);

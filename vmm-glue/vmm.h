@@ -90,6 +90,17 @@ int hf_vmm_attach(struct hf_vmm *vmm, pid_t pid, uint64_t start_ticks, uint64_t 
 	hf_vmm_done_fn done, void *data);
 const struct hf_vmm_probe *hf_vmm_get_probe(const struct hf_vmm *vmm);
 
+/** hf_vmm_want_roms() - Have the next hf_vmm_attach() ask for ROM files, too. */
+void hf_vmm_want_roms(struct hf_vmm *vmm);
+
+/**
+ * hf_vmm_get_roms() - The ROM files that QEMU says it loaded.
+ *
+ * Names as QEMU has them, most without a folder: see start-files.h. NULL-terminated, borrowed; NULL
+ * when there are none, when it was not asked or did not say.
+ */
+char *const *hf_vmm_get_roms(const struct hf_vmm *vmm);
+
 /** hf_vmm_pid() - The QEMU process: attached to, or respawned. 0 when there is none. */
 pid_t hf_vmm_pid(const struct hf_vmm *vmm);
 

@@ -286,6 +286,31 @@ static bool is_virtio(const char *name, struct json_object *args)
 		       strncmp(json_object_get_string(v), "/v/", 3) == 0);
 }
 
+/* What the human monitor says. */
+static const char *fake_human(struct json_object *args)
+{
+	struct json_object *v;
+	const char *line = "";
+
+	if (json_object_object_get_ex(args, "command-line", &v))
+		line = json_object_get_string(v);
+	if (strcmp(line, "info roms") == 0)
+		return "fw=genroms/kvmvapic.bin size=0x002400 name=\\\"kvmvapic.bin\\\"\\r\\n"
+		       "addr=00000000fffc0000 size=0x040000 mem=rom "
+		       "name=\\\"bios-256k.bin\\\"\\r\\n"
+		       "/rom@etc/acpi/tables size=0x200000 name=\\\"etc/acpi/tables\\\"\\r\\n";
+	if (strcmp(line, "info qtree") == 0)
+		return "bus: pci.0\\r\\n  dev: e1000, id \\\"\\\"\\r\\n"
+		       "    romfile = \\\"efi-e1000.rom\\\"\\r\\n    romfile = \\\"\\\"\\r\\n"
+		       "    romfile = \\\"bios-256k.bin\\\"\\r\\n";
+	return "              Block Name    PSize              Offset               Used"
+	       "              Total\\r\\n"
+	       "                  pc.ram    4 KiB  0x0000000000000000 0x0000000004000000 "
+	       "0x0000000004000000\\r\\n"
+	       "                 pc.bios    4 KiB  0x0000000004000000 0x0000000000040000 "
+	       "0x0000000000040000\\r\\n";
+}
+
 static void fake_command(struct fake *f, const char *name, struct json_object *args, int64_t id)
 {
 	if (fake_fails(f, name, id))
@@ -329,15 +354,7 @@ static void fake_command(struct fake *f, const char *name, struct json_object *a
 			"%ld}\r\n",
 			f->bandwidth, id);
 	else if (strcmp(name, "human-monitor-command") == 0)
-		fake_send(f,
-			"{\"return\": \"              Block Name    PSize              Offset      "
-			"         "
-			"Used              Total\\r\\n                  pc.ram    4 KiB  "
-			"0x0000000000000000 0x0000000004000000 0x0000000004000000\\r\\n            "
-			"     "
-			"pc.bios    4 KiB  0x0000000004000000 0x0000000000040000 "
-			"0x0000000000040000\\r\\n\", \"id\": %ld}\r\n",
-			id);
+		fake_send(f, "{\"return\": \"%s\", \"id\": %ld}\r\n", fake_human(args), id);
 	else
 		fake_send(f, "{\"return\": {}, \"id\": %ld}\r\n", id);
 	if (strcmp(name, "migrate_cancel") == 0 && strcmp(f->migration, "active") == 0)
@@ -542,6 +559,26 @@ static void test_odd_queues(void **state)
 				p->odd_queue_device);
 		guest_free(&t);
 	}
+}
+
+static void test_roms(void **state)
+{
+	char *const *roms;
+	struct test_guest t;
+
+	fake_start(&t, "");
+	hf_vmm_want_roms(t.vmm);
+	assert_int_equal(guest_attach(&t), 0);
+	roms = hf_vmm_get_roms(t.vmm);
+	assert_string_equal(roms[0], "kvmvapic.bin");
+	assert_string_equal(roms[1], "bios-256k.bin");
+	assert_string_equal(roms[2], "efi-e1000.rom");
+	assert_null(roms[3]);
+	guest_free(&t);
+	/* Not asked for. */
+	fake_attach(&t, "");
+	assert_null(hf_vmm_get_roms(t.vmm));
+	guest_free(&t);
 }
 
 /* What was plugged in since the start would be missing after a respawn. */
@@ -928,6 +965,7 @@ static int run_groups(void)
 	const struct CMUnitTest attach[] = {
 		cmocka_unit_test(test_probe),
 		cmocka_unit_test(test_odd_queues),
+		cmocka_unit_test(test_roms),
 		cmocka_unit_test(test_plugged_device),
 		cmocka_unit_test(test_attach_fails),
 	};

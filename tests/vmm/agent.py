@@ -309,6 +309,24 @@ def prepare_then_abort_then_commit(world):
 
 
 @every_qemu
+def roms_are_read_ahead(world):
+    """Firmware and ROMs, which QEMU closes after reading, are among the files noted for the new kernel."""
+    world.start_agent()
+    guest = Guest(world, "g", machine="pc", extra=["-device", "e1000", "-device", "VGA"]).wait_ready()
+    world.expect(0, "prepare", "--kernel", kernel())
+    open_files = {os.readlink(f) for f in pathlib.Path(f"/proc/{guest.pid}/fd").iterdir()}
+    listed = [entry["path"] for entry in find(world.ask("inspect", "manifest"), "readahead")]
+    for name in ("bios-256k.bin", "kvmvapic.bin", "linuxboot_dma.bin", "efi-e1000.rom", "vgabios-stdvga.bin"):
+        paths = [p for p in listed if p.endswith(f"/{name}")]
+        check(len(paths) == 1 and os.path.exists(paths[0]), f"{name}: {paths} of {listed}")
+        check(os.path.realpath(paths[0]) not in open_files, f"{name} is open: nothing is shown by this")
+    check(kernel() in listed, f"the guest's kernel is not in {listed}")
+    check("won't be read ahead" not in world.log(), "something was not found, see the log")
+    world.expect(0, "commit")
+    guest.wait_alive()
+
+
+@every_qemu
 def ordinary_save_still_carries_ram(world):
     """After an update x-ignore-shared is really off: a plain migration stream is as large as the RAM in use."""
     world.start_agent()
