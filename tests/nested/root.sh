@@ -64,7 +64,8 @@ install_holdfast() {
 	local root
 	root=$(make_root build "$build_packages")
 	mkdir -p "$root/src"
-	rsync -a --delete --exclude=/build --exclude=/.git --exclude=/tests/nested \
+	# By content, and what differs is new there: the object files may be those of another checkout.
+	rsync -rlp --checksum --delete --exclude=/build --exclude=/.git --exclude=/tests/nested \
 		"$top_dir/" "$root/src/"
 	rm -rf "$root/stage"
 	logged "$log" nice chroot "$root" make -s -C /src -j"$(nproc)" install DESTDIR=/stage
