@@ -2,19 +2,21 @@
 /**
  * DOC: The carrier through kexec, and the only owner of LUO session fds.
  *
- * No other file may close, duplicate or inherit one: closing it destroys what it holds (luo.h).
- * Here they are closed in two places, luo_discard() and luo_finish(), and nowhere else. On every
- * error path a session fd is left open rather than closed: a leak costs memory, a close costs a
- * guest.
+ * No other file but the keeper's may close, duplicate or inherit one: closing it destroys what it
+ * holds (luo.h). Here they are closed in two places, luo_discard() and luo_finish(), and nowhere
+ * else. On every error path a session fd is left open rather than closed: a leak costs memory, a
+ * close costs a guest.
  */
 #include <string.h>
 
 #include "memfd-preserve/carrier-impl.h"
+#include "memfd-preserve/keeper.h"
 #include "memfd-preserve/luo.h"
 
 struct luo_carrier {
 	struct hf_carrier base;
 	char *device;
+	struct hf_keeper *keeper; /* NULL: sessions are this process's alone */
 };
 
 struct luo_session {
@@ -30,6 +32,11 @@ static struct luo_session *to_luo(struct hf_session *s)
 static const char *device_of(const struct hf_carrier *c)
 {
 	return ((const struct luo_carrier *)c)->device;
+}
+
+static struct hf_keeper *keeper_of(const struct hf_carrier *c)
+{
+	return ((const struct luo_carrier *)c)->keeper;
 }
 
 /* Sentences for what opening the device can come back with. */
@@ -84,6 +91,11 @@ static int luo_create(
 	return 0;
 }
 
+static int retrieve_session(const char *device, const char *name, int *ret_fd)
+{
+	return hf_luo_session_retrieve(device, name, HF_LUO_OPEN_TIMEOUT_NS, ret_fd);
+}
+
 static int luo_retrieve(
 	struct hf_carrier *c, const char *name, struct hf_session **ret, struct hf_error *e)
 {
@@ -92,7 +104,8 @@ static int luo_retrieve(
 
 	if (!s)
 		return hf_error_set(e, -ENOMEM, HF_ERR_FAILED, NULL, "out of memory");
-	r = hf_luo_session_retrieve(device_of(c), name, HF_LUO_OPEN_TIMEOUT_NS, &s->fd);
+	r = keeper_of(c) ? hf_keeper_retrieve(keeper_of(c), name, &s->fd)
+			 : retrieve_session(device_of(c), name, &s->fd);
 	if (r < 0) {
 		free(s);
 		if (r == -ESRCH)
@@ -188,8 +201,10 @@ static int luo_finish(struct hf_session *s, struct hf_error *e)
 	if (r < 0)
 		return hf_error_set(e, r, HF_ERR_FAILED, NULL, "session %s can't be finished: %s",
 			s->name, strerror(-r));
-	/* Empty now: closing takes nothing with it. */
+	/* Empty now: closing takes nothing with it. A keeper that is gone has closed its own. */
 	close(to_luo(s)->fd);
+	if (keeper_of(s->carrier))
+		hf_keeper_drop(keeper_of(s->carrier), s->name);
 	return 0;
 }
 
@@ -207,6 +222,7 @@ static void luo_free(struct hf_carrier *c)
 {
 	struct luo_carrier *lc = (struct luo_carrier *)c;
 
+	hf_keeper_close(lc->keeper);
 	free(lc->device);
 	free(lc);
 }
@@ -238,4 +254,23 @@ int hf_carrier_luo_new(const char *device, struct hf_carrier **ret_carrier, stru
 	pthread_mutex_init(&lc->base.lock, NULL);
 	*ret_carrier = &lc->base;
 	return 0;
+}
+
+int hf_carrier_luo_keep(
+	struct hf_carrier *c, const char *socket_path, bool *ret_found, struct hf_error *e)
+{
+	struct luo_carrier *lc = (struct luo_carrier *)c;
+
+	if (c->ops != &luo_ops)
+		return hf_error_set(e, -ENOTSUP, HF_ERR_INVALID, NULL,
+			"the %s carrier has no sessions to keep", c->ops->name);
+	return hf_keeper_open(socket_path, lc->device, retrieve_session, &lc->keeper, ret_found, e);
+}
+
+void hf_carrier_luo_unkeep(struct hf_carrier *c)
+{
+	struct luo_carrier *lc = (struct luo_carrier *)c;
+
+	if (c->ops == &luo_ops)
+		hf_keeper_close(TAKE_PTR(lc->keeper));
 }

@@ -44,6 +44,24 @@ struct hf_session;
 int hf_carrier_luo_new(const char *device, struct hf_carrier **ret_carrier, struct hf_error *e);
 
 /**
+ * hf_carrier_luo_keep() - Have retrieved sessions outlive this process (keeper.h).
+ * @socket_path: where the keeper is found by the next agent
+ * @ret_found:   whether there was one: what was retrieved before this process can be had again
+ *
+ * Call it before there are threads. On failure the carrier is as before: sessions end with the
+ * process.
+ */
+int hf_carrier_luo_keep(
+	struct hf_carrier *c, const char *socket_path, bool *ret_found, struct hf_error *e);
+
+/**
+ * hf_carrier_luo_unkeep() - No more sessions will be retrieved: a keeper that has none left ends.
+ *
+ * Does nothing to other carriers, and nothing twice. Not thread-safe.
+ */
+void hf_carrier_luo_unkeep(struct hf_carrier *c);
+
+/**
  * hf_carrier_hold_new() - The carrier through execve.
  *
  * Takes over what hf_carrier_hold_export() of the process image before left in the environment:

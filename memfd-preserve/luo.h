@@ -3,7 +3,7 @@
  * DOC: Thin calls to /dev/liveupdate.
  *
  * One function an ioctl, nothing kept between calls. Only memfd-preserve/carrier-luo.c calls the
- * ones that deal in session fds.
+ * ones that deal in session fds (retrieving, it has the keeper call).
  *
  * Ownership: closing the last reference to a session fd destroys what the session holds. Before the
  * jump that un-preserves its files; after it, it frees every file not yet retrieved, guest RAM
