@@ -48,6 +48,7 @@ struct hf_agent {
 	char **argv;	      /* our own, for the jump of the hold carrier */
 	uint64_t state_bytes; /* first room for device state; 0: as measured of each guest */
 	bool stopping;	      /* leave when the update under way is undone */
+	bool again;	      /* an agent before this one died in an arrival: see keeper.h */
 };
 
 /** hf_agent_is_luo() - Does this agent cross a kexec (or only its own execve)? */

@@ -9,6 +9,7 @@
 #include "agent/incoming.h"
 #include "agent/log.h"
 #include "agent/report.h"
+#include "agent/resume-journal.h"
 #include "common/fd.h"
 #include "common/worker.h"
 #include "memfd-preserve/readahead.h"
@@ -111,12 +112,15 @@ static void on_finished(void *data, int result)
 
 static void arrival_free(struct hf_arrival *a)
 {
-	for (size_t i = 0; i < a->n_guests; i++)
+	for (size_t i = 0; i < a->n_guests; i++) {
+		hf_resume_journal_remove(hf_incoming_guest(a->guests[i])->uuid);
 		hf_incoming_free(a->guests[i]);
+	}
 	free(a->guests);
 	if (a->session)
 		hf_session_detach(a->session);
 	hf_manifest_free(a->manifest);
+	hf_carrier_luo_unkeep(a->agent->carrier);
 	sd_event_source_disable_unref(a->advance);
 	if (a->agent->arrival == a)
 		a->agent->arrival = NULL;
@@ -228,6 +232,7 @@ int hf_arrival_start(struct hf_agent *agent, bool readahead, struct hf_error *er
 	r = hf_carrier_session_retrieve(agent->carrier, HF_MANIFEST_SESSION, &a->session, error);
 	if (r == -ENOENT || r == -ENODEV) {
 		hf_error_clear(error);
+		hf_carrier_luo_unkeep(agent->carrier);
 		free(a);
 		return 0;
 	}

@@ -168,6 +168,20 @@ static int make_carrier(struct hf_agent *agent, const char *name, struct hf_erro
 	return hf_carrier_luo_new(NULL, &agent->carrier, error);
 }
 
+/* Without a keeper guests still come back; only this process must not die on the way. */
+static void start_keeper(struct hf_agent *agent)
+{
+	struct hf_error e = {0};
+	char path[4096];
+
+	snprintf(path, sizeof(path), "%s/keeper.sock", hf_run_dir());
+	if (hf_carrier_luo_keep(agent->carrier, path, &agent->again, &e) < 0)
+		hf_log(LOG_WARNING, NULL, "%s", e.message);
+	if (agent->again)
+		hf_log(LOG_NOTICE, NULL,
+			"an agent before this one died with guests on their way in: going on");
+}
+
 static int on_signal(sd_event_source *s, const struct signalfd_siginfo *si, void *userdata)
 {
 	struct hf_agent *agent = userdata;
@@ -264,6 +278,9 @@ int main(int argc, char **argv)
 	r = make_carrier(&agent, o.carrier, &e);
 	if (r >= 0)
 		r = take_lock(&lock, &e);
+	/* Before there are threads: it is forked. */
+	if (r >= 0 && hf_agent_is_luo(&agent))
+		start_keeper(&agent);
 	if (r >= 0)
 		r = start(&agent, &o, &e);
 	if (r < 0) {

@@ -6,11 +6,15 @@
 #include <string.h>
 
 #include "agent/log.h"
+#include "agent/resume-journal.h"
 #include "common/fd.h"
 #include "common/worker.h"
+#include "vmm-glue/ram-users.h"
 
 #define RESPAWN_TIMEOUT_NS (60 * HF_NSEC_PER_SEC)
 #define RESUME_TIMEOUT_NS (20 * HF_NSEC_PER_SEC)
+#define ADOPT_TIMEOUT_NS (20 * HF_NSEC_PER_SEC)
+#define END_TIMEOUT_NS (10 * HF_NSEC_PER_SEC)
 
 static const char *const step_names[] = {
 	[HF_IN_IDLE] = "idle",
@@ -34,6 +38,13 @@ struct hf_incoming {
 	int state_fds[HF_MANIFEST_MAX_CHUNKS];
 	struct hf_vmm *vmm;
 	struct hf_vmm_stamps stamps;
+	/* What an agent before this one did, when that died: */
+	bool over;    /* the guest ran, and its session is finished */
+	pid_t ran_in; /* the guest was let run in this process, or 0 */
+	uint64_t ran_in_start;
+	bool was_running; /* and status: before the update, which an attach overwrites */
+	char *status;
+	size_t n_ended; /* QEMUs that had its RAM but never ran it */
 	uint64_t retrieve_ns;
 	struct hf_error error;
 };
@@ -46,8 +57,11 @@ static void hold(struct hf_incoming *in, const struct hf_error *error)
 	hf_error_guest(&in->error, in->guest->name);
 	if (!in->error.remedy[0])
 		snprintf(in->error.remedy, sizeof(in->error.remedy),
-			"its RAM is held as long as holdfastd runs: don't stop it; see its log and "
-			"the guest's");
+			hf_agent_is_luo(in->agent)
+				? "its RAM is kept until the next reboot; see holdfastd's log and "
+				  "the guest's; holdfastd tries again when it is killed and started"
+				: "its RAM is held as long as holdfastd runs: don't stop it; see "
+				  "its log and the guest's");
 	in->done(in, &in->error, in->data);
 }
 
@@ -117,19 +131,59 @@ static void on_resumed(struct hf_vmm *vmm, const struct hf_error *error, void *d
 		hold_errno(in, r, "can't start a thread");
 }
 
+static void resume(struct hf_incoming *in)
+{
+	int r;
+
+	in->step = HF_IN_RESUMING;
+	r = hf_vmm_resume(in->vmm, RESUME_TIMEOUT_NS, on_resumed, in);
+	if (r < 0)
+		hold_errno(in, r, "can't resume it");
+}
+
 static void on_loaded(struct hf_vmm *vmm, const struct hf_error *error, void *data)
 {
 	struct hf_incoming *in = data;
-	int r;
+	struct hf_error e = {0};
 
 	if (error) {
 		hold(in, error);
 		return;
 	}
+	/* From here on nobody may load it again. That it can't be noted keeps no guest waiting. */
+	if (hf_resume_journal_write(in->guest->uuid, hf_vmm_pid(vmm), &e) < 0)
+		hf_log(LOG_WARNING, in->guest->uuid, "%s: %s", in->guest->name, e.message);
+	resume(in);
+}
+
+/* ---- a guest that ran already ---- */
+
+static void on_adopted(struct hf_vmm *vmm, const struct hf_error *error, void *data)
+{
+	struct hf_incoming *in = data;
+	struct hf_error e = {0};
+
+	in->guest->was_running = in->was_running;
+	hf_manifest_set(&in->guest->status, in->status);
+	if (error || hf_vmm_adopt(vmm, in->ram_fds, &e) < 0) {
+		hold(in, error ? error : &e);
+		return;
+	}
+	hf_log(LOG_NOTICE, in->guest->uuid, "%s was let run by an agent that died: taken over",
+		in->guest->name);
+	resume(in);
+}
+
+static void adopt(struct hf_incoming *in)
+{
+	int r;
+
 	in->step = HF_IN_RESUMING;
-	r = hf_vmm_resume(vmm, RESUME_TIMEOUT_NS, on_resumed, in);
+	in->was_running = in->guest->was_running;
+	hf_manifest_set(&in->status, in->guest->status);
+	r = hf_vmm_attach(in->vmm, in->ran_in, in->ran_in_start, ADOPT_TIMEOUT_NS, on_adopted, in);
 	if (r < 0)
-		hold_errno(in, r, "can't resume it");
+		hold_errno(in, r, "can't take its QEMU over");
 }
 
 static int retrieve_fd(
@@ -151,20 +205,78 @@ static int retrieve_fd(
 	return r;
 }
 
-/* In a worker: the kernel takes time in proportion to RAM here. */
-static int retrieve(void *data)
+static int retrieve_files(struct hf_incoming *in)
 {
-	struct hf_incoming *in = data;
 	struct hf_manifest_guest *g = in->guest;
-	uint64_t begin = hf_agent_now_ns();
-	int r;
+	int r = 0;
 
-	r = hf_carrier_session_retrieve(in->agent->carrier, g->session, &in->session, &in->error);
 	for (size_t i = 0; r == 0 && i < g->n_ram; i++)
 		r = retrieve_fd(in, g->ram[i].token, g->ram[i].id, g->ram[i].size, &in->ram_fds[i]);
 	for (size_t i = 0; r == 0 && i < g->n_state; i++)
 		r = retrieve_fd(in, g->state[i].token, "device state", g->state[i].length,
 			&in->state_fds[i]);
+	return r;
+}
+
+/* Was the guest let run by an agent that died? What it was saved with is then of the past. */
+static int look_back(struct hf_incoming *in)
+{
+	uint64_t ticks = 0;
+	int r = hf_resume_journal_read(in->guest->uuid, &in->ran_in, &in->ran_in_start);
+
+	if (r == -ENOENT)
+		return 0;
+	if (r < 0)
+		return hf_error_set(&in->error, r, HF_ERR_DEGRADED, NULL,
+			"whether it ran on this kernel already can't be read: %s", strerror(-r));
+	if (in->over)
+		return 0;
+	if (hf_pid_start_time(in->ran_in, &ticks) < 0 || ticks != in->ran_in_start)
+		return hf_error_set(&in->error, -ESRCH, HF_ERR_DEGRADED, NULL,
+			"it ran on this kernel already, as process %d, which has ended since: it "
+			"is not put back to what it was before",
+			(int)in->ran_in);
+	return 0;
+}
+
+/* A QEMU of an agent that died: it never ran the guest, and two must not have its RAM. */
+static int end_others(struct hf_incoming *in)
+{
+	struct hf_inode files[HF_MANIFEST_MAX_RAM];
+	size_t n = in->guest->n_ram;
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < n; i++)
+		r = hf_fd_inode(in->ram_fds[i], &files[i], NULL);
+	if (r < 0)
+		return hf_error_set(
+			&in->error, r, HF_ERR_DEGRADED, NULL, "its RAM: %s", strerror(-r));
+	return hf_ram_users_end(files, n, END_TIMEOUT_NS, &in->n_ended, &in->error);
+}
+
+/* In a worker: the kernel takes time in proportion to RAM here. */
+static int retrieve(void *data)
+{
+	struct hf_incoming *in = data;
+	bool again = in->agent->again;
+	uint64_t begin = hf_agent_now_ns();
+	int r = hf_carrier_session_retrieve(
+		in->agent->carrier, in->guest->session, &in->session, &in->error);
+
+	in->over = again && r == -EALREADY;
+	if (again && (r == 0 || in->over)) {
+		r = look_back(in);
+		if (r == 0 && in->over && !in->ran_in)
+			return in->error.err;
+		if (r == 0)
+			hf_error_clear(&in->error);
+		if (r == 0 && in->over)
+			return 0;
+	}
+	if (r == 0)
+		r = retrieve_files(in);
+	if (r == 0 && again && !in->ran_in)
+		r = end_others(in);
 	in->retrieve_ns = hf_agent_now_ns() - begin;
 	return r;
 }
@@ -178,6 +290,18 @@ static void on_retrieved(void *data, int result)
 		hold(in, &in->error);
 		return;
 	}
+	if (in->over) {
+		on_finished(in, 0);
+		return;
+	}
+	if (in->ran_in) {
+		adopt(in);
+		return;
+	}
+	if (in->n_ended > 0)
+		hf_log(LOG_NOTICE, in->guest->uuid,
+			"%s: ended the QEMU that an agent which died had begun to load",
+			in->guest->name);
 	in->step = HF_IN_LOADING;
 	r = hf_vmm_respawn(in->vmm, in->ram_fds, in->state_fds, RESPAWN_TIMEOUT_NS, on_loaded, in);
 	if (r < 0)
@@ -226,6 +350,7 @@ void hf_incoming_free(struct hf_incoming *in)
 		hf_session_detach(in->session);
 	else
 		close_fds(in);
+	free(in->status);
 	free(in);
 }
 

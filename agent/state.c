@@ -37,11 +37,11 @@ static const struct state_row states[] = {
 		"it is the undo", "as for the state it came from"},
 	[HF_STATE_RESUMING] = {"resuming", "the new kernel: guests are respawned, loaded, resumed",
 		"none: each guest is resumed or held",
-		"guests already resumed run on; sessions of the others are closed with the agent, "
-		"which "
-		"gives their RAM up"},
+		"the keeper has the sessions: the next agent takes over guests that were let run, "
+		"and loads the others once more"},
 	[HF_STATE_DEGRADED] = {"degraded", "some guest needs an operator: its RAM is held",
-		"none: the operator decides", "held RAM lives as long as the agent"},
+		"none: the operator decides",
+		"held RAM lives in the keeper; the next agent tries once more"},
 };
 static_assert(HF_ARRAY_SIZE(states) == HF_STATE_N_, "every state has its row");
 

@@ -433,6 +433,21 @@ int hf_vmm_respawn(struct hf_vmm *vmm, const int *ram_fds, const int *state_fds,
 	return 0;
 }
 
+int hf_vmm_adopt(struct hf_vmm *vmm, const int *ram_fds, struct hf_error *e)
+{
+	int r;
+
+	if (!vmm->attached)
+		return hf_error_set(e, -ENOTCONN, HF_ERR_FAILED, NULL, "its QEMU isn't attached");
+	r = check_ram(vmm, ram_fds, e);
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < vmm->guest->n_ram; i++)
+		vmm->guest->ram[i].fd = FIRST_FD + (int)i;
+	vmm->migration_completed = true;
+	return 0;
+}
+
 /* ---- resuming ---- */
 
 static void write_registration(struct hf_vmm *vmm)

@@ -150,12 +150,22 @@ int hf_vmm_quit(struct hf_vmm *vmm, uint64_t timeout_ns, hf_vmm_done_fn done, vo
  *
  * Starts the QEMU that is installed now with the guest's command line, `-incoming defer` and `-S`,
  * and the limits the old one had, re-creates its taps, loads, and verifies that the load completed.
- * The guest stands paused afterwards: nothing of it ran yet. One-shot: loading writes into guest
- * RAM, so a second attempt is only sound when QEMU failed before migrate-incoming (then the error's
- * err is not -EUCLEAN). On failure the QEMU it started is gone again when @done runs.
+ * The guest stands paused afterwards: nothing of it ran yet. Loading may write into guest RAM, but
+ * only what the same state writes again. So loading once more is sound after an agent's death, as
+ * long as the guest was not let run. After a failure it is not tried again by itself: QEMU may have
+ * come to grief halfway (-EUCLEAN) for a reason that an operator has to look at. On failure the
+ * QEMU it started is gone again when @done runs.
  */
 int hf_vmm_respawn(struct hf_vmm *vmm, const int *ram_fds, const int *state_fds,
 	uint64_t timeout_ns, hf_vmm_done_fn done, void *data);
+
+/**
+ * hf_vmm_adopt() - Take over what another agent, which died, had respawned and let run.
+ * @ram_fds: as for hf_vmm_respawn()
+ *
+ * Of an attached VMM. hf_vmm_resume() comes next, as after a respawn. Return: 0 or -errno.
+ */
+int hf_vmm_adopt(struct hf_vmm *vmm, const int *ram_fds, struct hf_error *error);
 
 /**
  * hf_vmm_resume() - Let the guest go on if it ran before; announce its addresses; capability off.

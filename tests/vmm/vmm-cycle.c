@@ -123,6 +123,17 @@ static void expect_registered(struct test_guest *t)
 	hf_registration_list_free(regs, n);
 }
 
+/* From here on the guest's process is the one that was respawned. */
+static void watch_new(struct test_guest *t)
+{
+	pid_t pid = hf_vmm_pid(t->vmm);
+	uint64_t ticks;
+
+	hf_child_release(t->child);
+	assert_int_equal(hf_pid_start_time(pid, &ticks), 0);
+	assert_int_equal(hf_child_watch(t->event, pid, ticks, NULL, NULL, &t->child), 0);
+}
+
 static void cycle(const char *const *args, size_t n, bool running, const char *what)
 {
 	struct test_guest t;
@@ -156,14 +167,7 @@ static void cycle(const char *const *args, size_t n, bool running, const char *w
 	assert_int_equal(t.n_gone, 0);
 
 	/* An update after the update. */
-	hf_child_release(t.child);
-	{
-		uint64_t ticks;
-		pid_t pid = hf_vmm_pid(t.vmm);
-
-		assert_int_equal(hf_pid_start_time(pid, &ticks), 0);
-		assert_int_equal(hf_child_watch(t.event, pid, ticks, NULL, NULL, &t.child), 0);
-	}
+	watch_new(&t);
 	expect_status(&t, running ? "running" : "paused");
 	block_names(&t, after, sizeof(after));
 	assert_string_equal(before, after);
@@ -189,6 +193,43 @@ static void cycle(const char *const *args, size_t n, bool running, const char *w
 static void test_running_guest(void **state)
 {
 	cycle(q35, HF_ARRAY_SIZE(q35), true, "q35");
+}
+
+/* What an agent does that comes after one which died when the guest had been loaded. */
+static void adopt(struct test_guest *t, bool runs)
+{
+	struct hf_error e = {0};
+
+	guest_new_vmm(t);
+	assert_int_equal(hf_vmm_adopt(t->vmm, t->ram_fds, &e), -ENOTCONN);
+	MUST(t, guest_attach(t));
+	assert_int_equal(hf_vmm_get_probe(t->vmm)->running, runs);
+	t->guest->was_running = true;
+	if (hf_vmm_adopt(t->vmm, t->ram_fds, &e) < 0)
+		fail_msg("%s", e.message);
+	MUST(t, guest_resume(t));
+	expect_registered(t);
+}
+
+static void test_adopted_guest(void **state)
+{
+	struct test_guest t;
+
+	start(&t, q35, HF_ARRAY_SIZE(q35));
+	attach(&t);
+	MUST(&t, guest_save(&t));
+	MUST(&t, guest_quit(&t));
+	guest_new_vmm(&t);
+	MUST(&t, guest_respawn(&t));
+	watch_new(&t);
+	adopt(&t, false);
+	expect_status(&t, "running");
+	/* And once more, of a guest that runs but is not registered yet. */
+	assert_int_equal(hf_registration_remove(t.guest->uuid), 0);
+	adopt(&t, true);
+	expect_status(&t, "running");
+	assert_int_equal(guest_count_bad(&t, FROM, TO, 7), 0);
+	guest_free(&t);
 }
 
 static void test_paused_guest(void **state)
@@ -716,6 +757,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_running_guest),
+		cmocka_unit_test(test_adopted_guest),
 		cmocka_unit_test(test_paused_guest),
 		cmocka_unit_test(test_never_started_guest),
 		cmocka_unit_test(test_devices),

@@ -24,9 +24,9 @@ def wait_passes(guest, more):
     guest.host.poll(lambda: passes(guest) >= target, 120, f"{more} more passes of guest {guest.name}", 1)
 
 
-def upgrade(host, image, release, boots):
+def upgrade(host, image, release, boots, words=""):
     """Live-update the host into an image; returns the report when the agent is done with it."""
-    job = host.spawn(f"holdfast upgrade --kernel {TEST_DIR}/{image}")
+    job = host.spawn(f"holdfast upgrade --kernel {TEST_DIR}/{image} {words}")
     host.wait_for(lambda: len(host.boots) >= boots or job.status is not None, 180, "the jump")
     if job.status not in (None, "rebooted"):
         fail(f"holdfast upgrade ended with {job.status}:\n{job.out}")

@@ -50,6 +50,7 @@
 
 #define JOBS_MAX 16
 #define LINE_MAX_BYTES 4096
+#define MAX_KILLS 16
 
 struct job {
 	unsigned long id;
@@ -212,34 +213,83 @@ static pid_t start(char *const argv[], int out)
 	return pid;
 }
 
-/*
- * Not when the kernel's command line has hf.agent=no: the test then starts it itself.
- * hf.agent-args=WORD is an argument for it.
- */
-static void start_agent(void)
-{
-	static const char args[] = " hf.agent-args=";
-	char *argv[] = {"/usr/sbin/holdfastd", NULL, NULL};
-	char cmdline[4096] = "";
-	char *word;
-	int fd = open("/proc/cmdline", O_RDONLY | O_CLOEXEC);
-	ssize_t n = read(fd, cmdline, sizeof(cmdline) - 1);
+/* The agent, and when it is to be killed and started again: milliseconds after each start. */
+static struct {
+	char *argv[3];
+	pid_t pid;
+	unsigned long kills[MAX_KILLS];
+	size_t n_kills, next_kill;
+	int64_t due_ms; /* CLOCK_MONOTONIC; 0: never */
+} agent = {.argv = {"/usr/sbin/holdfastd"}};
 
-	close(fd);
-	if (n < 0 || strstr(cmdline, "hf.agent=no") || access(argv[0], X_OK) < 0)
-		return;
-	word = strstr(cmdline, args);
-	if (word) {
-		argv[1] = word + strlen(args);
-		argv[1][strcspn(argv[1], " \n")] = 0;
-	}
-	fd = open("/var/log/holdfastd.log", O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+static int64_t now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000LL + now.tv_nsec / 1000000;
+}
+
+static void run_agent(void)
+{
+	int fd = open("/var/log/holdfastd.log", O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+
 	if (fd < 0) {
 		complain("/var/log/holdfastd.log");
 		return;
 	}
-	start(argv, fd);
+	agent.pid = start(agent.argv, fd);
 	close(fd);
+	agent.due_ms = 0;
+	if (agent.next_kill < agent.n_kills)
+		agent.due_ms = now_ms() + (int64_t)agent.kills[agent.next_kill++];
+}
+
+/* /run/hf-kills has one byte for each time. */
+static void kill_agent(void)
+{
+	int fd = open("/run/hf-kills", O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+
+	if (fd < 0 || write(fd, "x", 1) != 1)
+		complain("/run/hf-kills");
+	close(fd);
+	kill(agent.pid, SIGKILL);
+	while (waitpid(agent.pid, NULL, 0) < 0 && errno == EINTR)
+		;
+	run_agent();
+}
+
+/* The word of the kernel's command line that begins so, without that; or NULL. */
+static char *word_of(char *cmdline, const char *beginning)
+{
+	char *word = strstr(cmdline, beginning);
+
+	if (!word)
+		return NULL;
+	word = strndup(word + strlen(beginning), strcspn(word + strlen(beginning), " \n"));
+	return word;
+}
+
+/*
+ * Not when the kernel's command line has hf.agent=no: the test then starts it itself.
+ * hf.agent-args=WORD is an argument for it. hf.kill-agent=MS,MS… kills it so long after its start,
+ * and starts it again.
+ */
+static void start_agent(void)
+{
+	char cmdline[4096] = "", *kills;
+	int fd = open("/proc/cmdline", O_RDONLY | O_CLOEXEC);
+	ssize_t n = read(fd, cmdline, sizeof(cmdline) - 1);
+
+	close(fd);
+	if (n < 0 || strstr(cmdline, "hf.agent=no") || access(agent.argv[0], X_OK) < 0)
+		return;
+	agent.argv[1] = word_of(cmdline, " hf.agent-args=");
+	kills = word_of(cmdline, " hf.kill-agent=");
+	for (char *p = kills; p && *p && agent.n_kills < MAX_KILLS; p += *p == ',')
+		agent.kills[agent.n_kills++] = strtoul(p, &p, 10);
+	free(kills);
+	run_agent();
 }
 
 static void open_control(void)
@@ -362,6 +412,14 @@ static void reap(void)
 	}
 }
 
+/* For poll(). */
+static int until_kill(void)
+{
+	int64_t left = agent.due_ms - now_ms();
+
+	return agent.due_ms == 0 ? -1 : left < 0 ? 0 : (int)left + 1;
+}
+
 static void serve(int signals)
 {
 	struct signalfd_siginfo info;
@@ -376,8 +434,10 @@ static void serve(int signals)
 			fds[2 + i].fd = jobs[i].pid > 0 ? jobs[i].out : -1;
 			fds[2 + i].events = POLLIN;
 		}
-		if (poll(fds, 2 + JOBS_MAX, -1) < 0)
+		if (poll(fds, 2 + JOBS_MAX, until_kill()) < 0)
 			continue;
+		if (agent.due_ms > 0 && now_ms() >= agent.due_ms)
+			kill_agent();
 		for (size_t i = 0; i < JOBS_MAX; i++) {
 			if (fds[2 + i].revents)
 				forward_output(&jobs[i]);

@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "agent/resume-journal.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "common/fd.h"
+#include "common/json.h"
+#include "vmm-glue/registration.h"
+
+#define MAX_BYTES 4096
+
+static void path_of(const char *uuid, char *path, size_t size)
+{
+	snprintf(path, size, "%s/resumed/%s.json", hf_run_dir(), uuid);
+}
+
+int hf_resume_journal_write(const char *uuid, pid_t pid, struct hf_error *error)
+{
+	cleanup_json struct json_object *o = json_object_new_object();
+	uint64_t ticks = 0;
+	char path[4096], folder[4096];
+	const char *text;
+	int r;
+
+	snprintf(folder, sizeof(folder), "%s/resumed", hf_run_dir());
+	path_of(uuid, path, sizeof(path));
+	r = hf_pid_start_time(pid, &ticks);
+	if (r == 0)
+		r = hf_mkdir_p(folder, 0700);
+	if (r == 0) {
+		hf_json_add_int(o, "pid", (uint64_t)pid);
+		hf_json_add_int(o, "start_ticks", ticks);
+		text = o ? json_object_to_json_string(o) : NULL;
+		r = text ? hf_file_write_atomic(path, text, strlen(text), 0600) : -ENOMEM;
+	}
+	if (r < 0)
+		return hf_error_set(
+			error, r, HF_ERR_FAILED, NULL, "can't write %s: %s", path, strerror(-r));
+	return 0;
+}
+
+int hf_resume_journal_read(const char *uuid, pid_t *ret_pid, uint64_t *ret_start_ticks)
+{
+	cleanup_json struct json_object *o = NULL;
+	cleanup_free char *text = NULL;
+	struct json_object *pid, *ticks;
+	char path[4096];
+	size_t size;
+	int r;
+
+	path_of(uuid, path, sizeof(path));
+	r = hf_file_read(path, MAX_BYTES, &text, &size);
+	if (r < 0)
+		return r;
+	if (hf_json_parse(text, size, 2, &o) < 0 || !json_object_is_type(o, json_type_object) ||
+		!json_object_object_get_ex(o, "pid", &pid) ||
+		!json_object_object_get_ex(o, "start_ticks", &ticks) ||
+		json_object_get_int(pid) <= 1)
+		return -EBADMSG;
+	*ret_pid = json_object_get_int(pid);
+	*ret_start_ticks = json_object_get_uint64(ticks);
+	return 0;
+}
+
+void hf_resume_journal_remove(const char *uuid)
+{
+	char path[4096];
+
+	path_of(uuid, path, sizeof(path));
+	unlink(path);
+}

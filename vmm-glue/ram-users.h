@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * DOC: Ends what still has a guest's RAM open, before another QEMU gets it.
+ *
+ * For an agent that comes after a dead one: that may have started a QEMU which nobody knows of.
+ * Such a process is found by the RAM file it has open, and by nothing else, so that no moment of a
+ * crash can hide one.
+ */
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/error.h"
+#include "common/fd.h"
+
+/**
+ * hf_ram_users_end() - Kill every other process that has one of some files open; wait until it is
+ * gone.
+ * @files:   the RAM files
+ * @ret_n:   how many there were; may be NULL
+ *
+ * Blocks. Return: 0 when nobody has them open any more; -ETIMEDOUT; -errno.
+ */
+int hf_ram_users_end(const struct hf_inode *files, size_t n_files, uint64_t timeout_ns,
+	size_t *ret_n, struct hf_error *error);
