@@ -178,6 +178,8 @@ static _Noreturn void run(struct keeping *k, int listener, int sock, const char 
 
 	prctl(PR_SET_NAME, "hf-keeper");
 	setsid();
+	if (chdir("/") < 0)
+		_exit(1);
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGHUP, SIG_IGN);
 	/* The agent's own end is its event loop's; here it must not interrupt anything. */
