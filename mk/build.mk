@@ -17,9 +17,11 @@ CC_release := gcc
 CC_fuzz := clang
 HF_CC := $(CC_$(VARIANT))
 
-PKGS := libsystemd json-c liburing libxxhash
+PKGS := libsystemd json-c liburing libxxhash zlib liblzma libzstd liblz4
 PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
-PKG_LIBS := $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lfdt
+# Each program takes only what it uses: loading what it doesn't would lengthen the blackout. libfdt and
+# libbz2 have no .pc file in Debian 12.
+PKG_LIBS := -Wl,--as-needed $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lfdt -lbz2
 
 WARN := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wold-style-definition \
 	-Wpointer-arith -Wundef -Wvla -Wwrite-strings -Wformat=2 -Wno-unused-parameter

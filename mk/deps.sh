@@ -14,6 +14,8 @@ set -euo pipefail
 build_packages() {
 	echo gcc libc6-dev make pkg-config git python3
 	echo libsystemd-dev libjson-c-dev liburing-dev libfdt-dev libxxhash-dev libcmocka-dev
+	# For looking into kernel images.
+	echo zlib1g-dev liblzma-dev libzstd-dev liblz4-dev libbz2-dev
 	echo clang clang-tidy clang-format cppcheck scdoc
 	# The sanitizer and fuzzer run-times are packaged by compiler version only.
 	local version
