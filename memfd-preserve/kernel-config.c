@@ -44,13 +44,17 @@ static char *read_text(const char *path)
 
 char *hf_kernel_config_beside(const char *path, const char *release, char **ret_path)
 {
-	cleanup_free char *beside = NULL;
-	const char *slash = strrchr(path, '/');
+	cleanup_free char *beside = NULL, *real = NULL;
+	const char *slash;
 	char *text;
 
 	/* The release comes out of the image: it must not lead anywhere else. */
 	if (!release[0] || strchr(release, '/'))
 		return NULL;
+	/* /vmlinuz is often a link into /boot. */
+	real = realpath(path, NULL);
+	path = real ? real : path;
+	slash = strrchr(path, '/');
 	if (asprintf(&beside, "%.*sconfig-%s", slash ? (int)(slash + 1 - path) : 0, path, release) <
 		0) {
 		beside = NULL;

@@ -19,6 +19,21 @@ const char *hf_kernel_kind_name(enum hf_kernel_kind kind)
 	return kind_names[kind];
 }
 
+const char *hf_kernel_image_no_kexec(const struct hf_kernel_image *image)
+{
+	const struct hf_boot_header *h = &image->boot;
+
+	if (image->kind == HF_KERNEL_UKI)
+		return "it is a unified kernel image, and kexec takes the bzImage it was made of";
+	if (image->kind != HF_KERNEL_BZIMAGE)
+		return "it is an ELF file, and kexec takes a bzImage";
+	if (!h->loaded_high || !h->kernel_64)
+		return "it is no 64-bit kernel";
+	if (!h->above_4g)
+		return "it can't be moved in memory: CONFIG_RELOCATABLE is off";
+	return NULL;
+}
+
 /* A part of the file that is read in order, and where its bytes go. */
 struct stream {
 	int fd;

@@ -81,6 +81,14 @@ int hf_kernel_image_read(
 void hf_kernel_image_clear(struct hf_kernel_image *image);
 
 /**
+ * hf_kernel_image_no_kexec() - Why kexec_file_load(2) would refuse an image; pure.
+ *
+ * Source: bzImage64_probe() in arch/x86/kernel/kexec-bzimage64.c of Linux 7.3.4.
+ * Return: a static sentence about "it", or NULL when nothing speaks against it.
+ */
+const char *hf_kernel_image_no_kexec(const struct hf_kernel_image *image);
+
+/**
  * hf_kernel_config_has() - Is an option of a configuration on (y or m)? Pure.
  * @config: text of a configuration
  * @option: "CONFIG_TUN"
@@ -89,7 +97,7 @@ bool hf_kernel_config_has(const char *config, const char *option);
 
 /**
  * hf_kernel_config_beside() - The configuration that distributions install beside an image.
- * @path:     the image, "/boot/vmlinuz-7.3.4"
+ * @path:     the image, "/boot/vmlinuz-7.3.4", or a link to it
  * @release:  its release
  * @ret_path: where it was found, "/boot/config-7.3.4"; owned by the caller
  *

@@ -59,7 +59,7 @@ OBJS += $(MAINS:%.c=$(B)/%.o)
 
 AGENT_LIBS := $(foreach l,agent vmm-glue qmp memfd-preserve common,$(call LIB,$(l)))
 VMM_LIBS := $(foreach l,vmm-glue qmp memfd-preserve common,$(call LIB,$(l)))
-CLI_LIBS := $(foreach l,cli common,$(call LIB,$(l)))
+CLI_LIBS := $(foreach l,cli memfd-preserve common,$(call LIB,$(l)))
 
 PROGRAMS := $(B)/holdfastd $(B)/holdfast-vmm $(B)/holdfast
 

@@ -7,6 +7,7 @@
  *  output.c     terminals, tables, units
  *  talk.c       calling the agent, progress, errors
  *  target.c     --kernel and its friends
+ *  inspect-kernel.c  the part of `inspect` that needs no agent
  *  follow.c     an update from progress through the jump to its report
  *  VERB.c       one verb each
  *
@@ -248,6 +249,11 @@ int hf_cli_target_json(const struct hf_cli *cli, const struct hf_cli_target *tar
  */
 int hf_cli_follow(struct hf_cli *cli, const char *method, struct json_object *params,
 	struct json_object **ret);
+
+/* ---- inspect-kernel.c ---- */
+
+/** hf_cli_inspect_kernel() - Look into a kernel image, without the agent. Return: an exit code. */
+int hf_cli_inspect_kernel(struct hf_cli *cli, const char *path);
 
 /* ---- check.c, guests.c, report.c ---- */
 

@@ -135,21 +135,27 @@ static int run(struct hf_cli *cli, int argc, char **argv)
 	if (r != HF_CLI_GO_ON)
 		return r;
 	if (!args[0])
-		return hf_cli_usage_error(cli, "inspect what? manifest or kho");
+		return hf_cli_usage_error(cli, "inspect what? manifest, kho or kernel");
 	if (strcmp(args[0], "manifest") == 0)
 		return inspect_manifest(cli, args[1]);
 	if (strcmp(args[0], "kho") == 0 && !args[1])
 		return inspect(cli, "InspectKho", NULL, "trees");
-	return hf_cli_usage_error(
-		cli, "can't inspect '%s': manifest [FILE] or kho", args[1] ? args[1] : args[0]);
+	if (strcmp(args[0], "kernel") == 0 && !args[1])
+		return hf_cli_usage_error(cli, "inspect which kernel? An IMAGE is missing");
+	if (strcmp(args[0], "kernel") == 0)
+		return hf_cli_inspect_kernel(cli, args[1]);
+	return hf_cli_usage_error(cli, "can't inspect '%s': manifest [FILE], kho or kernel IMAGE",
+		args[1] ? args[1] : args[0]);
 }
 
 const struct hf_cli_verb hf_cli_verb_inspect = {
 	.name = "inspect",
-	.usage = "manifest [FILE] | kho",
-	.summary = "decode what is handed over in a jump",
+	.usage = "manifest [FILE] | kho | kernel IMAGE",
+	.summary = "decode what is handed over in a jump, or look into a kernel image",
 	.help = "  manifest [FILE]   what the agent tells its successor: of the update under way,\n"
 		"                    or from a file\n"
-		"  kho               what the running kernel was handed, and will hand over\n",
+		"  kho               what the running kernel was handed, and will hand over\n"
+		"  kernel IMAGE      what a kernel image is, and which formats of handing over it\n"
+		"                    understands; needs no agent\n",
 	.run = run,
 };

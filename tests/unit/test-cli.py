@@ -23,6 +23,10 @@ import threading
 import time
 import unittest
 
+sys.dont_write_bytecode = True
+
+import kernel_sample  # noqa: E402
+
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 PROGRAM = os.path.join(TOP, "build/gcc/holdfast")
 TIMEOUT = 30
@@ -241,6 +245,8 @@ class CommandLines(CliTest):
                 (["check", "--initrd", "x"], "need --kernel"),
                 (["prepare", "--kernel", "k", "--append", "a", "--cmdline", "b"], "one of them"),
                 (["inspect"], "inspect what?"),
+                (["inspect", "kernel"], "inspect which kernel?"),
+                (["inspect", "kernel", "a", "b"], "too many arguments: 'b'"),
                 (["inspect", "guest"], "can't inspect 'guest'"),
                 (["inspect", "kho", "x"], "can't inspect 'x'"),
                 (["report", "a", "b"], "too many arguments: 'b'")):
@@ -524,6 +530,79 @@ guests:
         r = self.run_cli("inspect", "manifest", f.name)
         self.assertEqual(r.code, 1)
         self.assertIn("too large for a manifest", r.err)
+
+    def write(self, name, data):
+        path = os.path.join(self.dir, name)
+        with open(path, "wb") as f:
+            f.write(data)
+        return path
+
+    def test_inspect_kernel(self):
+        """Needs no agent: none is running here."""
+        path = self.write("bzImage", kernel_sample.bzimage())
+        r = self.run_cli("inspect", "kernel", path)
+        self.assertEqual((r.code, r.err), (0, ""))
+        self.assertEqual(r.out, f"""\
+image        {path}
+kind         bzImage, {os.path.getsize(path) / 1024:.1f} KiB
+release      7.3.4
+banner       Linux version 7.3.4 (me@there) #1 SMP
+packed       gzip, unpacked {len(kernel_sample.vmlinux()) / 1024:.1f} KiB
+kexec        yes
+kho          kho-v4
+luo          luo-v5
+memfd        memfd-v2
+config       not known: neither built in nor beside the image
+""")
+        kernel = json.loads(self.run_cli("inspect", "kernel", path, "-o", "json").out)["kernel"]
+        self.assertEqual(kernel["formats"], {"kho": ["kho-v4"], "luo": ["luo-v5"], "memfd": ["memfd-v2"]})
+        self.assertEqual((kernel["kind"], kernel["kexec"], kernel["compression"], kernel["release"]),
+                         ("bzImage", True, "gzip", "7.3.4"))
+        self.assertEqual(kernel["kernel_bytes"], len(kernel_sample.vmlinux()))
+        self.assertNotIn("config", kernel)
+
+    def test_inspect_kernel_that_will_not_do(self):
+        path = self.write("bzImage", kernel_sample.bzimage(["kho-v4", "kho-v3"], xloadflags=1))
+        r = self.run_cli("inspect", "kernel", path)
+        self.assertEqual(r.code, 0)
+        self.assertIn("kexec        no: it can't be moved in memory: CONFIG_RELOCATABLE is off\n", r.out)
+        self.assertIn("kho          kho-v4, kho-v3\n", r.out)
+        self.assertIn("luo          none: CONFIG_LIVEUPDATE is off\n", r.out)
+        self.assertIn("memfd        none: CONFIG_LIVEUPDATE_MEMFD is off\n", r.out)
+        path = self.write("vmlinux", kernel_sample.vmlinux())
+        self.assertIn("kexec        no: it is an ELF file", self.run_cli("inspect", "kernel", path).out)
+
+    def test_inspect_kernel_with_configuration(self):
+        path = self.write("vmlinuz", kernel_sample.bzimage())
+        beside = self.write("config-7.3.4", b"CONFIG_TUN=m\n# CONFIG_BRIDGE is not set\n")
+        r = self.run_cli("inspect", "kernel", path)
+        self.assertIn(f"config       {beside}\n", r.out)
+        self.assertRegex(r.out, r"(?m)^  CONFIG_TUN +on$")
+        self.assertRegex(r.out, r"(?m)^  CONFIG_BRIDGE +off$")
+        # The one in the image is the right one for sure.
+        path = self.write("vmlinuz", kernel_sample.bzimage(config="CONFIG_KVM_AMD=y\n"))
+        self.assertIn("config       built in\n", self.run_cli("inspect", "kernel", path).out)
+        config = json.loads(self.run_cli("inspect", "kernel", path, "-o", "json").out)["kernel"]["config"]
+        self.assertNotIn("file", config)
+        self.assertEqual((config["options"]["CONFIG_KVM_AMD"], config["options"]["CONFIG_TUN"]), (True, False))
+
+    def test_inspect_what_is_no_kernel(self):
+        whole = kernel_sample.bzimage()
+        fifo = os.path.join(self.dir, "fifo")
+        os.mkfifo(fifo)
+        for path, says in (
+                (self.write("text", b"hello\n" * 1000), "not a kernel image: it is neither"),
+                (self.write("empty", b""), "not a kernel image: it is neither"),
+                (self.write("cut", whole[:-100]), f"not a kernel image: it is cut: it has {len(whole) - 100} bytes"),
+                (self.write("corrupt", whole.replace(b"\x1f\x8b\x08", b"\x1f\x8b\x09")), "gzip data is corrupt"),
+                (self.dir, "not a kernel image: it is no regular file"),
+                (fifo, "not a kernel image: it is no regular file")):
+            r = self.run_cli("inspect", "kernel", path)
+            self.assertEqual((r.code, r.out), (3, ""), path)
+            self.assertIn(f"holdfast: {path}: ", r.err)
+            self.assertIn(says, r.err)
+        r = self.run_cli("inspect", "kernel", "/nonexistent")
+        self.assertEqual((r.code, r.err), (1, "holdfast: /nonexistent: No such file or directory\n"))
 
 
 class Updates(CliTest):

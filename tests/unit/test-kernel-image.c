@@ -311,6 +311,29 @@ static void test_config_that_is_none(void **state)
 	free(large);
 }
 
+static void test_kexec(void **state)
+{
+	struct sample s = sample_bzimage(HF_COMPRESSION_GZIP, &whole);
+	struct hf_kernel_image image;
+
+	assert_int_equal(look(&s, HF_KERNEL_MAX_BYTES, &image, NULL), 0);
+	assert_null(hf_kernel_image_no_kexec(&image));
+	image.kind = HF_KERNEL_UKI;
+	assert_non_null(strstr(hf_kernel_image_no_kexec(&image), "unified kernel image"));
+	image.kind = HF_KERNEL_ELF;
+	assert_non_null(strstr(hf_kernel_image_no_kexec(&image), "ELF"));
+	image.kind = HF_KERNEL_BZIMAGE;
+	image.boot.above_4g = false;
+	assert_non_null(strstr(hf_kernel_image_no_kexec(&image), "CONFIG_RELOCATABLE"));
+	image.boot.kernel_64 = false;
+	assert_non_null(strstr(hf_kernel_image_no_kexec(&image), "no 64-bit kernel"));
+	image.boot.kernel_64 = image.boot.above_4g = true;
+	image.boot.loaded_high = false;
+	assert_non_null(hf_kernel_image_no_kexec(&image));
+	hf_kernel_image_clear(&image);
+	sample_free(&s);
+}
+
 static void test_config_options(void **state)
 {
 	assert_true(hf_kernel_config_has(CONFIG, "CONFIG_TUN"));
@@ -326,7 +349,7 @@ static void test_config_options(void **state)
 
 static void test_config_beside(void **state)
 {
-	char dir[] = "/tmp/hf-test-kernel-XXXXXX", image[64], config[64];
+	char dir[] = "/tmp/hf-test-kernel-XXXXXX", image[64], config[64], link[64];
 	char *path = NULL, *text;
 
 	assert_non_null(mkdtemp(dir));
@@ -340,6 +363,17 @@ static void test_config_beside(void **state)
 	free(text);
 	free(path);
 	path = NULL;
+	/* By way of a link from elsewhere. */
+	snprintf(link, sizeof(link), "%s-link", dir);
+	assert_int_equal(hf_file_write_atomic(image, "", 0, 0644), 0);
+	assert_int_equal(symlink(image, link), 0);
+	text = hf_kernel_config_beside(link, "7.3.4", &path);
+	assert_string_equal(text, CONFIG);
+	free(text);
+	free(path);
+	path = NULL;
+	unlink(link);
+	unlink(image);
 	assert_null(hf_kernel_config_beside(image, "7.3.5", &path));
 	assert_null(hf_kernel_config_beside(image, "", &path));
 	assert_null(hf_kernel_config_beside(image, "/../config-7.3.4", &path));
@@ -368,6 +402,7 @@ int main(void)
 		cmocka_unit_test(test_damaged),
 		cmocka_unit_test(test_bombs),
 		cmocka_unit_test(test_config_that_is_none),
+		cmocka_unit_test(test_kexec),
 		cmocka_unit_test(test_config_options),
 		cmocka_unit_test(test_config_beside),
 	};
