@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "agent/kexec.h"
 #include "common/fd.h"
 #include "common/json.h"
 #include "memfd-preserve/luo.h"
@@ -75,19 +76,6 @@ enum hf_verdict hf_check_host(const struct hf_agent *agent, struct json_object *
 		add(findings, "host.kexec", HF_OK, NULL, "a kernel may be loaded", NULL);
 	v = check_huge_pages(findings);
 	return HF_MAX(worst, v);
-}
-
-enum hf_verdict hf_check_target(
-	const struct hf_target *target, const struct hf_error *error, struct json_object *findings)
-{
-	char message[512];
-
-	if (error)
-		return add(
-			findings, "target.image", HF_REFUSAL, NULL, error->message, error->remedy);
-	snprintf(message, sizeof(message), "%s is Linux %s", target->kernel,
-		target->version ? target->version : "of unknown version");
-	return add(findings, "target.image", HF_OK, NULL, message, NULL);
 }
 
 enum hf_verdict hf_check_guest(const struct hf_survey_guest *g, struct json_object *findings)

@@ -3,13 +3,12 @@
  * DOC: Can this host, and can its guests, be updated? Looks only.
  *
  * Each thing looked at yields a Finding with a stable id, a verdict, a sentence and a remedy. The
- * worst verdict is the whole check's.
+ * worst verdict is the whole check's. The target has a file of its own, check-target.h.
  */
 #pragma once
 
 #include <json-c/json.h>
 
-#include "agent/kexec.h"
 #include "agent/survey.h"
 
 enum hf_verdict {
@@ -27,13 +26,6 @@ struct json_object *hf_finding_new(const char *id, enum hf_verdict verdict, cons
 /** hf_check_host() - LUO, KHO, kexec, huge pages. Appends to @findings. Return: the worst verdict.
  */
 enum hf_verdict hf_check_host(const struct hf_agent *agent, struct json_object *findings);
-
-/**
- * hf_check_target() - Can the image be read and is it a kernel?
- * @error: what hf_target_new() said, or NULL when it was content
- */
-enum hf_verdict hf_check_target(
-	const struct hf_target *target, const struct hf_error *error, struct json_object *findings);
 
 /** hf_check_guest() - Appends what a survey found of a guest. Return: the worst verdict. */
 enum hf_verdict hf_check_guest(const struct hf_survey_guest *guest, struct json_object *findings);

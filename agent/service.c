@@ -6,10 +6,10 @@
 #include <sys/utsname.h>
 
 #include "agent/arrival.h"
-#include "agent/check.h"
 #include "agent/guest-json.h"
 #include "agent/interface.h"
 #include "agent/report.h"
+#include "agent/requests.h"
 #include "agent/survey.h"
 #include "agent/update.h"
 #include "common/json.h"
@@ -20,23 +20,12 @@
 struct request {
 	struct hf_agent *agent;
 	struct hf_varlink_call *call;
-	char *kernel;
-	char *initrd;
-	char *append;
-	char *cmdline;
 	char *guest;
-	bool has_target;
-	bool dry_run;
-	bool commit;
 };
 
 static void request_free(struct request *q)
 {
 	hf_varlink_call_unref(q->call);
-	free(q->kernel);
-	free(q->initrd);
-	free(q->append);
-	free(q->cmdline);
 	free(q->guest);
 	free(q);
 }
@@ -52,27 +41,6 @@ static void answer_errno(struct hf_varlink_call *call, int err, const char *what
 static char *copy(const char *s)
 {
 	return s ? strdup(s) : NULL;
-}
-
-static int take_target(struct request *q, struct json_object *target)
-{
-	const char *kernel = NULL, *initrd = NULL, *append = NULL, *cmdline = NULL;
-	const struct hf_json_field fields[] = {
-		{"kernel", json_type_string, 0, &kernel},
-		{"initrd", json_type_string, HF_JSON_OPTIONAL, &initrd},
-		{"append", json_type_string, HF_JSON_OPTIONAL, &append},
-		{"cmdline", json_type_string, HF_JSON_OPTIONAL, &cmdline},
-		{NULL, json_type_null, 0, NULL},
-	};
-
-	if (hf_varlink_call_dispatch(q->call, target, fields) < 0)
-		return -EINVAL;
-	q->has_target = true;
-	q->kernel = copy(kernel);
-	q->initrd = copy(initrd);
-	q->append = copy(append);
-	q->cmdline = copy(cmdline);
-	return 0;
 }
 
 static struct request *request_new(struct hf_agent *agent, struct hf_varlink_call *call)
@@ -95,61 +63,6 @@ static void survey_for(struct request *q, hf_survey_done_fn done)
 		answer_errno(q->call, r, "can't list the guests");
 		request_free(q);
 	}
-}
-
-/* ---- Check ---- */
-
-static enum hf_verdict check_all(
-	struct request *q, const struct hf_survey *survey, struct json_object *findings)
-{
-	enum hf_verdict worst = hf_check_host(q->agent, findings);
-	enum hf_verdict v;
-
-	if (q->has_target && hf_agent_is_luo(q->agent)) {
-		struct hf_target target = {0};
-		struct hf_error e = {0};
-		int r = hf_target_new(q->kernel, q->initrd, q->append, q->cmdline, &target, &e);
-
-		v = hf_check_target(&target, r < 0 ? &e : NULL, findings);
-		worst = HF_MAX(worst, v);
-		hf_target_clear(&target);
-	}
-	v = hf_check_guests(survey, findings);
-	return HF_MAX(worst, v);
-}
-
-static void on_check(const struct hf_survey *survey, void *data)
-{
-	struct request *q = data;
-	struct json_object *params = json_object_new_object();
-	struct json_object *findings = json_object_new_array();
-	enum hf_verdict verdict = check_all(q, survey, findings);
-
-	hf_json_add_string(params, "verdict", hf_verdict_name(verdict));
-	hf_json_add(params, "findings", findings);
-	hf_json_add(params, "guests", hf_guest_json_list(q->agent, survey));
-	hf_varlink_call_reply(q->call, params);
-	request_free(q);
-}
-
-static void handle_check(struct hf_varlink_call *call, struct json_object *params, void *userdata)
-{
-	struct json_object *target = NULL;
-	const struct hf_json_field fields[] = {
-		{"target", json_type_object, HF_JSON_OPTIONAL, &target},
-		{NULL, json_type_null, 0, NULL},
-	};
-	struct request *q;
-
-	if (hf_varlink_call_dispatch(call, params, fields) < 0)
-		return;
-	q = request_new(userdata, call);
-	if (!q)
-		return;
-	if (target && take_target(q, target) < 0)
-		request_free(q);
-	else
-		survey_for(q, on_check);
 }
 
 /* ---- Guests, Status ---- */
@@ -333,102 +246,7 @@ static void handle_status(struct hf_varlink_call *call, struct json_object *para
 		survey_for(q, on_status);
 }
 
-/* ---- Prepare, Upgrade, Commit, Abort ---- */
-
-static void refuse(struct request *q, struct json_object *findings)
-{
-	struct json_object *extra = json_object_new_object();
-	struct hf_error e = {0};
-
-	/* The first refusal speaks for all of them; programs find the others in `findings`. */
-	for (size_t i = 0; i < hf_json_array_size(findings); i++) {
-		struct json_object *f = json_object_array_get_idx(findings, i);
-
-		if (strcmp(hf_json_get_string(f, "verdict", ""), hf_verdict_name(HF_REFUSAL)) != 0)
-			continue;
-		hf_error_set(&e, -EOPNOTSUPP, HF_ERR_NOT_READY,
-			hf_json_get_string(f, "remedy", NULL), "%s",
-			hf_json_get_string(f, "message", ""));
-		hf_error_guest(&e, hf_json_get_string(f, "guest", ""));
-		break;
-	}
-	hf_json_add(extra, "findings", findings);
-	hf_varlink_call_error(q->call, &e, extra);
-}
-
-static void begin(struct request *q)
-{
-	const struct hf_update_request request = {
-		.kernel = q->kernel,
-		.initrd = q->initrd,
-		.append = q->append,
-		.cmdline = q->cmdline,
-		.commit = q->commit,
-	};
-	struct hf_error e = {0};
-
-	if (hf_update_prepare(q->agent, &request, q->call, &e) < 0)
-		hf_varlink_call_error(q->call, &e, NULL);
-}
-
-static void on_checked(const struct hf_survey *survey, void *data)
-{
-	struct request *q = data;
-	struct json_object *findings = json_object_new_array();
-	enum hf_verdict verdict = check_all(q, survey, findings);
-
-	if (!hf_varlink_call_is_open(q->call)) {
-		json_object_put(findings);
-	} else if (verdict == HF_REFUSAL && q->agent->state == HF_STATE_NORMAL) {
-		refuse(q, findings);
-	} else if (q->dry_run) {
-		struct json_object *params = json_object_new_object();
-
-		json_object_put(findings);
-		hf_json_add_string(params, "update_id", NULL);
-		hf_varlink_call_reply(q->call, params);
-	} else {
-		json_object_put(findings);
-		begin(q);
-	}
-	request_free(q);
-}
-
-static void handle_begin(
-	struct hf_varlink_call *call, struct json_object *params, void *userdata, bool commit)
-{
-	struct json_object *target = NULL;
-	bool dry_run = false;
-	const struct hf_json_field fields[] = {
-		{"target", json_type_object, 0, &target},
-		{commit ? "dry_run" : NULL, json_type_boolean, HF_JSON_OPTIONAL, &dry_run},
-		{NULL, json_type_null, 0, NULL},
-	};
-	struct request *q;
-
-	if (hf_varlink_call_dispatch(call, params, fields) < 0)
-		return;
-	q = request_new(userdata, call);
-	if (!q)
-		return;
-	q->commit = commit;
-	if (take_target(q, target) < 0) {
-		request_free(q);
-		return;
-	}
-	q->dry_run = dry_run;
-	survey_for(q, on_checked);
-}
-
-static void handle_prepare(struct hf_varlink_call *call, struct json_object *params, void *userdata)
-{
-	handle_begin(call, params, userdata, false);
-}
-
-static void handle_upgrade(struct hf_varlink_call *call, struct json_object *params, void *userdata)
-{
-	handle_begin(call, params, userdata, true);
-}
+/* ---- Commit, Abort ---- */
 
 static void handle_commit(struct hf_varlink_call *call, struct json_object *params, void *userdata)
 {
@@ -593,11 +411,11 @@ static void handle_inspect_kho(
 
 /* Guest command lines and environments are in manifests and KHO trees: for root's eyes only. */
 static const struct hf_varlink_method methods[] = {
-	{"Check", handle_check, 0},
+	{"Check", hf_request_check, 0},
 	{"Guests", handle_guests, 0},
-	{"Prepare", handle_prepare, HF_VARLINK_MUTATING},
+	{"Prepare", hf_request_prepare, HF_VARLINK_MUTATING},
 	{"Commit", handle_commit, HF_VARLINK_MUTATING},
-	{"Upgrade", handle_upgrade, HF_VARLINK_MUTATING},
+	{"Upgrade", hf_request_upgrade, HF_VARLINK_MUTATING},
 	{"Abort", handle_abort, HF_VARLINK_MUTATING},
 	{"Status", handle_status, 0},
 	{"Report", handle_report, 0},

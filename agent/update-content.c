@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 #include <sys/utsname.h>
 
+#include "agent/kexec.h"
 #include "agent/log.h"
 #include "common/fd.h"
 #include "memfd-preserve/readahead.h"
@@ -130,6 +131,7 @@ int hf_update_new(struct hf_agent *agent, const struct hf_update_request *reques
 		.agent = agent,
 		.commit = request->commit,
 		.luo = hf_agent_is_luo(agent),
+		.target = HF_TARGET_NONE,
 		.manifest_fd = -EBADF,
 	};
 	r = hf_manifest_new(&u->manifest);
@@ -142,9 +144,10 @@ int hf_update_new(struct hf_agent *agent, const struct hf_update_request *reques
 	if (r < 0)
 		hf_error_set(
 			error, r, HF_ERR_FAILED, NULL, "can't begin an update: %s", strerror(-r));
-	if (r >= 0 && u->luo)
-		r = hf_target_new(request->kernel, request->initrd, request->append,
-			request->cmdline, &u->target, error);
+	if (r >= 0 && u->luo) {
+		u->target = *request->target;
+		*request->target = HF_TARGET_NONE;
+	}
 	if (r >= 0 && fill_manifest(u) < 0)
 		r = hf_error_set(error, -ENOMEM, HF_ERR_FAILED, NULL, "out of memory");
 	if (r >= 0)
@@ -186,6 +189,7 @@ int hf_update_prepare_host(void *data)
 	if (u->luo) {
 		r = hf_kexec_load(&u->target, e);
 		u->target_loaded = r == 0;
+		hf_close(&u->target.kernel_fd);
 	}
 	if (r == 0)
 		r = hf_carrier_session_create(

@@ -6,6 +6,7 @@
 
 #include "agent/freeze-note.h"
 #include "agent/jump.h"
+#include "agent/kexec.h"
 #include "agent/log.h"
 #include "agent/report.h"
 #include "common/worker.h"
@@ -135,7 +136,8 @@ static void answer_prepared(struct hf_update *u)
 	drop_owner(u);
 }
 
-static int check_state(struct hf_agent *agent, enum hf_state_event event, struct hf_error *error)
+static int check_state(
+	const struct hf_agent *agent, enum hf_state_event event, struct hf_error *error)
 {
 	enum hf_state next;
 
@@ -152,6 +154,11 @@ static int check_state(struct hf_agent *agent, enum hf_state_event event, struct
 			"some guest needs an operator first");
 	return hf_error_set(error, -EBUSY, HF_ERR_BUSY, "try again when it is over",
 		"another update is under way (state `%s`)", hf_state_name(agent->state));
+}
+
+int hf_update_may_prepare(const struct hf_agent *agent, struct hf_error *error)
+{
+	return check_state(agent, HF_EVENT_PREPARE, error);
 }
 
 int hf_update_prepare(struct hf_agent *agent, const struct hf_update_request *request,

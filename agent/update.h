@@ -16,19 +16,21 @@
 #include <stddef.h>
 
 #include "agent/agent.h"
-#include "agent/kexec.h"
+#include "agent/target.h"
 
 /** struct hf_update_request - what a caller asks for; borrowed during the call only. */
 struct hf_update_request {
-	const char *kernel; /* NULL only with the hold carrier */
-	const char *initrd;
-	const char *append;
-	const char *cmdline;
-	bool commit; /* go on to the jump when prepared */
+	struct hf_target *target; /* moves into the update; HF_TARGET_NONE with the hold carrier */
+	bool commit;		  /* go on to the jump when prepared */
 };
+
+/** hf_update_may_prepare() - Could an update begin, as far as the host's state goes? 0 or -errno.
+ */
+int hf_update_may_prepare(const struct hf_agent *agent, struct hf_error *error);
 
 /**
  * hf_update_prepare() - Begin: brownout, guests run on.
+ * @request: its target has passed hf_check_target()
  * @call: answered when prepared (or, with commit, never: it ends in the jump), or with the error
  *        after the undo. If its client vanishes before the jump, the update is undone.
  *

@@ -203,8 +203,9 @@ int hf_kho_inspect(const char *root, struct json_object **ret_json, struct hf_er
 	return 0;
 }
 
-static int file_compatible(
-	const char *root, const char *name, char *ret, size_t room, struct hf_error *e)
+/* A file that isn't there has no strings. */
+static int read_formats(const char *root, const char *name, char *ret, size_t room, char *ret_memfd,
+	size_t memfd_room, struct hf_error *e)
 {
 	cleanup_free char *path = join(root, name);
 	cleanup_free char *data = NULL;
@@ -214,9 +215,14 @@ static int file_compatible(
 	if (!path)
 		return hf_error_set(e, -ENOMEM, HF_ERR_FAILED, NULL, "out of memory");
 	r = hf_file_read(path, MAX_BLOB_BYTES, &data, &size);
-	if (r == 0)
-		hf_kho_blob_compatible(data, size, ret, room);
-	return r == 0 || r == -ENOENT ? 0 : read_error(e, r, path);
+	if (r == -ENOENT)
+		return 0;
+	if (r < 0)
+		return read_error(e, r, path);
+	hf_kho_blob_compatible(data, size, ret, room);
+	if (ret_memfd)
+		hf_kho_blob_memfd(data, size, ret_memfd, memfd_room);
+	return 0;
 }
 
 int hf_kho_running_abi(const char *root, struct hf_kho_abi *ret_abi, struct hf_error *e)
@@ -227,9 +233,10 @@ int hf_kho_running_abi(const char *root, struct hf_kho_abi *ret_abi, struct hf_e
 
 	if (stat(root, &st) < 0)
 		return errno == ENOENT ? explain_absent(root, e) : read_error(e, -errno, root);
-	r = file_compatible(root, "out/fdt", abi.kho, sizeof(abi.kho), e);
+	r = read_formats(root, "out/fdt", abi.kho, sizeof(abi.kho), NULL, 0, e);
 	if (r == 0)
-		r = file_compatible(root, "out/sub_fdts/LUO", abi.luo, sizeof(abi.luo), e);
+		r = read_formats(root, "out/sub_fdts/LUO", abi.luo, sizeof(abi.luo), abi.memfd,
+			sizeof(abi.memfd), e);
 	if (r < 0)
 		return r;
 	*ret_abi = abi;

@@ -293,3 +293,12 @@ int hf_kho_blob_compatible(const void *data, size_t size, char *ret, size_t room
 		leading_string(s, size - (size_t)(s - (const char *)data), ret, room);
 	return ret[0] ? 0 : -ENOENT;
 }
+
+void hf_kho_blob_memfd(const void *data, size_t size, char *ret, size_t room)
+{
+	const char *s = memmem(data, size, "memfd-v", 7);
+
+	ret[0] = 0;
+	if (s)
+		leading_string(s, size - (size_t)(s - (const char *)data), ret, room);
+}

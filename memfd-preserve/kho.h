@@ -53,6 +53,13 @@ int hf_kho_blob_to_json(
 int hf_kho_blob_compatible(const void *data, size_t size, char *ret, size_t room);
 
 /**
+ * hf_kho_blob_memfd() - The format of memfds, if LUO's blob has it anywhere.
+ * @ret:  "memfd-v2", or "" when it is not there
+ * @room: size of @ret, at least 1
+ */
+void hf_kho_blob_memfd(const void *data, size_t size, char *ret, size_t room);
+
+/**
  * hf_kho_inspect() - Everything in the debugfs folder, for `holdfast inspect kho`.
  * @root:     HF_KHO_DEBUGFS, or another folder in tests
  * @ret_json: `{"out": {"fdt": …, "sub_fdts": {…}, "scratch_phys": […],
@@ -64,16 +71,17 @@ int hf_kho_blob_compatible(const void *data, size_t size, char *ret, size_t room
  */
 int hf_kho_inspect(const char *root, struct json_object **ret_json, struct hf_error *e);
 
-/* The ABI strings of one kernel: the target's must be the same. "" when not found. */
+/* The strings that name one kernel's formats: the target's must be the same. "" when not found. */
 struct hf_kho_abi {
-	char kho[32]; /* "kho-v4" */
-	char luo[32]; /* "luo-v5" */
+	char kho[32];	/* "kho-v4" */
+	char luo[32];	/* "luo-v5" */
+	char memfd[32]; /* "memfd-v2" */
 };
 
 /**
- * hf_kho_running_abi() - ABI strings of the running kernel, from out/.
+ * hf_kho_running_abi() - Formats of the running kernel, from out/.
  *
- * The memfd ABI isn't there unless a memfd is preserved; it has to come from the kernel's image.
+ * That of memfds is there only if LUO's data shows it, which that of luo-v5 does not.
  * Return and parameters as hf_kho_inspect().
  */
 int hf_kho_running_abi(const char *root, struct hf_kho_abi *ret_abi, struct hf_error *e);

@@ -103,9 +103,9 @@ static void print_json(const struct subject *s)
 static void show_formats(const struct hf_kernel_strings *strings)
 {
 	static const char *const missing[] = {
-		[HF_KERNEL_KHO] = "none: CONFIG_KEXEC_HANDOVER is off",
-		[HF_KERNEL_LUO] = "none: CONFIG_LIVEUPDATE is off",
-		[HF_KERNEL_MEMFD] = "none: CONFIG_LIVEUPDATE_MEMFD is off",
+		[HF_KERNEL_KHO] = "none: it has no CONFIG_KEXEC_HANDOVER",
+		[HF_KERNEL_LUO] = "none: it has no CONFIG_LIVEUPDATE",
+		[HF_KERNEL_MEMFD] = "none: it has no CONFIG_LIVEUPDATE_MEMFD",
 	};
 
 	for (size_t f = 0; f < HF_KERNEL_N_FAMILIES; f++) {

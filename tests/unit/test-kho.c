@@ -143,11 +143,26 @@ static void test_inspect(void **state)
 
 static void test_abi(void **state)
 {
-	struct hf_kho_abi abi = {{0}, {0}};
+	struct hf_kho_abi abi = {0};
 
 	assert_int_equal(hf_kho_running_abi(dir, &abi, NULL), 0);
 	assert_string_equal(abi.kho, "kho-v4");
 	assert_string_equal(abi.luo, "luo-v5");
+	assert_string_equal(abi.memfd, "");
+}
+
+/* No kernel so far shows it; where one does, it is taken. */
+static void test_memfd_in_blob(void **state)
+{
+	static const char blob[] = "luo-v9\0\0filesmemfd-v3\0rest";
+	char ret[16];
+
+	hf_kho_blob_memfd(blob, sizeof(blob), ret, sizeof(ret));
+	assert_string_equal(ret, "memfd-v3");
+	hf_kho_blob_memfd(blob, 20, ret, sizeof(ret));
+	assert_string_equal(ret, "");
+	hf_kho_blob_memfd(blob, 8, ret, sizeof(ret));
+	assert_string_equal(ret, "");
 }
 
 static void test_absent(void **state)
@@ -246,6 +261,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_inspect),
 		cmocka_unit_test(test_abi),
+		cmocka_unit_test(test_memfd_in_blob),
 		cmocka_unit_test(test_absent),
 		cmocka_unit_test(test_root_longer_than_its_file),
 		cmocka_unit_test(test_cut_and_flipped),

@@ -27,6 +27,7 @@ TOP = pathlib.Path(__file__).resolve().parents[2]
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(TOP / "tests/nested"))
 
+import kernel_sample  # noqa: E402
 import witness_client  # noqa: E402
 
 BUILD = pathlib.Path(os.environ.get("HF_BUILD", TOP / "build/gcc"))
@@ -661,7 +662,7 @@ def client_vanishes(world):
 
 @test
 def bad_kernel_image(world):
-    """Not asked for by the hold carrier; its parser is the same: see test-kexec. Here: no such verb misuse."""
+    """The hold carrier asks for none that is good, it stays in its kernel. Here: no such verb misuse."""
     world.start_agent()
     world.expect(2, "upgrade", says="kernel")
     world.expect(2, "upgrade", "--kernel", kernel(), "--append", "a", "--cmdline", "b")
@@ -677,9 +678,89 @@ def host_without_luo(world):
     world.start_agent("--carrier", "luo")
     world.expect(3, "check", says="Live Update Orchestrator|liveupdate|LUO")
     world.upgrade(code=3, says="liveupdate|LUO")
-    world.expect(3, "check", "--kernel", "/etc/passwd", says="/etc/passwd is not a Linux kernel image")
+    world.expect(3, "check", "--kernel", "/etc/passwd", says="/etc/passwd: not a kernel image: ")
     world.expect(3, "check", "--kernel", "/nonexistent", says="/nonexistent")
     check(guest.status == "running", f"the guest is {guest.status}")
+    guest.wait_alive()
+
+
+def target_findings(world, kernel, verb="check"):
+    """What is found about a target, by id: (verdict, message). The host itself may not be ready."""
+    done = world.cli(verb, "--kernel", str(kernel), "-o", "json")
+    check(done.returncode in (0, 3), f"{verb} ended with {done.returncode}: {done.stderr}")
+    return {f["id"]: (f["verdict"], f["message"]) for f in json.loads(done.stdout)["findings"]
+            if f["id"].startswith("target.")}
+
+
+@test
+def target_that_would_lose_guests(world):
+    """The luo carrier looks into the target: one that can't take over is refused, whatever else is."""
+    guest = Guest(world, "g").wait_ready()
+    pid = guest.pid
+    world.start_agent("--carrier", "luo")
+    whole = kernel_sample.bzimage()
+    images = {
+        "whole": (whole, None, None),
+        "without-luo": (kernel_sample.bzimage(["kho-v4", "memfd-v2"]), "target.formats", "kho-v4, no luo, memfd-v2"),
+        "without-all": (kernel_sample.bzimage([]), "target.formats", "no kho, no luo, no memfd"),
+        "fixed": (kernel_sample.bzimage(xloadflags=1), "target.kexec", "CONFIG_RELOCATABLE"),
+        "vmlinux": (kernel_sample.vmlinux(), "target.kexec", "ELF"),
+        "cut": (whole[:-1], "target.image", "not a kernel image: it is cut"),
+        "corrupt": (whole.replace(b"\x1f\x8b\x08", b"\x1f\x8b\x09"), "target.image", "gzip data is corrupt"),
+    }
+    for name, (data, id_, says) in images.items():
+        path = world.path / name
+        path.write_bytes(data)
+        for verb in ("check", "prepare", "upgrade"):
+            if not id_ and verb != "check":
+                continue  # the host may be ready for it
+            found = target_findings(world, path, verb)
+            refusals = [i for i, (verdict, _) in found.items() if verdict == "refusal"]
+            if id_:
+                check(refusals == [id_] and says in found[id_][1], f"{verb} {name}: {found}")
+            elif not os.path.exists("/sys/kernel/debug/kho"):
+                # Nothing to compare with: that is said, and no more.
+                check(not refusals and found["target.formats"][0] == "warning", f"{verb} {name}: {found}")
+        check(world.state == "normal" and "preparing" not in world.log(), f"{name}: something was begun")
+        check(guest.pid == pid and guest.status == "running", f"{name}: the guest is {guest.status}")
+    # A real one, with a configuration beside it that says what is missing.
+    check(target_findings(world, kernel())["target.image"][0] == "ok", "the nested host's kernel is refused")
+    (world.path / "config-7.3.4").write_text("# CONFIG_KVM_AMD is not set\n# CONFIG_KVM_INTEL is not set\n")
+    found = target_findings(world, world.path / "whole")
+    flags = re.search(r"^flags\s*:(.*)$", pathlib.Path("/proc/cpuinfo").read_text(), re.MULTILINE).group(1).split()
+    wanted = "refusal" if "svm" in flags or "vmx" in flags else None
+    check(found.get("target.kvm", (None,))[0] == wanted, f"KVM: {found}")
+    guest.wait_alive()
+
+
+@test
+def targets_of_several_callers(world):
+    """One image is looked into at a time, each caller gets the answer to its own question, in any order."""
+    guest = Guest(world, "g").wait_ready()
+    world.start_agent("--carrier", "luo")
+    (world.path / "no").write_bytes(kernel_sample.bzimage([]))
+    (world.path / "pipe").unlink(missing_ok=True)
+    os.mkfifo(world.path / "pipe")
+    asked = [(name, raw_call(world, "org.holdfast.Host.Check", {"target": {"kernel": str(path)}}))
+             for name, path in [("real", kernel()), ("no", world.path / "no"), ("pipe", world.path / "pipe")] * 5]
+    gone = [raw_call(world, "org.holdfast.Host.Check", {"target": {"kernel": kernel()}}) for _ in range(5)]
+    for sock in gone:
+        sock.close()
+    for name, sock in asked:
+        sock.settimeout(30)
+        data = b""
+        while not data.endswith(b"\0"):
+            more = sock.recv(65536)
+            check(more, "the agent closed the connection")
+            data += more
+        sock.close()
+        found = {f["id"]: f for f in json.loads(data[:-1])["parameters"]["findings"]}
+        if name == "pipe":
+            check("is not a file with contents" in found["target.image"]["message"], f"{name}: {found}")
+        else:
+            check((found["target.formats"]["verdict"] == "refusal") == (name == "no") or
+                  os.path.exists("/sys/kernel/debug/kho"), f"{name}: {found}")
+    check(world.state == "normal", f"the host is {world.state}")
     guest.wait_alive()
 
 

@@ -5,6 +5,7 @@ Ends with an update that works, to show that nothing of the failed ones was left
 
 import json
 
+import kernel_sample
 from guests import Guest
 from nested import TEST_DIR, fail
 
@@ -69,10 +70,23 @@ def run(host):
 
     host.note("images that are none")
     holdfast(host, "upgrade --kernel /nonexistent", 3, "/nonexistent")
-    holdfast(host, f"upgrade --kernel {TEST_DIR}/initramfs.cpio.gz", 3, "not a Linux kernel image")
+    holdfast(host, f"upgrade --kernel {TEST_DIR}/initramfs.cpio.gz", 3, "initramfs.cpio.gz: not a kernel image")
     # The running kernel would load this one, and the jump end in nothing.
     host.run(f"head -c 1000000 {image} >/tmp/cut")
-    holdfast(host, "upgrade --kernel /tmp/cut", 3, "/tmp/cut is cut")
+    holdfast(host, "upgrade --kernel /tmp/cut", 3, "/tmp/cut: not a kernel image: it is cut")
+    expect_untouched(host, guests)
+
+    host.note("images that would lose every guest")
+    kho, luo, memfd = (host.run(f"holdfast inspect kernel {image} | sed -n 's/^{family} *//p'").out.strip()
+                       for family in ("kho", "luo", "memfd"))
+    out = holdfast(host, f"check --kernel {image}")
+    if f"the running kernel's {kho} and {luo}" not in out:
+        fail(f"check does not compare formats:\n{out}")
+    for formats, says in (([kho, memfd], f"{kho}, no luo, {memfd}"), ([], "no kho, no luo, no memfd"),
+                          ([kho, "luo-v999", memfd], f"{kho}, luo-v999, {memfd}")):
+        host.put("/tmp/other", kernel_sample.bzimage(formats))
+        holdfast(host, "upgrade --kernel /tmp/other", 3, f"hands over as {kho}, {luo}, memfd unknown, and it "
+                                                         f"understands {says}")
     expect_untouched(host, guests)
 
     host.note("a guest that ends while the update is prepared")

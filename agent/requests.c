@@ -1,0 +1,337 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "agent/requests.h"
+
+#include <pthread.h>
+#include <string.h>
+
+#include "agent/check-target.h"
+#include "agent/guest-json.h"
+#include "agent/survey.h"
+#include "agent/update.h"
+#include "common/json.h"
+#include "common/worker.h"
+
+/* One call, with what it asked for and what was found out for it. */
+struct request {
+	struct hf_agent *agent;
+	struct hf_varlink_call *call;
+	hf_survey_done_fn done; /* goes on when everything was looked at */
+	char *kernel;
+	char *initrd;
+	char *append;
+	char *cmdline;
+	bool dry_run;
+	bool commit;
+	bool looked; /* at the target: what follows is valid */
+	struct hf_target target;
+	struct hf_error target_error; /* why there is none, or unset */
+	struct hf_running running;
+};
+
+static void request_free(struct request *q)
+{
+	hf_varlink_call_unref(q->call);
+	hf_target_clear(&q->target);
+	free(q->kernel);
+	free(q->initrd);
+	free(q->append);
+	free(q->cmdline);
+	free(q);
+}
+
+static void answer_errno(struct hf_varlink_call *call, int err, const char *what)
+{
+	struct hf_error e = {0};
+
+	hf_error_set(&e, err, HF_ERR_FAILED, NULL, "%s: %s", what, strerror(-err));
+	hf_varlink_call_error(call, &e, NULL);
+}
+
+static char *copy(const char *s)
+{
+	return s ? strdup(s) : NULL;
+}
+
+static int take_target(struct request *q, struct json_object *target)
+{
+	const char *kernel = NULL, *initrd = NULL, *append = NULL, *cmdline = NULL;
+	const struct hf_json_field fields[] = {
+		{"kernel", json_type_string, 0, &kernel},
+		{"initrd", json_type_string, HF_JSON_OPTIONAL, &initrd},
+		{"append", json_type_string, HF_JSON_OPTIONAL, &append},
+		{"cmdline", json_type_string, HF_JSON_OPTIONAL, &cmdline},
+		{NULL, json_type_null, 0, NULL},
+	};
+
+	if (hf_varlink_call_dispatch(q->call, target, fields) < 0)
+		return -EINVAL;
+	q->kernel = copy(kernel);
+	q->initrd = copy(initrd);
+	q->append = copy(append);
+	q->cmdline = copy(cmdline);
+	if (q->kernel && (q->initrd || !initrd) && (q->append || !append) &&
+		(q->cmdline || !cmdline))
+		return 0;
+	answer_errno(q->call, -ENOMEM, "request");
+	return -ENOMEM;
+}
+
+static struct request *request_new(
+	struct hf_agent *agent, struct hf_varlink_call *call, hf_survey_done_fn done)
+{
+	struct request *q = calloc(1, sizeof(*q));
+
+	if (!q) {
+		answer_errno(call, -ENOMEM, "request");
+		return NULL;
+	}
+	*q = (struct request){
+		.agent = agent,
+		.call = hf_varlink_call_ref(call),
+		.done = done,
+		.target = HF_TARGET_NONE,
+	};
+	return q;
+}
+
+/* ---- looking ---- */
+
+static void ask_guests(struct request *q)
+{
+	int r = hf_survey_start(q->agent, q->done, q);
+
+	if (r < 0) {
+		answer_errno(q->call, r, "can't list the guests");
+		request_free(q);
+	}
+}
+
+/* In a worker. */
+static int look_into_target(void *data)
+{
+	static pthread_mutex_t one_at_a_time = PTHREAD_MUTEX_INITIALIZER;
+	struct request *q = data;
+
+	pthread_mutex_lock(&one_at_a_time);
+	hf_target_new(q->kernel, q->initrd, q->append, q->cmdline, &q->target, &q->target_error);
+	hf_running_read(HF_KHO_DEBUGFS, HF_CPUINFO, &q->running);
+	pthread_mutex_unlock(&one_at_a_time);
+	return 0;
+}
+
+static void on_looked(void *data, int result)
+{
+	struct request *q = data;
+
+	q->agent->n_looking--;
+	q->looked = true;
+	if (hf_varlink_call_is_open(q->call))
+		ask_guests(q);
+	else
+		request_free(q);
+}
+
+static bool guests_stand_still(const struct hf_agent *agent)
+{
+	return agent->state == HF_STATE_FROZEN || agent->state == HF_STATE_ABORTING ||
+	       agent->state == HF_STATE_RESUMING;
+}
+
+static bool is_privileged(const struct hf_varlink_call *call)
+{
+	uid_t uid = hf_varlink_call_peer_uid(call);
+
+	return uid == 0 || uid == geteuid();
+}
+
+/* What an unprivileged caller names must not keep anybody else waiting. */
+static int may_look(const struct request *q, struct hf_error *error)
+{
+	if (guests_stand_still(q->agent))
+		return hf_error_set(error, -EBUSY, HF_ERR_BUSY, "try again when it is over",
+			"no kernel image is looked into while guests stand still (state `%s`)",
+			hf_state_name(q->agent->state));
+	if (q->agent->n_looking > 0 && !is_privileged(q->call))
+		return hf_error_set(error, -EBUSY, HF_ERR_BUSY, "try again",
+			"another kernel image is being looked into");
+	return 0;
+}
+
+/* At the target if there is one, then at the guests; then q->done() has it. */
+static void look(struct request *q)
+{
+	struct hf_error e = {0};
+	int r;
+
+	if (!q->kernel || !hf_agent_is_luo(q->agent)) {
+		ask_guests(q);
+		return;
+	}
+	r = may_look(q, &e);
+	if (r == 0) {
+		r = hf_worker_run(q->agent->event, look_into_target, on_looked, q);
+		if (r < 0)
+			hf_error_set(&e, r, HF_ERR_FAILED, NULL, "can't start a thread: %s",
+				strerror(-r));
+	}
+	if (r < 0) {
+		hf_varlink_call_error(q->call, &e, NULL);
+		request_free(q);
+		return;
+	}
+	q->agent->n_looking++;
+}
+
+static enum hf_verdict check_all(
+	const struct request *q, const struct hf_survey *survey, struct json_object *findings)
+{
+	enum hf_verdict worst = hf_check_host(q->agent, findings);
+	enum hf_verdict v;
+
+	if (q->looked) {
+		const struct hf_target_needs needs = hf_target_needs_of(survey);
+
+		v = hf_check_target(&q->target, q->target_error.err ? &q->target_error : NULL,
+			&q->running, &needs, findings);
+		worst = HF_MAX(worst, v);
+	}
+	v = hf_check_guests(survey, findings);
+	return HF_MAX(worst, v);
+}
+
+/* ---- Check ---- */
+
+static void on_check(const struct hf_survey *survey, void *data)
+{
+	struct request *q = data;
+	struct json_object *params = json_object_new_object();
+	struct json_object *findings = json_object_new_array();
+	enum hf_verdict verdict = check_all(q, survey, findings);
+
+	hf_json_add_string(params, "verdict", hf_verdict_name(verdict));
+	hf_json_add(params, "findings", findings);
+	hf_json_add(params, "guests", hf_guest_json_list(q->agent, survey));
+	hf_varlink_call_reply(q->call, params);
+	request_free(q);
+}
+
+void hf_request_check(struct hf_varlink_call *call, struct json_object *params, void *userdata)
+{
+	struct json_object *target = NULL;
+	const struct hf_json_field fields[] = {
+		{"target", json_type_object, HF_JSON_OPTIONAL, &target},
+		{NULL, json_type_null, 0, NULL},
+	};
+	struct request *q;
+
+	if (hf_varlink_call_dispatch(call, params, fields) < 0)
+		return;
+	q = request_new(userdata, call, on_check);
+	if (!q)
+		return;
+	if (target && take_target(q, target) < 0)
+		request_free(q);
+	else
+		look(q);
+}
+
+/* ---- Prepare, Upgrade ---- */
+
+static void refuse(struct request *q, struct json_object *findings)
+{
+	struct json_object *extra = json_object_new_object();
+	struct hf_error e = {0};
+
+	/* The first refusal speaks for all of them; programs find the others in `findings`. */
+	for (size_t i = 0; i < hf_json_array_size(findings); i++) {
+		struct json_object *f = json_object_array_get_idx(findings, i);
+
+		if (strcmp(hf_json_get_string(f, "verdict", ""), hf_verdict_name(HF_REFUSAL)) != 0)
+			continue;
+		hf_error_set(&e, -EOPNOTSUPP, HF_ERR_NOT_READY,
+			hf_json_get_string(f, "remedy", NULL), "%s",
+			hf_json_get_string(f, "message", ""));
+		hf_error_guest(&e, hf_json_get_string(f, "guest", ""));
+		break;
+	}
+	hf_json_add(extra, "findings", findings);
+	hf_varlink_call_error(q->call, &e, extra);
+}
+
+static void begin(struct request *q)
+{
+	const struct hf_update_request request = {.target = &q->target, .commit = q->commit};
+	struct hf_error e = {0};
+
+	if (hf_update_prepare(q->agent, &request, q->call, &e) < 0)
+		hf_varlink_call_error(q->call, &e, NULL);
+}
+
+static void on_checked(const struct hf_survey *survey, void *data)
+{
+	struct request *q = data;
+	struct json_object *findings = json_object_new_array();
+	enum hf_verdict verdict = check_all(q, survey, findings);
+	struct hf_error e = {0};
+
+	if (!hf_varlink_call_is_open(q->call)) {
+		json_object_put(findings);
+	} else if (hf_update_may_prepare(q->agent, &e) < 0) {
+		/* Somebody else was faster, and findings are about what the update does to guests.
+		 */
+		json_object_put(findings);
+		hf_varlink_call_error(q->call, &e, NULL);
+	} else if (verdict == HF_REFUSAL) {
+		refuse(q, findings);
+	} else if (q->dry_run) {
+		struct json_object *params = json_object_new_object();
+
+		json_object_put(findings);
+		hf_json_add_string(params, "update_id", NULL);
+		hf_varlink_call_reply(q->call, params);
+	} else {
+		json_object_put(findings);
+		begin(q);
+	}
+	request_free(q);
+}
+
+static void start_update(
+	struct hf_varlink_call *call, struct json_object *params, void *userdata, bool commit)
+{
+	struct json_object *target = NULL;
+	struct hf_error e = {0};
+	bool dry_run = false;
+	const struct hf_json_field fields[] = {
+		{"target", json_type_object, 0, &target},
+		{commit ? "dry_run" : NULL, json_type_boolean, HF_JSON_OPTIONAL, &dry_run},
+		{NULL, json_type_null, 0, NULL},
+	};
+	struct request *q;
+
+	if (hf_varlink_call_dispatch(call, params, fields) < 0)
+		return;
+	q = request_new(userdata, call, on_checked);
+	if (!q)
+		return;
+	q->commit = commit;
+	q->dry_run = dry_run;
+	if (take_target(q, target) < 0) {
+		request_free(q);
+	} else if (hf_update_may_prepare(q->agent, &e) < 0) {
+		hf_varlink_call_error(call, &e, NULL);
+		request_free(q);
+	} else {
+		look(q);
+	}
+}
+
+void hf_request_prepare(struct hf_varlink_call *call, struct json_object *params, void *userdata)
+{
+	start_update(call, params, userdata, false);
+}
+
+void hf_request_upgrade(struct hf_varlink_call *call, struct json_object *params, void *userdata)
+{
+	start_update(call, params, userdata, true);
+}
