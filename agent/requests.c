@@ -277,8 +277,7 @@ static void on_checked(const struct hf_survey *survey, void *data)
 	if (!hf_varlink_call_is_open(q->call)) {
 		json_object_put(findings);
 	} else if (hf_update_may_prepare(q->agent, &e) < 0) {
-		/* Somebody else was faster, and findings are about what the update does to guests.
-		 */
+		/* Somebody else was faster; findings would be about what that update does. */
 		json_object_put(findings);
 		hf_varlink_call_error(q->call, &e, NULL);
 	} else if (verdict == HF_REFUSAL) {

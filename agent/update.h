@@ -24,8 +24,7 @@ struct hf_update_request {
 	bool commit;		  /* go on to the jump when prepared */
 };
 
-/** hf_update_may_prepare() - Could an update begin, as far as the host's state goes? 0 or -errno.
- */
+/** hf_update_may_prepare() - Does the host's state allow an update to begin? 0 or -errno. */
 int hf_update_may_prepare(const struct hf_agent *agent, struct hf_error *error);
 
 /**

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /** DOC: Kernel images of every kind and packing, and what is none. */
 #include <fcntl.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -248,6 +249,50 @@ static void test_damaged(void **state)
 	}
 }
 
+struct cutter {
+	int fd;
+	off_t size;
+	useconds_t after;
+};
+
+static void *cut(void *data)
+{
+	struct cutter *c = data;
+
+	usleep(c->after);
+	if (ftruncate(c->fd, c->size) < 0)
+		abort();
+	return NULL;
+}
+
+/* Somebody cuts the file, at one moment or another: an answer, and no signal. */
+static void test_cut_meanwhile(void **state)
+{
+	const struct sample_options o = {"kho-v4", "luo-v5", "memfd-v2", .noise = 1 << 20};
+	struct sample s = sample_bzimage(HF_COMPRESSION_GZIP, &o);
+	int failed = 0;
+
+	for (useconds_t after = 0; after < 40000; after += 1000) {
+		struct cutter c = {.fd = sample_fd(&s), .size = 3000, .after = after};
+		struct hf_kernel_image image;
+		struct hf_error e = {0};
+		pthread_t thread;
+		int r;
+
+		assert_int_equal(pthread_create(&thread, NULL, cut, &c), 0);
+		r = hf_kernel_image_read(c.fd, HF_KERNEL_MAX_BYTES, &image, &e);
+		if (r < 0 && (r != -EBADMSG || strncmp(e.message, "not a kernel image: ", 20) != 0))
+			fail_msg("%d: %s", r, e.message);
+		failed += r < 0;
+		if (r == 0)
+			hf_kernel_image_clear(&image);
+		pthread_join(thread, NULL);
+		close(c.fd);
+	}
+	assert_true(failed > 0);
+	sample_free(&s);
+}
+
 /* Neither what it says nor what it is may be larger than allowed. */
 static void test_bombs(void **state)
 {
@@ -400,6 +445,7 @@ int main(void)
 		cmocka_unit_test(test_what_is_none),
 		cmocka_unit_test(test_no_file),
 		cmocka_unit_test(test_damaged),
+		cmocka_unit_test(test_cut_meanwhile),
 		cmocka_unit_test(test_bombs),
 		cmocka_unit_test(test_config_that_is_none),
 		cmocka_unit_test(test_kexec),
