@@ -84,36 +84,27 @@ static int put_strings(
 	return 0;
 }
 
-static int put_u32s(struct encoder *en, const char *name, const uint32_t *values, size_t n)
+/* @type says how wide the numbers are: FIELD_U64S, or else four bytes. */
+static int put_numbers(
+	struct encoder *en, const char *name, enum field_type type, const void *values, size_t n)
 {
+	size_t size = type == FIELD_U64S ? sizeof(uint64_t) : sizeof(uint32_t);
 	void *value;
-	char *p;
-	int r = put(fdt_property_placeholder(en->fdt, name, (int)(n * sizeof(*values)), &value));
+	int r = put(fdt_property_placeholder(en->fdt, name, (int)(n * size), &value));
 
 	if (r < 0)
 		return r;
-	p = value;
 	for (size_t i = 0; i < n; i++) {
-		uint32_t be = htobe32(values[i]);
+		uint64_t be64;
+		uint32_t be32;
 
-		memcpy(p + i * sizeof(be), &be, sizeof(be));
-	}
-	return 0;
-}
-
-static int put_u64s(struct encoder *en, const char *name, const uint64_t *values, size_t n)
-{
-	void *value;
-	char *p;
-	int r = put(fdt_property_placeholder(en->fdt, name, (int)(n * sizeof(*values)), &value));
-
-	if (r < 0)
-		return r;
-	p = value;
-	for (size_t i = 0; i < n; i++) {
-		uint64_t be = htobe64(values[i]);
-
-		memcpy(p + i * sizeof(be), &be, sizeof(be));
+		if (type == FIELD_U64S) {
+			be64 = htobe64(((const uint64_t *)values)[i]);
+			memcpy((char *)value + i * size, &be64, size);
+		} else {
+			be32 = htobe32(((const uint32_t *)values)[i]);
+			memcpy((char *)value + i * size, &be32, size);
+		}
 	}
 	return 0;
 }
@@ -145,11 +136,9 @@ static int put_field(
 		n = *(const size_t *)field_at(object, f->count_offset);
 		if (n > f->max)
 			return refuse(en, type, f, "has too many entries");
-		return f->type == FIELD_U64S
-			       ? put_u64s(en, f->name, field_pointer(object, f->offset), n)
-			       : put_u32s(en, f->name, field_pointer(object, f->offset), n);
+		return put_numbers(en, f->name, f->type, field_pointer(object, f->offset), n);
 	case FIELD_VERSION:
-		return put_u32s(en, f->name, p, 3);
+		return put_numbers(en, f->name, FIELD_U32S, p, 3);
 	}
 	return -EINVAL;
 }
