@@ -258,26 +258,10 @@ static void on_exit_run(struct hf_child *child, void *data)
 
 /* ---- questions ---- */
 
-static struct hf_spawn_spec spec_of(const struct hf_manifest_guest *guest)
-{
-	static char *const no_env[] = {NULL};
-
-	return (struct hf_spawn_spec){
-		.program = guest->vmm,
-		.envp = guest->env ? guest->env : no_env,
-		.cwd = guest->cwd,
-		.uid = guest->uid,
-		.gid = guest->gid,
-		.groups = guest->groups,
-		.n_groups = guest->n_groups,
-		.umask = guest->umask,
-	};
-}
-
 static int start_run(struct run *run, const struct hf_manifest_guest *guest,
 	const char *const question[2], struct hf_error *e)
 {
-	struct hf_spawn_spec spec = spec_of(guest);
+	struct hf_spawn_spec spec = hf_spawn_spec_of(guest);
 	cleanup_close int theirs = -EBADF;
 	char *argv[] = {guest->n_argv > 0 ? guest->argv[0] : guest->vmm,
 		(char *)(uintptr_t)question[0], (char *)(uintptr_t)question[1], NULL};
@@ -358,7 +342,7 @@ static bool is_same(const struct identity *a, const struct identity *b)
 /* Without one in PATH the bare name does: the answer is that there is none. */
 static int path_of(const struct hf_manifest_guest *guest, char *path, size_t size)
 {
-	struct hf_spawn_spec spec = spec_of(guest);
+	struct hf_spawn_spec spec = hf_spawn_spec_of(guest);
 
 	if (!guest->vmm)
 		return -EINVAL;

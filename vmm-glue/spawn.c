@@ -154,6 +154,22 @@ static int child_main(void *arg)
 }
 
 /* Looks a program up in the PATH that it will have itself. */
+struct hf_spawn_spec hf_spawn_spec_of(const struct hf_manifest_guest *guest)
+{
+	static char *const no_env[] = {NULL};
+
+	return (struct hf_spawn_spec){
+		.program = guest->vmm,
+		.envp = guest->env ? guest->env : no_env,
+		.cwd = guest->cwd,
+		.uid = guest->uid,
+		.gid = guest->gid,
+		.groups = guest->groups,
+		.n_groups = guest->n_groups,
+		.umask = guest->umask,
+	};
+}
+
 int hf_spawn_find(const struct hf_spawn_spec *s, char *ret, size_t size)
 {
 	const char *path = "/usr/local/bin:/usr/bin:/bin";

@@ -46,6 +46,10 @@ struct hf_spawn_spec {
 	int output_fd;	      /* the same, in the place of log_path; borrowed; 0: none */
 };
 
+/** hf_spawn_spec_of() - A guest's VMM program, environment, folder and credentials, all borrowed.
+ */
+struct hf_spawn_spec hf_spawn_spec_of(const struct hf_manifest_guest *guest);
+
 /**
  * hf_spawn_find() - The file that hf_spawn() would execute.
  *

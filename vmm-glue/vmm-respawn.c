@@ -279,23 +279,13 @@ static int spawn(struct hf_vmm *vmm, char **argv, int boot_fd, struct hf_error *
 	struct hf_manifest_guest *guest = vmm->guest;
 	struct hf_spawn_fd fds[HF_MANIFEST_MAX_RAM + 1];
 	char log[512], missed[400];
-	struct hf_spawn_spec spec = {
-		.program = guest->vmm,
-		.argv = argv,
-		.envp = guest->env,
-		.cwd = guest->cwd,
-		.uid = guest->uid,
-		.gid = guest->gid,
-		.groups = guest->groups,
-		.n_groups = guest->n_groups,
-		.umask = guest->umask,
-		.limits = &guest->limits,
-		.fds = fds,
-		.n_fds = guest->n_ram + 1,
-	};
-	char *no_env[] = {NULL};
+	struct hf_spawn_spec spec = hf_spawn_spec_of(guest);
 	int r;
 
+	spec.argv = argv;
+	spec.limits = &guest->limits;
+	spec.fds = fds;
+	spec.n_fds = guest->n_ram + 1;
 	for (size_t i = 0; i < guest->n_ram; i++)
 		fds[i] = (struct hf_spawn_fd){.fd = vmm->ram_fds[i], .number = FIRST_FD + (int)i};
 	fds[guest->n_ram] =
@@ -303,8 +293,6 @@ static int spawn(struct hf_vmm *vmm, char **argv, int boot_fd, struct hf_error *
 	for (size_t i = 0; i < 3; i++)
 		if (guest->stdio[i].kind == HF_STDIO_PATH)
 			spec.stdio[i] = guest->stdio[i].path;
-	if (!spec.envp)
-		spec.envp = no_env;
 	if (log_path(guest, log, sizeof(log)) == 0)
 		spec.log_path = log;
 	vmm->stamps.spawn = hf_tsc_now();
