@@ -39,14 +39,6 @@ static void request_free(struct request *q)
 	free(q);
 }
 
-static void answer_errno(struct hf_varlink_call *call, int err, const char *what)
-{
-	struct hf_error e = {0};
-
-	hf_error_set(&e, err, HF_ERR_FAILED, NULL, "%s: %s", what, strerror(-err));
-	hf_varlink_call_error(call, &e, NULL);
-}
-
 static char *copy(const char *s)
 {
 	return s ? strdup(s) : NULL;
@@ -72,7 +64,7 @@ static int take_target(struct request *q, struct json_object *target)
 	if (q->kernel && (q->initrd || !initrd) && (q->append || !append) &&
 		(q->cmdline || !cmdline))
 		return 0;
-	answer_errno(q->call, -ENOMEM, "request");
+	hf_varlink_call_errno(q->call, -ENOMEM, "request");
 	return -ENOMEM;
 }
 
@@ -82,7 +74,7 @@ static struct request *request_new(
 	struct request *q = calloc(1, sizeof(*q));
 
 	if (!q) {
-		answer_errno(call, -ENOMEM, "request");
+		hf_varlink_call_errno(call, -ENOMEM, "request");
 		return NULL;
 	}
 	*q = (struct request){
@@ -101,7 +93,7 @@ static void ask_guests(struct request *q)
 	int r = hf_survey_start(q->agent, q->done, q);
 
 	if (r < 0) {
-		answer_errno(q->call, r, "can't list the guests");
+		hf_varlink_call_errno(q->call, r, "can't list the guests");
 		request_free(q);
 	}
 }

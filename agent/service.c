@@ -30,25 +30,12 @@ static void request_free(struct request *q)
 	free(q);
 }
 
-static void answer_errno(struct hf_varlink_call *call, int err, const char *what)
-{
-	struct hf_error e = {0};
-
-	hf_error_set(&e, err, HF_ERR_FAILED, NULL, "%s: %s", what, strerror(-err));
-	hf_varlink_call_error(call, &e, NULL);
-}
-
-static char *copy(const char *s)
-{
-	return s ? strdup(s) : NULL;
-}
-
 static struct request *request_new(struct hf_agent *agent, struct hf_varlink_call *call)
 {
 	struct request *q = calloc(1, sizeof(*q));
 
 	if (!q) {
-		answer_errno(call, -ENOMEM, "request");
+		hf_varlink_call_errno(call, -ENOMEM, "request");
 		return NULL;
 	}
 	*q = (struct request){.agent = agent, .call = hf_varlink_call_ref(call)};
@@ -60,7 +47,7 @@ static void survey_for(struct request *q, hf_survey_done_fn done)
 	int r = hf_survey_start(q->agent, done, q);
 
 	if (r < 0) {
-		answer_errno(q->call, r, "can't list the guests");
+		hf_varlink_call_errno(q->call, r, "can't list the guests");
 		request_free(q);
 	}
 }
@@ -135,7 +122,7 @@ static void handle_guests(struct hf_varlink_call *call, struct json_object *para
 	q = request_new(userdata, call);
 	if (!q)
 		return;
-	q->guest = copy(guest);
+	q->guest = guest ? strdup(guest) : NULL;
 	survey_for(q, on_guests);
 }
 
@@ -224,7 +211,7 @@ static void watch_status(struct hf_agent *agent, struct hf_varlink_call *call)
 			WATCH_PERIOD_USEC, 0, on_watch_timer, w);
 	}
 	if (r < 0) {
-		answer_errno(call, r, "can't watch");
+		hf_varlink_call_errno(call, r, "can't watch");
 		if (w)
 			hf_varlink_call_unref(w->call);
 		free(w);

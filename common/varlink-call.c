@@ -5,6 +5,7 @@
 #include "common/varlink-internal.h"
 
 #include <stdio.h>
+#include <string.h>
 
 struct hf_varlink_call *hf_varlink_call_ref(struct hf_varlink_call *call)
 {
@@ -111,6 +112,14 @@ void hf_varlink_call_error(
 	}
 	snprintf(name, sizeof(name), "%s.%s", call->interface, e->err ? e->name : HF_ERR_FAILED);
 	hf_varlink_call_error_full(call, name, params);
+}
+
+void hf_varlink_call_errno(struct hf_varlink_call *call, int err, const char *what)
+{
+	struct hf_error e = {0};
+
+	hf_error_set(&e, err, HF_ERR_FAILED, NULL, "%s: %s", what, strerror(-err));
+	hf_varlink_call_error(call, &e, NULL);
 }
 
 void hf_varlink_call_invalid(struct hf_varlink_call *call, const char *parameter)

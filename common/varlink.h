@@ -199,6 +199,9 @@ void hf_varlink_call_notify(struct hf_varlink_call *call, struct json_object *pa
 void hf_varlink_call_error(
 	struct hf_varlink_call *call, const struct hf_error *e, struct json_object *extra);
 
+/** hf_varlink_call_errno() - Answer that something failed, as "WHAT: why". */
+void hf_varlink_call_errno(struct hf_varlink_call *call, int err, const char *what);
+
 /** hf_varlink_call_invalid() - Answer with org.varlink.service.InvalidParameter. */
 void hf_varlink_call_invalid(struct hf_varlink_call *call, const char *parameter);
 
