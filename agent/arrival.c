@@ -142,14 +142,16 @@ static int advance(sd_event_source *s, void *userdata)
 		return 0;
 	}
 	if (!a->finishing) {
+		/* Told first: an agent that dies after the finish leaves nothing to tell it from.
+		 */
 		a->finishing = true;
+		make_report(a);
 		a->pending++;
 		if (hf_worker_run(agent->event, finish, on_finished, a) < 0)
 			on_finished(a, finish(a));
 		return 0;
 	}
 	hf_agent_event(agent, HF_EVENT_ALL_RESUMED);
-	make_report(a);
 	hf_agent_progress(agent, NULL, "done: %zu guests resumed", a->n_guests);
 	arrival_free(a);
 	return 0;
@@ -231,7 +233,9 @@ int hf_arrival_start(struct hf_agent *agent, bool readahead, struct hf_error *er
 	agent->update_begin_ns = hf_agent_now_ns();
 	r = hf_carrier_session_retrieve(agent->carrier, HF_MANIFEST_SESSION, &a->session, error);
 	if (r == -ENOENT || r == -ENODEV) {
+		/* An agent may have died after it gave the manifest up, with this left to do. */
 		hf_error_clear(error);
+		hf_resume_journal_clear();
 		hf_carrier_luo_unkeep(agent->carrier);
 		free(a);
 		return 0;

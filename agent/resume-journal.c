@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "agent/resume-journal.h"
 
+#include <dirent.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -69,4 +70,21 @@ void hf_resume_journal_remove(const char *uuid)
 
 	path_of(uuid, path, sizeof(path));
 	unlink(path);
+}
+
+void hf_resume_journal_clear(void)
+{
+	char path[4096 + 300];
+	struct dirent *e;
+	DIR *folder;
+
+	snprintf(path, sizeof(path), "%s/resumed", hf_run_dir());
+	folder = opendir(path);
+	while (folder && (e = readdir(folder))) {
+		snprintf(path, sizeof(path), "%s/resumed/%s", hf_run_dir(), e->d_name);
+		if (e->d_name[0] != '.')
+			unlink(path);
+	}
+	if (folder)
+		closedir(folder);
 }

@@ -835,6 +835,20 @@ def agent_killed_while_frozen(world):
 
 
 @test
+def leftovers_of_an_agent_that_died_at_the_end(world):
+    """It had given the manifest up, but not yet forgotten which guests ran: the next agent does."""
+    stale = world.path / "run/resumed/0e7a3ad2-0d1c-4a3e-9d4f-0123456789ab.json"
+    stale.parent.mkdir(parents=True)
+    stale.write_text('{"pid": 4000000, "start_ticks": 1}')
+    world.start_agent()
+    check(not stale.exists(), "a note of the last arrival is still there")
+    guest = Guest(world, "g").wait_ready()
+    world.upgrade()
+    check(not list(stale.parent.glob("*")), "notes stay behind after an arrival")
+    guest.wait_alive()
+
+
+@test
 def failed_respawn_holds_the_guest(world):
     """QEMU is gone when it is needed: this guest is held, the other one runs, the agent does not stop."""
     other_qemu = world.path / "qemu-private"

@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * DOC: The resume journal: there and back, garbage, and all of it forgotten at once.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "agent/resume-journal.h"
+#include "common/fd.h"
+
+#define UUID_A "0e7a3ad2-0d1c-4a3e-9d4f-0123456789ab"
+#define UUID_B "1e7a3ad2-0d1c-4a3e-9d4f-0123456789ab"
+
+static char folder[] = "/tmp/holdfast-resume-XXXXXX";
+
+static int set_up(void **state)
+{
+	return mkdtemp(folder) ? setenv("HOLDFAST_RUN_DIR", folder, 1) : -1;
+}
+
+static int tear_down(void **state)
+{
+	char command[128];
+
+	snprintf(command, sizeof(command), "rm -rf %s", folder);
+	return system(command);
+}
+
+static void there_and_back(void **state)
+{
+	struct hf_error e = {0};
+	uint64_t ticks = 0, want = 0;
+	pid_t pid = 0;
+
+	assert_int_equal(hf_resume_journal_read(UUID_A, &pid, &ticks), -ENOENT);
+	assert_int_equal(hf_resume_journal_write(UUID_A, getpid(), &e), 0);
+	assert_int_equal(hf_pid_start_time(getpid(), &want), 0);
+	assert_int_equal(hf_resume_journal_read(UUID_A, &pid, &ticks), 0);
+	assert_int_equal(pid, getpid());
+	assert_true(ticks == want);
+	assert_int_equal(hf_resume_journal_read(UUID_B, &pid, &ticks), -ENOENT);
+	hf_resume_journal_remove(UUID_A);
+	assert_int_equal(hf_resume_journal_read(UUID_A, &pid, &ticks), -ENOENT);
+}
+
+static void dead_process(void **state)
+{
+	struct hf_error e = {0};
+
+	assert_true(hf_resume_journal_write(UUID_A, 0x3fffffff, &e) < 0);
+	assert_non_null(strstr(e.message, UUID_A));
+}
+
+static void garbage(void **state)
+{
+	static const char *const bad[] = {"", "{", "[]", "{\"pid\":7}", "{\"start_ticks\":7}",
+		"{\"pid\":0,\"start_ticks\":1}", "{\"pid\":-4,\"start_ticks\":1}",
+		"{\"pid\":\"x\",\"start_ticks\":1}"};
+	uint64_t ticks;
+	char path[256];
+	pid_t pid;
+
+	snprintf(path, sizeof(path), "%s/resumed/%s.json", folder, UUID_B);
+	assert_int_equal(hf_resume_journal_write(UUID_B, getpid(), &(struct hf_error){0}), 0);
+	for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
+		assert_int_equal(hf_file_write_atomic(path, bad[i], strlen(bad[i]), 0600), 0);
+		assert_int_equal(hf_resume_journal_read(UUID_B, &pid, &ticks), -EBADMSG);
+	}
+}
+
+static void all_forgotten(void **state)
+{
+	struct hf_error e = {0};
+	uint64_t ticks;
+	pid_t pid;
+
+	assert_int_equal(hf_resume_journal_write(UUID_A, getpid(), &e), 0);
+	assert_int_equal(hf_resume_journal_write(UUID_B, getpid(), &e), 0);
+	hf_resume_journal_clear();
+	assert_int_equal(hf_resume_journal_read(UUID_A, &pid, &ticks), -ENOENT);
+	assert_int_equal(hf_resume_journal_read(UUID_B, &pid, &ticks), -ENOENT);
+	hf_resume_journal_clear();
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(there_and_back),
+		cmocka_unit_test(dead_process),
+		cmocka_unit_test(garbage),
+		cmocka_unit_test(all_forgotten),
+	};
+
+	return cmocka_run_group_tests(tests, set_up, tear_down);
+}
