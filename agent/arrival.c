@@ -120,7 +120,7 @@ static void arrival_free(struct hf_arrival *a)
 	if (a->session)
 		hf_session_detach(a->session);
 	hf_manifest_free(a->manifest);
-	hf_carrier_luo_unkeep(a->agent->carrier);
+	hf_carrier_unkeep(a->agent->carrier);
 	sd_event_source_disable_unref(a->advance);
 	if (a->agent->arrival == a)
 		a->agent->arrival = NULL;
@@ -236,7 +236,7 @@ int hf_arrival_start(struct hf_agent *agent, bool readahead, struct hf_error *er
 		/* An agent may have died after it gave the manifest up, with this left to do. */
 		hf_error_clear(error);
 		hf_resume_journal_clear();
-		hf_carrier_luo_unkeep(agent->carrier);
+		hf_carrier_unkeep(agent->carrier);
 		free(a);
 		return 0;
 	}

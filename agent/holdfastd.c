@@ -168,18 +168,24 @@ static int make_carrier(struct hf_agent *agent, const char *name, struct hf_erro
 	return hf_carrier_luo_new(NULL, &agent->carrier, error);
 }
 
-/* Without a keeper guests still come back; only this process must not die on the way. */
-static void start_keeper(struct hf_agent *agent)
+/* With `luo`, guests come back without a keeper, too; only this process must not die on the way. */
+static int start_keeper(struct hf_agent *agent, struct hf_error *error)
 {
-	struct hf_error e = {0};
+	bool luo = hf_agent_is_luo(agent);
 	char path[4096];
+	int r;
 
 	snprintf(path, sizeof(path), "%s/keeper.sock", hf_run_dir());
-	if (hf_carrier_luo_keep(agent->carrier, path, &agent->again, &e) < 0)
-		hf_log(LOG_WARNING, NULL, "%s", e.message);
-	if (agent->again)
+	r = hf_carrier_keep(agent->carrier, path, &agent->again, error);
+	if (r < 0 && luo) {
+		hf_log(LOG_WARNING, NULL, "%s", error->message);
+		hf_error_clear(error);
+		return 0;
+	}
+	if (agent->again && luo)
 		hf_log(LOG_NOTICE, NULL,
 			"an agent before this one died with guests on their way in: going on");
+	return r;
 }
 
 static int on_signal(sd_event_source *s, const struct signalfd_siginfo *si, void *userdata)
@@ -274,13 +280,12 @@ int main(int argc, char **argv)
 	if (r >= 0)
 		return r;
 	agent.state_bytes = o.state_bytes;
-	/* Before anything else opens fds: the hold carrier takes over those it was given. */
 	r = make_carrier(&agent, o.carrier, &e);
 	if (r >= 0)
 		r = take_lock(&lock, &e);
 	/* Before there are threads: it is forked. */
-	if (r >= 0 && hf_agent_is_luo(&agent))
-		start_keeper(&agent);
+	if (r >= 0)
+		r = start_keeper(&agent, &e);
 	if (r >= 0)
 		r = start(&agent, &o, &e);
 	if (r < 0) {

@@ -251,7 +251,8 @@ static int end_others(struct hf_incoming *in)
 	if (r < 0)
 		return hf_error_set(
 			&in->error, r, HF_ERR_DEGRADED, NULL, "its RAM: %s", strerror(-r));
-	return hf_ram_users_end(files, n, END_TIMEOUT_NS, &in->n_ended, &in->error);
+	return hf_ram_users_end(files, n, hf_carrier_keeper(in->agent->carrier), END_TIMEOUT_NS,
+		&in->n_ended, &in->error);
 }
 
 /* In a worker: the kernel takes time in proportion to RAM here. */

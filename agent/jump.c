@@ -26,29 +26,10 @@ static void installed_path(char *path, size_t size)
 
 int hf_jump_execve(struct hf_agent *agent, struct hf_error *error)
 {
-	cleanup_free char *held = NULL;
-	cleanup_free char **env = NULL;
 	char path[4096];
-	size_t n = 0, out = 0;
-	int r;
 
-	while (environ[n])
-		n++;
-	env = calloc(n + 2, sizeof(*env));
-	if (!env)
-		return hf_error_set(error, -ENOMEM, HF_ERR_FAILED, NULL, "out of memory");
 	installed_path(path, sizeof(path));
-	r = hf_carrier_hold_export(agent->carrier, &held, error);
-	if (r < 0)
-		return r;
-	for (size_t i = 0; i < n; i++) {
-		if (strncmp(environ[i], HF_HOLD_ENV "=", strlen(HF_HOLD_ENV) + 1) != 0)
-			env[out++] = environ[i];
-	}
-	env[out++] = held;
-	execve(path, agent->argv, env);
-	r = -errno;
-	hf_carrier_hold_unexport(agent->carrier);
-	return hf_error_set(
-		error, r, HF_ERR_FAILED, NULL, "can't execute %s anew: %s", path, strerror(-r));
+	execve(path, agent->argv, environ);
+	return hf_error_set(error, -errno, HF_ERR_FAILED, NULL, "can't execute %s anew: %s", path,
+		strerror(errno));
 }

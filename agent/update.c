@@ -268,13 +268,17 @@ static void jump_execve(struct hf_update *u)
 	sd_event_source_set_enabled(u->advance, SD_EVENT_ONESHOT);
 }
 
-/* The manifest has to be whole before the first QEMU ends: after that there is no way back. */
+/*
+ * The manifest has to be whole, and all of it in the keeper's hands, before the first QEMU ends:
+ * after that there is no way back, and only the next agent to go on, if this one dies.
+ */
 static void start_quit(struct hf_update *u)
 {
 	struct hf_error e = {0};
 
 	hf_agent_progress(u->agent, NULL, "jumping");
-	if (hf_update_write_manifest(u, &e) < 0) {
+	if (hf_update_write_manifest(u, &e) < 0 ||
+		hf_carrier_hold_hand_over(u->agent->carrier, HF_MANIFEST_SESSION, &e) < 0) {
 		note_failure(u, &e);
 		sd_event_source_set_enabled(u->advance, SD_EVENT_ONESHOT);
 		return;

@@ -13,6 +13,7 @@
 
 #include "common/fd.h"
 #include "memfd-preserve/carrier.h"
+#include "memfd-preserve/keeper.h"
 
 struct hf_carrier_ops {
 	const char *name;
@@ -28,7 +29,11 @@ struct hf_carrier_ops {
 	/* On success the session is over, its memory remains. */
 	int (*finish)(struct hf_session *s, struct hf_error *e);
 	void (*discard)(struct hf_session *s);
+	void (*detach)(struct hf_session *s); /* may be NULL */
 	int (*fd)(const struct hf_session *s);
+	int (*keep)(
+		struct hf_carrier *c, const char *socket_path, bool *ret_found, struct hf_error *e);
+	void (*unkeep)(struct hf_carrier *c);
 	void (*free)(struct hf_carrier *c);
 };
 
@@ -40,7 +45,8 @@ struct hf_carried_file {
 
 struct hf_carrier {
 	const struct hf_carrier_ops *ops;
-	pthread_mutex_t lock; /* guards files, and what the carrier says it guards */
+	struct hf_keeper *keeper; /* or NULL */
+	pthread_mutex_t lock;	  /* guards files, and what the carrier says it guards */
 	struct hf_carried_file *files;
 	size_t n_files;
 };

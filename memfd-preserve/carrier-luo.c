@@ -10,13 +10,11 @@
 #include <string.h>
 
 #include "memfd-preserve/carrier-impl.h"
-#include "memfd-preserve/keeper.h"
 #include "memfd-preserve/luo.h"
 
 struct luo_carrier {
 	struct hf_carrier base;
 	char *device;
-	struct hf_keeper *keeper; /* NULL: sessions are this process's alone */
 };
 
 struct luo_session {
@@ -32,11 +30,6 @@ static struct luo_session *to_luo(struct hf_session *s)
 static const char *device_of(const struct hf_carrier *c)
 {
 	return ((const struct luo_carrier *)c)->device;
-}
-
-static struct hf_keeper *keeper_of(const struct hf_carrier *c)
-{
-	return ((const struct luo_carrier *)c)->keeper;
 }
 
 /* Sentences for what opening the device can come back with. */
@@ -104,8 +97,8 @@ static int luo_retrieve(
 
 	if (!s)
 		return hf_error_set(e, -ENOMEM, HF_ERR_FAILED, NULL, "out of memory");
-	r = keeper_of(c) ? hf_keeper_retrieve(keeper_of(c), name, &s->fd)
-			 : retrieve_session(device_of(c), name, &s->fd);
+	r = c->keeper ? hf_keeper_retrieve(c->keeper, name, &s->fd)
+		      : retrieve_session(device_of(c), name, &s->fd);
 	if (r < 0) {
 		free(s);
 		if (r == -ESRCH)
@@ -203,8 +196,8 @@ static int luo_finish(struct hf_session *s, struct hf_error *e)
 			s->name, strerror(-r));
 	/* Empty now: closing takes nothing with it. A keeper that is gone has closed its own. */
 	close(to_luo(s)->fd);
-	if (keeper_of(s->carrier))
-		hf_keeper_drop(keeper_of(s->carrier), s->name);
+	if (s->carrier->keeper)
+		hf_keeper_drop(s->carrier->keeper, s->name);
 	return 0;
 }
 
@@ -218,11 +211,22 @@ static int luo_fd(const struct hf_session *s)
 	return ((const struct luo_session *)s)->fd;
 }
 
+static int luo_keep(
+	struct hf_carrier *c, const char *socket_path, bool *ret_found, struct hf_error *e)
+{
+	return hf_keeper_open(
+		socket_path, device_of(c), retrieve_session, &c->keeper, ret_found, e);
+}
+
+static void luo_unkeep(struct hf_carrier *c)
+{
+	hf_keeper_close(TAKE_PTR(c->keeper));
+}
+
 static void luo_free(struct hf_carrier *c)
 {
 	struct luo_carrier *lc = (struct luo_carrier *)c;
 
-	hf_keeper_close(lc->keeper);
 	free(lc->device);
 	free(lc);
 }
@@ -237,6 +241,8 @@ static const struct hf_carrier_ops luo_ops = {
 	.finish = luo_finish,
 	.discard = luo_discard,
 	.fd = luo_fd,
+	.keep = luo_keep,
+	.unkeep = luo_unkeep,
 	.free = luo_free,
 };
 
@@ -254,23 +260,4 @@ int hf_carrier_luo_new(const char *device, struct hf_carrier **ret_carrier, stru
 	pthread_mutex_init(&lc->base.lock, NULL);
 	*ret_carrier = &lc->base;
 	return 0;
-}
-
-int hf_carrier_luo_keep(
-	struct hf_carrier *c, const char *socket_path, bool *ret_found, struct hf_error *e)
-{
-	struct luo_carrier *lc = (struct luo_carrier *)c;
-
-	if (c->ops != &luo_ops)
-		return hf_error_set(e, -ENOTSUP, HF_ERR_INVALID, NULL,
-			"the %s carrier has no sessions to keep", c->ops->name);
-	return hf_keeper_open(socket_path, lc->device, retrieve_session, &lc->keeper, ret_found, e);
-}
-
-void hf_carrier_luo_unkeep(struct hf_carrier *c)
-{
-	struct luo_carrier *lc = (struct luo_carrier *)c;
-
-	if (c->ops == &luo_ops)
-		hf_keeper_close(TAKE_PTR(lc->keeper));
 }

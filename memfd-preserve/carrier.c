@@ -34,6 +34,7 @@ void hf_carrier_free(struct hf_carrier *c)
 {
 	if (!c)
 		return;
+	hf_keeper_close(c->keeper);
 	free(c->files);
 	pthread_mutex_destroy(&c->lock);
 	c->ops->free(c);
@@ -42,6 +43,22 @@ void hf_carrier_free(struct hf_carrier *c)
 const char *hf_carrier_name(const struct hf_carrier *c)
 {
 	return c->ops->name;
+}
+
+int hf_carrier_keep(
+	struct hf_carrier *c, const char *socket_path, bool *ret_found, struct hf_error *e)
+{
+	return c->ops->keep(c, socket_path, ret_found, e);
+}
+
+pid_t hf_carrier_keeper(const struct hf_carrier *c)
+{
+	return c->keeper ? hf_keeper_pid(c->keeper) : 0;
+}
+
+void hf_carrier_unkeep(struct hf_carrier *c)
+{
+	c->ops->unkeep(c);
 }
 
 int hf_carrier_session_create(
@@ -218,5 +235,7 @@ void hf_session_detach(struct hf_session *s)
 		if (c->files[i].session == s)
 			c->files[i].session = NULL;
 	pthread_mutex_unlock(&c->lock);
+	if (c->ops->detach)
+		c->ops->detach(s);
 	free(s);
 }

@@ -3,7 +3,7 @@
  * DOC: Carriers: the ways for a file to get from this agent to its next self.
  *
  * `luo`: files stay in memory across a kexec (carrier-luo.c). `hold`: nothing leaves the kernel,
- * the agent keeps the fds through its own execve (carrier-hold.c).
+ * the keeper has the files while the agent starts itself anew (carrier-hold.c).
  *
  * A carrier deals in sessions, named groups of files that live and die together; each file has a
  * token in its session. A session is *outgoing* (created here, filled with preserve) or *incoming*
@@ -22,6 +22,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "common/error.h"
 
@@ -30,9 +31,6 @@ struct hf_session;
 
 /* Bytes of a session name, NUL included. Letters, digits and any of `-_.@+` only. */
 #define HF_SESSION_NAME_BYTES 64
-
-/* What is left of an fd-keeping self: `fd:token:session` joined with commas (docs/FORMATS.md). */
-#define HF_HOLD_ENV "HOLDFAST_HELD"
 
 /**
  * hf_carrier_luo_new() - The carrier through kexec.
@@ -44,37 +42,39 @@ struct hf_session;
 int hf_carrier_luo_new(const char *device, struct hf_carrier **ret_carrier, struct hf_error *e);
 
 /**
- * hf_carrier_luo_keep() - Have retrieved sessions outlive this process (keeper.h).
- * @socket_path: where the keeper is found by the next agent
- * @ret_found:   whether there was one: what was retrieved before this process can be had again
+ * hf_carrier_hold_new() - The carrier through an execve of the agent, or its death.
+ * @ret_carrier: freed with hf_carrier_free()
  *
- * Call it before there are threads. On failure the carrier is as before: sessions end with the
- * process.
- */
-int hf_carrier_luo_keep(
-	struct hf_carrier *c, const char *socket_path, bool *ret_found, struct hf_error *e);
-
-/**
- * hf_carrier_luo_unkeep() - No more sessions will be retrieved: a keeper that has none left ends.
- *
- * Does nothing to other carriers, and nothing twice. Not thread-safe.
- */
-void hf_carrier_luo_unkeep(struct hf_carrier *c);
-
-/**
- * hf_carrier_hold_new() - The carrier through execve.
- *
- * Takes over what hf_carrier_hold_export() of the process image before left in the environment:
- * unsets the variable, checks every entry, marks every fd close-on-exec. An empty environment is a
- * normal start. Call it early, before other code opens fds or starts threads (it changes environ).
- * Return: 0; -EBADMSG when an entry is malformed, doubled or not an open regular file.
+ * Files cross only after hf_carrier_keep().
  */
 int hf_carrier_hold_new(struct hf_carrier **ret_carrier, struct hf_error *e);
 
 /**
+ * hf_carrier_keep() - Have a keeper (keeper.h): sessions that came over outlive this process.
+ * @socket_path: where the keeper is found by the next agent
+ * @ret_found:   whether there was one: what came over before this process began can be had again
+ *
+ * Call it before there are threads. On failure the carrier is as before: with `luo` sessions end
+ * with the process, with `hold` nothing can cross.
+ */
+int hf_carrier_keep(
+	struct hf_carrier *c, const char *socket_path, bool *ret_found, struct hf_error *e);
+
+/** hf_carrier_keeper() - The keeper's process, 0 when there is none. It may have guest RAM open. */
+pid_t hf_carrier_keeper(const struct hf_carrier *c);
+
+/**
+ * hf_carrier_unkeep() - The arrival is over: nothing that came over is needed any more.
+ *
+ * With `luo` the keeper is left to end; with `hold` it forgets what it has and stays for the next
+ * time. Does nothing twice. Not thread-safe.
+ */
+void hf_carrier_unkeep(struct hf_carrier *c);
+
+/**
  * hf_carrier_free() - Free a carrier. NULL is fine.
  *
- * Its sessions must have ended before. A hold carrier closes what it still holds.
+ * Its sessions must have ended before. What the keeper keeps, it keeps.
  */
 void hf_carrier_free(struct hf_carrier *c);
 
@@ -82,19 +82,17 @@ void hf_carrier_free(struct hf_carrier *c);
 const char *hf_carrier_name(const struct hf_carrier *c);
 
 /**
- * hf_carrier_hold_export() - Make everything held inheritable, right before execve.
- * @c:       a hold carrier
- * @ret_env: `HOLDFAST_HELD=…` to put into the new environment, owned by the caller
+ * hf_carrier_hold_hand_over() - Give all outgoing sessions to the keeper.
+ * @last: name of the session that goes last: an agent that finds it there finds all others, too
  *
- * Covers outgoing sessions, and incoming ones that were not finished (a guest whose resume failed
- * keeps its RAM), except where an outgoing one has the same name. Clears close-on-exec of those
- * fds: from here until execve no other process may be started. Sessions without files don't cross.
- * Return: 0; -E2BIG more than an environment string can hold; -ENOTSUP not a hold carrier.
+ * From here on the next agent gets them, whatever becomes of this one. Return: 0; -ENOENT when
+ * there is no session @last; -ENOTSUP not a hold carrier, or no keeper; other -errno, and then the
+ * keeper has none of them.
  */
-int hf_carrier_hold_export(struct hf_carrier *c, char **ret_env, struct hf_error *e);
+int hf_carrier_hold_hand_over(struct hf_carrier *c, const char *last, struct hf_error *e);
 
-/** hf_carrier_hold_unexport() - Undo hf_carrier_hold_export() after an execve that failed. */
-void hf_carrier_hold_unexport(struct hf_carrier *c);
+/** hf_carrier_hold_take_back() - Undo hf_carrier_hold_hand_over(), @last first. */
+void hf_carrier_hold_take_back(struct hf_carrier *c, const char *last);
 
 /**
  * hf_carrier_session_create() - Create an outgoing session.
@@ -178,6 +176,6 @@ void hf_session_discard(struct hf_session *s);
  * hf_session_detach() - Forget a session and leave its fd open until the process ends.
  *
  * For a guest that must stay held after a failure while its bookkeeping goes. @s is freed, the
- * session fd (with `hold`: the files) stays open and, with `hold`, is still exported.
+ * session fd (with `hold`: the files) stays open.
  */
 void hf_session_detach(struct hf_session *s);

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -16,115 +17,228 @@
 #include "common/fd.h"
 #include "memfd-preserve/luo-uapi.h"
 
-/* Of one update: one a guest and the manifest's. */
-#define MAX_SESSIONS 4096
+/* Of one update: one session a guest and the manifest's, or with `hold` all of their files. */
+#define MAX_KEPT 16384
 
+/* Numbers and layout are those of docs/FORMATS.md: the other side may be of another version. */
 enum op {
 	OP_PING, /* is anybody there? */
 	OP_RETRIEVE,
 	OP_DROP,
+	OP_PUT,
+	OP_GET,
+	OP_LOOK,
+	OP_CLEAR,
 };
 
 struct request {
 	uint32_t op;
 	char name[HF_LUO_NAME_BYTES];
+	uint32_t zero;
+	uint64_t token;
 };
 
 struct answer {
 	int32_t result; /* 0 or -errno */
+	int32_t pid;	/* the keeper's */
 };
 
 struct hf_keeper {
 	int sock;
+	pid_t pid;	      /* the other side's */
 	pthread_mutex_t lock; /* a request and its answer belong together */
 };
 
 /* ---- the keeper's side ---- */
 
+/* A session's fd, or one file of a session that was put. */
 struct kept {
 	char name[HF_LUO_NAME_BYTES];
+	uint64_t token;
 	int fd; /* negative: dropped */
 };
 
 struct keeping {
 	const char *device;
 	hf_keeper_retrieve_fn retrieve;
-	struct kept *sessions;
-	size_t n_sessions;
+	struct kept *kept;
+	size_t n_kept;
 	size_t n_open;
 };
 
-static struct kept *find(struct keeping *k, const char *name)
+/* How a session stands: 0 something is kept, -EALREADY it was dropped, -ENOENT never seen. */
+static int look(const struct keeping *k, const char *name)
 {
-	for (size_t i = 0; i < k->n_sessions; i++)
-		if (strcmp(k->sessions[i].name, name) == 0)
-			return &k->sessions[i];
-	return NULL;
+	int r = -ENOENT;
+
+	for (size_t i = 0; i < k->n_kept && r < 0; i++) {
+		if (strcmp(k->kept[i].name, name) == 0)
+			r = k->kept[i].fd >= 0 ? 0 : -EALREADY;
+	}
+	return r;
+}
+
+static int get(const struct keeping *k, const char *name, uint64_t token, int *ret_fd)
+{
+	for (size_t i = 0; i < k->n_kept; i++) {
+		const struct kept *s = &k->kept[i];
+
+		if (s->fd >= 0 && s->token == token && strcmp(s->name, name) == 0) {
+			*ret_fd = s->fd;
+			return 0;
+		}
+	}
+	return -ENOENT;
+}
+
+/* Room for one more: with its fd in hand nothing may fail any more. */
+static struct kept *make_room(struct keeping *k)
+{
+	struct kept *list;
+
+	if (k->n_kept == MAX_KEPT)
+		return NULL;
+	list = reallocarray(k->kept, k->n_kept + 1, sizeof(*list));
+	if (!list)
+		return NULL;
+	k->kept = list;
+	return &list[k->n_kept];
+}
+
+static void add(struct keeping *k, struct kept *room, const char *name, uint64_t token, int fd)
+{
+	snprintf(room->name, sizeof(room->name), "%s", name);
+	room->token = token;
+	room->fd = fd;
+	k->n_kept++;
+	k->n_open++;
+}
+
+static void forget(struct keeping *k, const char *name)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < k->n_kept; i++) {
+		if (strcmp(k->kept[i].name, name) != 0)
+			k->kept[n++] = k->kept[i];
+	}
+	k->n_kept = n;
 }
 
 static int do_retrieve(struct keeping *k, const char *name, int *ret_fd)
 {
-	struct kept *s = find(k, name);
+	struct kept *room;
 	int r, fd = -EBADF;
 
-	if (s) {
-		*ret_fd = s->fd;
-		return s->fd < 0 ? -EALREADY : 0;
-	}
-	if (k->n_sessions == MAX_SESSIONS)
-		return -ENOBUFS;
-	/* Room first: with the fd in hand nothing may fail any more. */
-	s = reallocarray(k->sessions, k->n_sessions + 1, sizeof(*s));
-	if (!s)
+	r = look(k, name);
+	if (r == 0)
+		return get(k, name, 0, ret_fd);
+	if (r == -EALREADY)
+		return r;
+	if (!k->retrieve)
+		return -ENOENT;
+	room = make_room(k);
+	if (!room)
 		return -ENOMEM;
-	k->sessions = s;
 	r = k->retrieve(k->device, name, &fd);
 	if (r < 0)
 		return r;
-	s += k->n_sessions++;
-	snprintf(s->name, sizeof(s->name), "%s", name);
-	s->fd = *ret_fd = fd;
-	k->n_open++;
+	add(k, room, name, 0, fd);
+	*ret_fd = fd;
+	return 0;
+}
+
+/* Takes @fd on success only. */
+static int do_put(struct keeping *k, const char *name, uint64_t token, int fd)
+{
+	struct hf_inode inode, other;
+	struct kept *room;
+	int r, unused;
+
+	r = hf_fd_inode(fd, &inode, NULL);
+	if (r < 0)
+		return r;
+	if (get(k, name, token, &unused) == 0)
+		return -EEXIST;
+	for (size_t i = 0; i < k->n_kept; i++) {
+		if (k->kept[i].fd >= 0 && hf_fd_inode(k->kept[i].fd, &other, NULL) == 0 &&
+			hf_inode_equal(&inode, &other))
+			return -EEXIST;
+	}
+	if (look(k, name) == -EALREADY)
+		forget(k, name);
+	room = make_room(k);
+	if (!room)
+		return -ENOMEM;
+	add(k, room, name, token, fd);
 	return 0;
 }
 
 static int do_drop(struct keeping *k, const char *name)
 {
-	struct kept *s = find(k, name);
+	int r = -ENOENT;
 
-	if (!s || s->fd < 0)
-		return -ENOENT;
-	hf_close(&s->fd);
-	k->n_open--;
+	for (size_t i = 0; i < k->n_kept; i++) {
+		struct kept *s = &k->kept[i];
+
+		if (s->fd < 0 || strcmp(s->name, name) != 0)
+			continue;
+		hf_close(&s->fd);
+		k->n_open--;
+		r = 0;
+	}
+	return r;
+}
+
+static int do_clear(struct keeping *k)
+{
+	for (size_t i = 0; i < k->n_kept; i++)
+		hf_close(&k->kept[i].fd);
+	k->n_kept = k->n_open = 0;
 	return 0;
+}
+
+static int serve(struct keeping *k, const struct request *q, int *fd, int *ret_fd)
+{
+	int r;
+
+	switch (q->op) {
+	case OP_PING:
+		return 0;
+	case OP_RETRIEVE:
+		return do_retrieve(k, q->name, ret_fd);
+	case OP_DROP:
+		return do_drop(k, q->name);
+	case OP_PUT:
+		r = *fd >= 0 ? do_put(k, q->name, q->token, *fd) : -EINVAL;
+		if (r == 0)
+			TAKE_FD(*fd);
+		return r;
+	case OP_GET:
+		return get(k, q->name, q->token, ret_fd);
+	case OP_LOOK:
+		return look(k, q->name);
+	case OP_CLEAR:
+		return do_clear(k);
+	default:
+		return -EINVAL;
+	}
 }
 
 static bool serve_one(struct keeping *k, int sock)
 {
+	cleanup_close int fd = -EBADF;
 	struct request q = {0};
+	int ret_fd = -EBADF;
 	struct answer a;
-	int fd = -EBADF;
+	size_t n_fds = 1;
 	ssize_t n;
 
-	do
-		n = recv(sock, &q, sizeof(q), 0);
-	while (n < 0 && errno == EINTR);
+	n = hf_fd_recv(sock, &q, sizeof(q), &fd, &n_fds);
 	if (n != (ssize_t)sizeof(q) || !memchr(q.name, 0, sizeof(q.name)))
 		return false;
-	switch (q.op) {
-	case OP_PING:
-		a.result = 0;
-		break;
-	case OP_RETRIEVE:
-		a.result = do_retrieve(k, q.name, &fd);
-		break;
-	case OP_DROP:
-		a.result = do_drop(k, q.name);
-		break;
-	default:
-		a.result = -EINVAL;
-	}
-	return hf_fd_send(sock, &a, sizeof(a), &fd, fd >= 0) == 0;
+	a = (struct answer){.result = serve(k, &q, &fd, &ret_fd), .pid = getpid()};
+	return hf_fd_send(sock, &a, sizeof(a), &ret_fd, ret_fd >= 0) == 0;
 }
 
 static bool is_ours(int sock)
@@ -174,6 +288,7 @@ static void keep(struct keeping *k, int listener, int sock, const char *path)
 static _Noreturn void run(struct keeping *k, int listener, int sock, const char *path)
 {
 	const int base = 3;
+	struct rlimit files;
 	int fd;
 
 	prctl(PR_SET_NAME, "hf-keeper");
@@ -185,6 +300,10 @@ static _Noreturn void run(struct keeping *k, int listener, int sock, const char 
 	/* The agent's own end is its event loop's; here it must not interrupt anything. */
 	signal(SIGTERM, SIG_IGN);
 	signal(SIGINT, SIG_IGN);
+	if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+		files.rlim_cur = files.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &files);
+	}
 	fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
 	if (fd >= 0) {
 		if (write(fd, "-1000", 5) < 0) { /* allowed or not, there is nothing to do */
@@ -280,9 +399,10 @@ static int start(struct keeping *k, const struct sockaddr_un *address, int *ret_
 	return 0;
 }
 
-static int ask(struct hf_keeper *k, enum op op, const char *name, int *ret_fd)
+static int ask(
+	struct hf_keeper *k, enum op op, const char *name, uint64_t token, int fd, int *ret_fd)
 {
-	struct request q = {.op = op};
+	struct request q = {.op = op, .token = token};
 	struct answer a = {0};
 	int fds[1] = {-EBADF};
 	size_t n_fds = 1;
@@ -293,7 +413,7 @@ static int ask(struct hf_keeper *k, enum op op, const char *name, int *ret_fd)
 		return -EINVAL;
 	memcpy(q.name, name, strlen(name));
 	pthread_mutex_lock(&k->lock);
-	r = hf_fd_send(k->sock, &q, sizeof(q), NULL, 0);
+	r = hf_fd_send(k->sock, &q, sizeof(q), &fd, fd >= 0);
 	if (r == 0)
 		n = hf_fd_recv(k->sock, &a, sizeof(a), fds, &n_fds);
 	pthread_mutex_unlock(&k->lock);
@@ -301,6 +421,7 @@ static int ask(struct hf_keeper *k, enum op op, const char *name, int *ret_fd)
 		return r;
 	if (n != (ssize_t)sizeof(a))
 		return n < 0 ? (int)n : -ECONNRESET;
+	k->pid = a.pid;
 	if (a.result == 0 && ret_fd) {
 		if (n_fds == 0)
 			return -EBADMSG;
@@ -326,13 +447,16 @@ int hf_keeper_open(const char *path, const char *device, hf_keeper_retrieve_fn r
 	if (r == 0)
 		r = connect_to(&address, &k->sock);
 	/* One that is about to end still takes connections. */
-	if (r == 0 && ask(k, OP_PING, "", NULL) < 0) {
+	if (r == 0 && ask(k, OP_PING, "", 0, -EBADF, NULL) < 0) {
 		hf_close(&k->sock);
 		r = -ECONNREFUSED;
 	}
 	*ret_found = r == 0;
-	if (r == -ENOENT || r == -ECONNREFUSED)
+	if (r == -ENOENT || r == -ECONNREFUSED) {
 		r = start(&keeping, &address, &k->sock);
+		if (r == 0)
+			r = ask(k, OP_PING, "", 0, -EBADF, NULL);
+	}
 	if (r < 0) {
 		hf_keeper_close(k);
 		return hf_error_set(e, r, HF_ERR_FAILED, NULL, "can't have sessions kept at %s: %s",
@@ -344,12 +468,37 @@ int hf_keeper_open(const char *path, const char *device, hf_keeper_retrieve_fn r
 
 int hf_keeper_retrieve(struct hf_keeper *k, const char *name, int *ret_fd)
 {
-	return ask(k, OP_RETRIEVE, name, ret_fd);
+	return ask(k, OP_RETRIEVE, name, 0, -EBADF, ret_fd);
+}
+
+int hf_keeper_put(struct hf_keeper *k, const char *name, uint64_t token, int fd)
+{
+	return fd < 0 ? -EBADF : ask(k, OP_PUT, name, token, fd, NULL);
+}
+
+int hf_keeper_get(struct hf_keeper *k, const char *name, uint64_t token, int *ret_fd)
+{
+	return ask(k, OP_GET, name, token, -EBADF, ret_fd);
+}
+
+int hf_keeper_look(struct hf_keeper *k, const char *name)
+{
+	return ask(k, OP_LOOK, name, 0, -EBADF, NULL);
 }
 
 int hf_keeper_drop(struct hf_keeper *k, const char *name)
 {
-	return ask(k, OP_DROP, name, NULL);
+	return ask(k, OP_DROP, name, 0, -EBADF, NULL);
+}
+
+int hf_keeper_clear(struct hf_keeper *k)
+{
+	return ask(k, OP_CLEAR, "", 0, -EBADF, NULL);
+}
+
+pid_t hf_keeper_pid(const struct hf_keeper *k)
+{
+	return k->pid;
 }
 
 void hf_keeper_close(struct hf_keeper *k)

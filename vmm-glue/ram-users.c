@@ -71,23 +71,24 @@ static int end_process(const char *name, const struct hf_inode *files, size_t n,
 		     : 1;
 }
 
-int hf_ram_users_end(const struct hf_inode *files, size_t n_files, uint64_t timeout_ns,
+int hf_ram_users_end(const struct hf_inode *files, size_t n_files, pid_t spare, uint64_t timeout_ns,
 	size_t *ret_n, struct hf_error *e)
 {
-	char self[24];
+	char self[24], spared[24];
 	struct dirent *d;
 	size_t n = 0;
 	DIR *proc;
 	int r = 0;
 
 	snprintf(self, sizeof(self), "%d", (int)getpid());
+	snprintf(spared, sizeof(spared), "%d", (int)spare);
 	proc = opendir("/proc");
 	if (!proc)
 		return hf_error_set(
 			e, -errno, HF_ERR_FAILED, NULL, "can't read /proc: %s", strerror(errno));
 	while (r >= 0 && (d = readdir(proc))) {
 		if (!is_number(d->d_name) || strcmp(d->d_name, self) == 0 ||
-			!has_open(d->d_name, files, n_files))
+			strcmp(d->d_name, spared) == 0 || !has_open(d->d_name, files, n_files))
 			continue;
 		r = end_process(d->d_name, files, n_files, timeout_ns, e);
 		n += r > 0;

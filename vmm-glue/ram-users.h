@@ -10,6 +10,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "common/error.h"
 #include "common/fd.h"
@@ -18,9 +19,10 @@
  * hf_ram_users_end() - Kill every other process that has one of some files open; wait until it is
  * gone.
  * @files:   the RAM files
+ * @spare:   a process that only keeps them, 0 for none
  * @ret_n:   how many there were; may be NULL
  *
  * Blocks. Return: 0 when nobody has them open any more; -ETIMEDOUT; -errno.
  */
-int hf_ram_users_end(const struct hf_inode *files, size_t n_files, uint64_t timeout_ns,
+int hf_ram_users_end(const struct hf_inode *files, size_t n_files, pid_t spare, uint64_t timeout_ns,
 	size_t *ret_n, struct hf_error *error);

@@ -135,6 +135,53 @@ static void test_outlives_agent(void **state)
 	wait_end();
 }
 
+/* Files that are put in: by session and token, each file once, until dropped. */
+static void test_files(void **state)
+{
+	struct hf_keeper *k = open_keeper(false);
+	struct hf_inode a, b, got;
+	int one = -EBADF, two = -EBADF, fd = -EBADF;
+
+	assert_int_equal(hf_memfd_new("one", 4096, &one), 0);
+	assert_int_equal(hf_memfd_new("two", 4096, &two), 0);
+	assert_int_equal(hf_fd_inode(one, &a, NULL), 0);
+	assert_int_equal(hf_fd_inode(two, &b, NULL), 0);
+	assert_int_equal(hf_keeper_look(k, "guest"), -ENOENT);
+	assert_int_equal(hf_keeper_get(k, "guest", 7, &fd), -ENOENT);
+	assert_int_equal(hf_keeper_put(k, "guest", 7, -1), -EBADF);
+	assert_int_equal(hf_keeper_put(k, "guest", 7, one), 0);
+	assert_int_equal(hf_keeper_put(k, "guest", 7, two), -EEXIST);
+	assert_int_equal(hf_keeper_put(k, "guest", 8, one), -EEXIST);
+	assert_int_equal(hf_keeper_put(k, "other", 7, one), -EEXIST);
+	assert_int_equal(hf_keeper_put(k, "guest", UINT64_MAX, two), 0);
+	assert_int_equal(hf_keeper_look(k, "guest"), 0);
+	close(one);
+	close(two);
+	hf_keeper_close(k);
+
+	/* The next agent. */
+	k = open_keeper(true);
+	assert_int_equal(hf_keeper_get(k, "guest", 7, &fd), 0);
+	assert_int_equal(hf_fd_inode(fd, &got, NULL), 0);
+	assert_true(hf_inode_equal(&got, &a));
+	close(fd);
+	assert_int_equal(hf_keeper_get(k, "guest", UINT64_MAX, &fd), 0);
+	assert_int_equal(hf_fd_inode(fd, &got, NULL), 0);
+	assert_true(hf_inode_equal(&got, &b));
+	assert_int_equal(hf_keeper_get(k, "other", 7, &two), -ENOENT);
+	assert_int_equal(hf_keeper_drop(k, "guest"), 0);
+	assert_int_equal(hf_keeper_look(k, "guest"), -EALREADY);
+	assert_int_equal(hf_keeper_get(k, "guest", 7, &two), -ENOENT);
+	/* Put again, it is a new one; and all of it can go at once. */
+	assert_int_equal(hf_keeper_put(k, "guest", 1, fd), 0);
+	assert_int_equal(hf_keeper_look(k, "guest"), 0);
+	close(fd);
+	assert_int_equal(hf_keeper_clear(k), 0);
+	assert_int_equal(hf_keeper_look(k, "guest"), -ENOENT);
+	hf_keeper_close(k);
+	wait_end();
+}
+
 /* Whoever talks nonsense is hung up on, and nothing that is kept goes. */
 static void test_nonsense(void **state)
 {
@@ -187,6 +234,7 @@ int main(void)
 		cmocka_unit_test(test_keeps),
 		cmocka_unit_test(test_names),
 		cmocka_unit_test(test_outlives_agent),
+		cmocka_unit_test(test_files),
 		cmocka_unit_test(test_nonsense),
 		cmocka_unit_test(test_bad_place),
 	};

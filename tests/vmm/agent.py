@@ -220,12 +220,26 @@ class World:
     def log(self):
         return (self.path / "agent.log").read_text(errors="replace")
 
+    def keepers(self):
+        """Processes that keep what an agent of this world had: they outlive it, that is what they are for."""
+        ours = f"HOLDFAST_RUN_DIR={self.env['HOLDFAST_RUN_DIR']}".encode()
+        found = []
+        for comm in pathlib.Path("/proc").glob("[0-9]*/comm"):
+            try:
+                if comm.read_text().strip() == "hf-keeper" and ours in comm.with_name("environ").read_bytes():
+                    found.append(int(comm.parent.name))
+            except (FileNotFoundError, ProcessLookupError, PermissionError):
+                pass
+        return found
+
     def close(self, failed):
         for guest in self.registrations():
             try:
                 os.kill(guest["pid"], signal.SIGKILL)
             except ProcessLookupError:
                 pass
+        for keeper in self.keepers():
+            os.kill(keeper, signal.SIGKILL)
         for process in [g.process for g in self.guests] + ([self.agent] if self.agent else []):
             if process.poll() is None:
                 process.kill()
@@ -822,7 +836,8 @@ def agent_killed_while_frozen(world):
     poll(lambda: guest.status == "postmigrate", 20, "the guest to be saved")
     world.agent.kill()
     world.agent.wait()
-    commit.wait(150)
+    commit.kill()
+    commit.wait()
     guest.check_quiet()
     os.kill(blocker.pid, signal.SIGCONT)
     world.start_agent()
