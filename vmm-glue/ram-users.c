@@ -4,6 +4,7 @@
 #include <ctype.h>
 #include <dirent.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -11,6 +12,8 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+#define EXEC_MS 500
 
 static bool is_number(const char *s)
 {
@@ -47,6 +50,48 @@ static bool has_open(const char *pid, const struct hf_inode *files, size_t n)
 	return found;
 }
 
+static pid_t parent_of(pid_t pid)
+{
+	cleanup_free char *text = NULL;
+	char path[64], *p;
+	int parent = 0;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+	if (hf_file_read(path, 4096, &text, NULL) < 0)
+		return 0;
+	/* Behind the program's name, which may hold anything. */
+	p = strrchr(text, ')');
+	return p && sscanf(p, ") %*c %d", &parent) == 1 ? parent : 0;
+}
+
+static bool runs_our_program(pid_t pid)
+{
+	char link[64], exe[PATH_MAX], ours[PATH_MAX];
+	ssize_t n, m;
+
+	snprintf(link, sizeof(link), "/proc/%d/exe", (int)pid);
+	n = readlink(link, exe, sizeof(exe));
+	m = readlink("/proc/self/exe", ours, sizeof(ours));
+	return n > 0 && n == m && memcmp(exe, ours, (size_t)n) == 0;
+}
+
+/*
+ * Does a process have the files for itself? A child of this one that is about to become another
+ * guest's QEMU has all that we have open, until execve(2) has closed it, a moment after it has
+ * become another program. A dead agent's child is nobody's any more, and not waited for.
+ */
+static bool uses(pid_t pid, const char *name, const struct hf_inode *files, size_t n)
+{
+	for (int ms = 0; has_open(name, files, n); ms++) {
+		if (parent_of(pid) != getpid() || ms == EXEC_MS)
+			return true;
+		if (runs_our_program(pid))
+			return false;
+		usleep(1000);
+	}
+	return false;
+}
+
 static int end_process(const char *name, const struct hf_inode *files, size_t n,
 	uint64_t timeout_ns, struct hf_error *e)
 {
@@ -56,7 +101,7 @@ static int end_process(const char *name, const struct hf_inode *files, size_t n,
 	int r;
 
 	/* The number may mean another process by now: look again through what can't change. */
-	if (fd < 0 || !has_open(name, files, n))
+	if (fd < 0 || !uses(pid, name, files, n))
 		return 0;
 	if (syscall(SYS_pidfd_send_signal, fd, SIGKILL, NULL, 0) < 0 && errno != ESRCH)
 		return hf_error_set(e, -errno, HF_ERR_FAILED, NULL,
