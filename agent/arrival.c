@@ -10,6 +10,7 @@
 #include "agent/log.h"
 #include "agent/report.h"
 #include "agent/resume-journal.h"
+#include "common/fault.h"
 #include "common/fd.h"
 #include "common/worker.h"
 #include "memfd-preserve/readahead.h"
@@ -93,8 +94,10 @@ static void make_report(struct hf_arrival *a)
 static int finish(void *data)
 {
 	struct hf_arrival *a = data;
-	int r = hf_session_finish(a->session, &a->error);
+	int r = hf_fault(HF_FAULT_FINISH_MANIFEST, &a->error);
 
+	if (r == 0)
+		r = hf_session_finish(a->session, &a->error);
 	if (r == 0)
 		a->session = NULL;
 	return r;
@@ -112,10 +115,10 @@ static void on_finished(void *data, int result)
 
 static void arrival_free(struct hf_arrival *a)
 {
-	for (size_t i = 0; i < a->n_guests; i++) {
-		hf_resume_journal_remove(hf_incoming_guest(a->guests[i])->uuid);
+	hf_fault(HF_FAULT_FORGET, NULL);
+	hf_resume_journal_clear();
+	for (size_t i = 0; i < a->n_guests; i++)
 		hf_incoming_free(a->guests[i]);
-	}
 	free(a->guests);
 	if (a->session)
 		hf_session_detach(a->session);
@@ -145,6 +148,7 @@ static int advance(sd_event_source *s, void *userdata)
 		/* Told first: an agent that dies after the finish leaves nothing to tell it from.
 		 */
 		a->finishing = true;
+		hf_fault(HF_FAULT_REPORT, NULL);
 		make_report(a);
 		a->pending++;
 		if (hf_worker_run(agent->event, finish, on_finished, a) < 0)
@@ -167,7 +171,9 @@ static int read_manifest(struct hf_arrival *a, struct hf_error *error)
 	void *map;
 	int r;
 
-	r = hf_session_retrieve(a->session, HF_MANIFEST_TOKEN, &fd, error);
+	r = hf_fault(HF_FAULT_READ_MANIFEST, error);
+	if (r == 0)
+		r = hf_session_retrieve(a->session, HF_MANIFEST_TOKEN, &fd, error);
 	if (r < 0)
 		return hf_error_prefix(error, "manifest");
 	r = hf_fd_inode(fd, &inode, &size);
@@ -232,6 +238,8 @@ int hf_arrival_start(struct hf_agent *agent, bool readahead, struct hf_error *er
 	a->agent = agent;
 	agent->update_begin_ns = hf_agent_now_ns();
 	r = hf_carrier_session_retrieve(agent->carrier, HF_MANIFEST_SESSION, &a->session, error);
+	if (r == 0)
+		r = hf_fault(HF_FAULT_ARRIVE, error);
 	if (r == -ENOENT || r == -ENODEV) {
 		/* An agent may have died after it gave the manifest up, with this left to do. */
 		hf_error_clear(error);

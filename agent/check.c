@@ -83,19 +83,15 @@ enum hf_verdict hf_check_guest(const struct hf_survey_guest *g, struct json_obje
 	const char *name = g->reg.guest.name;
 	struct hf_error e = {0};
 	enum hf_compat compat;
-	char message[512];
 
 	if (g->reg.reason[0])
 		return add(findings, "guest.ram", HF_REFUSAL, name, g->reg.reason, g->reg.remedy);
 	if (g->error.err)
 		return add(findings, "guest.monitor", HF_REFUSAL, name, g->error.message,
 			g->error.remedy);
-	if (g->asked && g->probe.n_blockers > 0) {
-		snprintf(message, sizeof(message), "QEMU can't save its device state: %s",
-			g->probe.blockers[0]);
-		return add(findings, "guest.blocked", HF_REFUSAL, name, message,
-			"remove the device or feature that QEMU names");
-	}
+	if (g->asked && hf_vmm_probe_check(&g->probe, &e) < 0)
+		return add(findings, e.err == -EOPNOTSUPP ? "guest.blocked" : "guest.state",
+			HF_REFUSAL, name, e.message, e.remedy);
 	compat = g->asked ? hf_compat_judge(&g->probe, g->installed, &e) : HF_COMPAT_SAME;
 	if (compat == HF_COMPAT_BROKEN)
 		return add(findings, "guest.qemu-version", HF_REFUSAL, name, e.message, e.remedy);

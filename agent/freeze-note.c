@@ -21,17 +21,17 @@ static void note_path(char *path, size_t size)
 int hf_freeze_note_write(const struct hf_manifest *manifest, struct hf_error *error)
 {
 	cleanup_json struct json_object *note = json_object_new_object();
-	struct json_object *guests = json_object_new_array();
+	struct json_object *ran = json_object_new_array(), *paused = json_object_new_array();
 	const char *text;
 	char path[4096];
 	int r;
 
 	hf_json_add_string(note, "update_id", manifest->update_id);
-	for (size_t i = 0; i < manifest->n_guests; i++) {
-		if (manifest->guests[i]->was_running)
-			hf_json_append(guests, json_object_new_string(manifest->guests[i]->uuid));
-	}
-	hf_json_add(note, "guests", guests);
+	for (size_t i = 0; i < manifest->n_guests; i++)
+		hf_json_append(manifest->guests[i]->was_running ? ran : paused,
+			json_object_new_string(manifest->guests[i]->uuid));
+	hf_json_add(note, "guests", ran);
+	hf_json_add(note, "paused", paused);
 	text = json_object_to_json_string(note);
 	note_path(path, sizeof(path));
 	r = text ? hf_file_write_atomic(path, text, strlen(text), 0600) : -ENOMEM;
@@ -63,6 +63,7 @@ struct recovering {
 	struct recovery *all;
 	struct hf_registration *reg;
 	struct hf_vmm *vmm;
+	bool ran;
 };
 
 static void recovered(struct recovering *one, const struct hf_error *error)
@@ -72,12 +73,12 @@ static void recovered(struct recovering *one, const struct hf_error *error)
 	if (error) {
 		all->failed = true;
 		hf_log(LOG_ERR, one->reg->guest.uuid,
-			"%s was left paused by an agent that died and can't be resumed: %s",
+			"%s was left paused by an agent that died and can't be put back: %s",
 			one->reg->guest.name, error->message);
 	} else {
 		hf_log(LOG_NOTICE, one->reg->guest.uuid,
-			"%s was left paused by an agent that died: it runs again",
-			one->reg->guest.name);
+			"%s was left paused by an agent that died: it %s", one->reg->guest.name,
+			one->ran ? "runs again" : "is as it was before, paused");
 	}
 	hf_vmm_free(one->vmm);
 	free(one);
@@ -104,7 +105,7 @@ static void on_attached(struct hf_vmm *vmm, const struct hf_error *error, void *
 		recovered(one, error);
 		return;
 	}
-	if (hf_vmm_recover(vmm, RECOVER_TIMEOUT_NS, on_resumed, one) < 0) {
+	if (hf_vmm_recover(vmm, one->ran, RECOVER_TIMEOUT_NS, on_resumed, one) < 0) {
 		hf_error_set(&e, -EIO, HF_ERR_FAILED, NULL, "can't ask it to run");
 		recovered(one, &e);
 	}
@@ -121,7 +122,7 @@ static bool is_noted(struct json_object *guests, const char *uuid)
 	return false;
 }
 
-static void recover_one(struct recovery *all, struct hf_registration *reg)
+static void recover_one(struct recovery *all, struct hf_registration *reg, bool ran)
 {
 	struct recovering *one = calloc(1, sizeof(*one));
 	struct hf_agent *agent = all->agent;
@@ -130,7 +131,7 @@ static void recover_one(struct recovery *all, struct hf_registration *reg)
 		all->failed = true;
 		return;
 	}
-	*one = (struct recovering){.all = all, .reg = reg};
+	*one = (struct recovering){.all = all, .reg = reg, .ran = ran};
 	if (hf_vmm_new(agent->event, &reg->guest, agent->ring, NULL, NULL, &one->vmm) < 0 ||
 		hf_vmm_attach(one->vmm, reg->pid, reg->start_ticks, RECOVER_TIMEOUT_NS, on_attached,
 			one) < 0) {
@@ -165,8 +166,12 @@ void hf_freeze_note_recover(struct hf_agent *agent)
 	}
 	all->agent = agent;
 	for (size_t i = 0; i < all->n_regs; i++) {
-		if (is_noted(hf_json_get_array(note, "guests"), all->regs[i].guest.uuid))
-			recover_one(all, &all->regs[i]);
+		const char *uuid = all->regs[i].guest.uuid;
+
+		if (is_noted(hf_json_get_array(note, "guests"), uuid))
+			recover_one(all, &all->regs[i], true);
+		else if (is_noted(hf_json_get_array(note, "paused"), uuid))
+			recover_one(all, &all->regs[i], false);
 	}
 	if (all->pending == 0) {
 		if (!all->failed)

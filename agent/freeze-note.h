@@ -4,7 +4,8 @@
  *
  * Guests stand paused then, intact in their QEMUs, and nobody knows which of them ran. So before
  * the first pause their uuids are written to the runtime folder (a tmpfs: the note is gone after
- * the jump, as it should be), and an agent that starts and finds the note lets them run again.
+ * the jump, as it should be), and an agent that starts and finds the note lets those run again that
+ * ran, and takes the settings of the save back in all of them.
  */
 #pragma once
 

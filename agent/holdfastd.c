@@ -16,7 +16,9 @@
 
 #include "agent/agent.h"
 #include "agent/arrival.h"
+#include "agent/disks.h"
 #include "agent/freeze-note.h"
+#include "agent/kexec.h"
 #include "agent/log.h"
 #include "agent/service.h"
 #include "agent/update.h"
@@ -235,12 +237,32 @@ static int watch_signals(struct hf_agent *agent)
 	return r;
 }
 
+/* What an agent left behind that died in this kernel with an update on its way out. */
+static void undo_for_dead(struct hf_agent *agent)
+{
+	struct hf_error e = {0};
+	int r;
+
+	hf_freeze_note_recover(agent);
+	hf_disks_unsettle();
+	r = hf_kexec_recover(&e);
+	if (r > 0)
+		hf_log(LOG_NOTICE, NULL,
+			"unloaded the target kernel of an update whose agent died");
+	else if (r < 0)
+		hf_log(LOG_ERR, NULL, "an agent that died left a target kernel loaded: %s",
+			e.message);
+}
+
 static int start(struct hf_agent *agent, const struct options *o, struct hf_error *error)
 {
 	int r = sd_event_new(&agent->event);
 
 	if (r >= 0)
 		r = watch_signals(agent);
+	/* Where the service manager asks for it: a hung agent may have guests paused. */
+	if (r >= 0)
+		r = sd_event_set_watchdog(agent->event, true);
 	if (r < 0)
 		return hf_error_set(
 			error, r, HF_ERR_FAILED, NULL, "can't set up the loop: %s", strerror(-r));
@@ -256,7 +278,7 @@ static int start(struct hf_agent *agent, const struct options *o, struct hf_erro
 		hf_error_clear(error);
 	}
 	if (r == 0)
-		hf_freeze_note_recover(agent);
+		undo_for_dead(agent);
 	return hf_service_start(agent, o->socket, error);
 }
 

@@ -7,6 +7,7 @@
 
 #include "agent/log.h"
 #include "agent/resume-journal.h"
+#include "common/fault.h"
 #include "common/fd.h"
 #include "common/worker.h"
 #include "vmm-glue/ram-users.h"
@@ -84,8 +85,10 @@ static void close_fds(struct hf_incoming *in)
 static int finish(void *data)
 {
 	struct hf_incoming *in = data;
-	int r = hf_session_finish(in->session, &in->error);
+	int r = hf_fault(HF_FAULT_FINISH_SESSION, &in->error);
 
+	if (r == 0)
+		r = hf_session_finish(in->session, &in->error);
 	if (r == 0)
 		in->session = NULL;
 	return r;
@@ -136,7 +139,9 @@ static void resume(struct hf_incoming *in)
 	int r;
 
 	in->step = HF_IN_RESUMING;
-	r = hf_vmm_resume(in->vmm, RESUME_TIMEOUT_NS, on_resumed, in);
+	r = hf_fault(HF_FAULT_RESUME, NULL);
+	if (r == 0)
+		r = hf_vmm_resume(in->vmm, RESUME_TIMEOUT_NS, on_resumed, in);
 	if (r < 0)
 		hold_errno(in, r, "can't resume it");
 }
@@ -150,9 +155,13 @@ static void on_loaded(struct hf_vmm *vmm, const struct hf_error *error, void *da
 		hold(in, error);
 		return;
 	}
-	/* From here on nobody may load it again. That it can't be noted keeps no guest waiting. */
-	if (hf_resume_journal_write(in->guest->uuid, hf_vmm_pid(vmm), &e) < 0)
-		hf_log(LOG_WARNING, in->guest->uuid, "%s: %s", in->guest->name, e.message);
+	/* From here on nobody may load it again. One that is let run without a note would be, by an
+	 * agent that comes after this one's death: its memory would be of two times. */
+	if (hf_fault(HF_FAULT_RESUME_JOURNAL, &e) < 0 ||
+		hf_resume_journal_write(in->guest->uuid, hf_vmm_pid(vmm), &e) < 0) {
+		hold(in, &e);
+		return;
+	}
 	resume(in);
 }
 
@@ -181,7 +190,10 @@ static void adopt(struct hf_incoming *in)
 	in->step = HF_IN_RESUMING;
 	in->was_running = in->guest->was_running;
 	hf_manifest_set(&in->status, in->guest->status);
-	r = hf_vmm_attach(in->vmm, in->ran_in, in->ran_in_start, ADOPT_TIMEOUT_NS, on_adopted, in);
+	r = hf_fault(HF_FAULT_TAKE_OVER, NULL);
+	if (r == 0)
+		r = hf_vmm_attach(
+			in->vmm, in->ran_in, in->ran_in_start, ADOPT_TIMEOUT_NS, on_adopted, in);
 	if (r < 0)
 		hold_errno(in, r, "can't take its QEMU over");
 }
@@ -208,7 +220,7 @@ static int retrieve_fd(
 static int retrieve_files(struct hf_incoming *in)
 {
 	struct hf_manifest_guest *g = in->guest;
-	int r = 0;
+	int r = hf_fault(HF_FAULT_RETRIEVE_FILES, &in->error);
 
 	for (size_t i = 0; r == 0 && i < g->n_ram; i++)
 		r = retrieve_fd(in, g->ram[i].token, g->ram[i].id, g->ram[i].size, &in->ram_fds[i]);
@@ -244,8 +256,10 @@ static int end_others(struct hf_incoming *in)
 {
 	struct hf_inode files[HF_MANIFEST_MAX_RAM];
 	size_t n = in->guest->n_ram;
-	int r = 0;
+	int r = hf_fault(HF_FAULT_END_OTHERS, &in->error);
 
+	if (r < 0)
+		return r;
 	for (size_t i = 0; r == 0 && i < n; i++)
 		r = hf_fd_inode(in->ram_fds[i], &files[i], NULL);
 	if (r < 0)
@@ -261,8 +275,11 @@ static int retrieve(void *data)
 	struct hf_incoming *in = data;
 	bool again = in->agent->again;
 	uint64_t begin = hf_agent_now_ns();
-	int r = hf_carrier_session_retrieve(
-		in->agent->carrier, in->guest->session, &in->session, &in->error);
+	int r = hf_fault(HF_FAULT_RETRIEVE_SESSION, &in->error);
+
+	if (r == 0)
+		r = hf_carrier_session_retrieve(
+			in->agent->carrier, in->guest->session, &in->session, &in->error);
 
 	in->over = again && r == -EALREADY;
 	if (again && (r == 0 || in->over)) {
@@ -304,7 +321,10 @@ static void on_retrieved(void *data, int result)
 			"%s: ended the QEMU that an agent which died had begun to load",
 			in->guest->name);
 	in->step = HF_IN_LOADING;
-	r = hf_vmm_respawn(in->vmm, in->ram_fds, in->state_fds, RESPAWN_TIMEOUT_NS, on_loaded, in);
+	r = hf_fault(HF_FAULT_RESPAWN, NULL);
+	if (r == 0)
+		r = hf_vmm_respawn(
+			in->vmm, in->ram_fds, in->state_fds, RESPAWN_TIMEOUT_NS, on_loaded, in);
 	if (r < 0)
 		hold_errno(in, r, "can't start its QEMU");
 }

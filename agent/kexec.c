@@ -4,14 +4,12 @@
 #include <fcntl.h>
 #include <linux/kexec.h>
 #include <linux/reboot.h>
-#include <mntent.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mount.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 
 #include "common/fd.h"
+#include "vmm-glue/registration.h"
 
 int hf_kexec_allowed(struct hf_error *error)
 {
@@ -62,6 +60,33 @@ static int load_error(int err, const struct hf_target *t, struct hf_error *error
 	}
 }
 
+/* There from before a target is loaded until after it is unloaded: an agent that died is undone. */
+static void note_path(char *path, size_t size)
+{
+	snprintf(path, size, "%s/target-loaded", hf_run_dir());
+}
+
+static int write_note(struct hf_error *error)
+{
+	char path[4096];
+	int r;
+
+	note_path(path, sizeof(path));
+	r = hf_file_write_atomic(path, "", 0, 0600);
+	if (r < 0)
+		return hf_error_set(
+			error, r, HF_ERR_FAILED, NULL, "can't write %s: %s", path, strerror(-r));
+	return 0;
+}
+
+static void remove_note(void)
+{
+	char path[4096];
+
+	note_path(path, sizeof(path));
+	unlink(path);
+}
+
 int hf_kexec_load(const struct hf_target *t, struct hf_error *error)
 {
 	cleanup_close int initrd_fd = -EBADF;
@@ -73,9 +98,15 @@ int hf_kexec_load(const struct hf_target *t, struct hf_error *error)
 		if (r < 0)
 			return r;
 	}
+	r = write_note(error);
+	if (r < 0)
+		return r;
 	if (syscall(SYS_kexec_file_load, t->kernel_fd, initrd_fd, strlen(t->cmdline) + 1,
-		    t->cmdline, flags) < 0)
-		return load_error(errno, t, error);
+		    t->cmdline, flags) < 0) {
+		r = load_error(errno, t, error);
+		remove_note();
+		return r;
+	}
 	/* After the kernel has read it: what was loaded is what was looked into. */
 	r = hf_target_check_unchanged(t, error);
 	if (r < 0)
@@ -88,66 +119,20 @@ int hf_kexec_unload(struct hf_error *error)
 	if (syscall(SYS_kexec_file_load, -1, -1, 1UL, "", (unsigned long)KEXEC_FILE_UNLOAD) < 0)
 		return hf_error_set(error, -errno, HF_ERR_FAILED, "unload it with `kexec -u`",
 			"can't unload the target kernel: %s", strerror(errno));
+	remove_note();
 	return 0;
 }
 
-/* File systems made read-only here are remembered for the way back. */
-#define MAX_REMOUNTED 64
-static char *remounted[MAX_REMOUNTED];
-static size_t n_remounted;
-
-/*
- * Reconfigures the file system itself. mount(2) with MS_REMOUNT would also reset the mount's own
- * flags (nosuid, nodev, ...) to whatever is given, and the way back could not know them.
- */
-static int set_read_only(const char *dir, bool read_only)
+int hf_kexec_recover(struct hf_error *error)
 {
-	cleanup_close int fs = syscall(SYS_fspick, AT_FDCWD, dir, FSPICK_CLOEXEC);
+	char path[4096];
+	int r;
 
-	if (fs < 0 ||
-		syscall(SYS_fsconfig, fs, FSCONFIG_SET_FLAG, read_only ? "ro" : "rw", NULL, 0) <
-			0 ||
-		syscall(SYS_fsconfig, fs, FSCONFIG_CMD_RECONFIGURE, NULL, NULL, 0) < 0)
-		return -errno;
-	return 0;
-}
-
-static void make_read_only(const struct mntent *m)
-{
-	char *dir;
-
-	if (strncmp(m->mnt_fsname, "/dev/", 5) != 0 || hasmntopt(m, "ro") ||
-		n_remounted == MAX_REMOUNTED)
-		return;
-	dir = strdup(m->mnt_dir);
-	/* EBUSY is the normal answer where guests' disks or logs are open for writing. */
-	if (dir && set_read_only(dir, true) == 0)
-		remounted[n_remounted++] = dir;
-	else
-		free(dir);
-}
-
-void hf_kexec_settle_disks(void)
-{
-	FILE *f;
-
-	sync();
-	f = setmntent("/proc/self/mounts", "re");
-	if (!f)
-		return;
-	for (struct mntent *m; (m = getmntent(f));)
-		make_read_only(m);
-	endmntent(f);
-}
-
-void hf_kexec_unsettle_disks(void)
-{
-	while (n_remounted > 0) {
-		char *dir = remounted[--n_remounted];
-
-		set_read_only(dir, false);
-		free(dir);
-	}
+	note_path(path, sizeof(path));
+	if (access(path, F_OK) < 0)
+		return 0;
+	r = hf_kexec_unload(error);
+	return r < 0 ? r : 1;
 }
 
 int hf_kexec_jump(struct hf_error *error)

@@ -22,17 +22,15 @@ int hf_kexec_load(const struct hf_target *target, struct hf_error *error);
 /** hf_kexec_unload() - Undo of hf_kexec_load(). Success when nothing was loaded. */
 int hf_kexec_unload(struct hf_error *error);
 
+/**
+ * hf_kexec_recover() - Unload what an agent that died had loaded. Call it at start.
+ *
+ * Return: 1 when there was one, 0 when not, -errno.
+ */
+int hf_kexec_recover(struct hf_error *error);
+
 /** hf_kexec_allowed() - May this process load a kernel at all? */
 int hf_kexec_allowed(struct hf_error *error);
-
-/**
- * hf_kexec_settle_disks() - Write everything back and remount read-only what can be.
- *
- * kexec does not sync. File systems with files open for writing (guests' disks, the root) stay
- * writable and are synced. Blocks. Undo: hf_kexec_unsettle_disks().
- */
-void hf_kexec_settle_disks(void);
-void hf_kexec_unsettle_disks(void);
 
 /**
  * hf_kexec_jump() - Leave this kernel. Irreversible, unless it returns.

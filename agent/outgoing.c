@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "agent/log.h"
+#include "common/fault.h"
 #include "common/fd.h"
 #include "common/worker.h"
 #include "memfd-preserve/fill.h"
@@ -152,8 +153,10 @@ static int preserve(void *data)
 
 	if (state_bytes == 0)
 		state_bytes = hf_vmm_get_probe(out->vmm)->state_estimate_bytes;
-	r = hf_carrier_session_create(
-		out->agent->carrier, out->guest->session, &out->session, &out->error);
+	r = hf_fault(HF_FAULT_CREATE_SESSION, &out->error);
+	if (r == 0)
+		r = hf_carrier_session_create(
+			out->agent->carrier, out->guest->session, &out->session, &out->error);
 	for (size_t i = 0; r == 0 && i < out->guest->n_ram; i++) {
 		struct hf_manifest_ram *ram = &out->guest->ram[i];
 
@@ -162,11 +165,16 @@ static int preserve(void *data)
 		 */
 		if (hf_agent_is_luo(out->agent))
 			hf_memfd_fill(out->ram_fds[i], ram->size);
-		r = hf_session_preserve(out->session, ram->token, out->ram_fds[i], &out->error);
+		r = hf_fault(HF_FAULT_PRESERVE_RAM, &out->error);
+		if (r == 0)
+			r = hf_session_preserve(
+				out->session, ram->token, out->ram_fds[i], &out->error);
 		if (r < 0)
 			hf_error_prefix(&out->error, "RAM block %s", ram->id);
 	}
 	out->guest->preserve_ns = hf_agent_now_ns() - begin;
+	if (r == 0)
+		r = hf_fault(HF_FAULT_PRESERVE_STATE, &out->error);
 	if (r == 0)
 		r = add_state_chunk(out, state_bytes, &out->error);
 	return r;
@@ -189,23 +197,6 @@ static void on_preserved(void *data, int result)
 	}
 }
 
-static int check_probe(const struct hf_vmm_probe *probe, struct hf_error *error)
-{
-	if (probe->n_blockers > 0)
-		return hf_error_set(error, -EOPNOTSUPP, HF_ERR_NOT_READY,
-			"remove the device or feature that QEMU names",
-			"QEMU can't save its device state: %s", probe->blockers[0]);
-	/* A guest in any other state is in the middle of something: a load, a dump, an I/O error.
-	 */
-	if (!probe->running && strcmp(probe->status, "paused") != 0 &&
-		strcmp(probe->status, "prelaunch") != 0 &&
-		strcmp(probe->status, "postmigrate") != 0)
-		return hf_error_set(error, -EBUSY, HF_ERR_NOT_READY,
-			"wait until it runs or is paused, then try again", "its run state is `%s`",
-			probe->status);
-	return 0;
-}
-
 static void on_attached(struct hf_vmm *vmm, const struct hf_error *error, void *data)
 {
 	struct hf_outgoing *out = data;
@@ -223,7 +214,9 @@ static void on_attached(struct hf_vmm *vmm, const struct hf_error *error, void *
 	/* The description has moved from the registration into the manifest: borrow it back. */
 	reg.guest = *out->guest;
 	out->guest->was_running = hf_vmm_get_probe(vmm)->running;
-	r = check_probe(hf_vmm_get_probe(vmm), &e);
+	r = hf_vmm_probe_check(hf_vmm_get_probe(vmm), &e);
+	if (r == 0)
+		r = hf_fault(HF_FAULT_OPEN_RAM, &e);
 	if (r == 0)
 		r = hf_registration_open_ram(&reg, out->ram_fds, &e);
 	if (r < 0) {
@@ -243,8 +236,10 @@ void hf_outgoing_prepare(struct hf_outgoing *out)
 
 	out->step = HF_OUT_ATTACHING;
 	hf_vmm_want_roms(out->vmm);
-	r = hf_vmm_attach(out->vmm, out->reg->pid, out->reg->start_ticks, ATTACH_TIMEOUT_NS,
-		on_attached, out);
+	r = hf_fault(HF_FAULT_ATTACH, NULL);
+	if (r == 0)
+		r = hf_vmm_attach(out->vmm, out->reg->pid, out->reg->start_ticks, ATTACH_TIMEOUT_NS,
+			on_attached, out);
 	if (r < 0)
 		fail_chain(out, r, "can't attach to its QEMU");
 }
@@ -254,7 +249,10 @@ void hf_outgoing_prepare(struct hf_outgoing *out)
 static void on_saved(struct hf_vmm *vmm, const struct hf_error *error, void *data)
 {
 	struct hf_outgoing *out = data;
+	struct hf_error e = {0};
 
+	if (!error && hf_fault(HF_FAULT_SAVED, &e) < 0)
+		error = &e;
 	for (size_t i = 0; i < out->guest->n_state && i < out->sink.n_chunks; i++)
 		out->guest->state[i].length = out->sink.chunks[i].length;
 	end_chain(out, HF_OUT_SAVED, error);
@@ -265,7 +263,9 @@ void hf_outgoing_save(struct hf_outgoing *out)
 	int r;
 
 	out->step = HF_OUT_SAVING;
-	r = hf_vmm_save(out->vmm, &out->sink, grow_state, SAVE_TIMEOUT_NS, on_saved, out);
+	r = hf_fault(HF_FAULT_SAVE, NULL);
+	if (r == 0)
+		r = hf_vmm_save(out->vmm, &out->sink, grow_state, SAVE_TIMEOUT_NS, on_saved, out);
 	if (r < 0)
 		fail_chain(out, r, "can't start to save");
 }
@@ -280,7 +280,9 @@ void hf_outgoing_quit(struct hf_outgoing *out)
 	int r;
 
 	out->step = HF_OUT_QUITTING;
-	r = hf_vmm_quit(out->vmm, QUIT_TIMEOUT_NS, on_quit, out);
+	r = hf_fault(HF_FAULT_QUIT, NULL);
+	if (r == 0)
+		r = hf_vmm_quit(out->vmm, QUIT_TIMEOUT_NS, on_quit, out);
 	if (r < 0)
 		fail_chain(out, r, "can't end its QEMU");
 }
@@ -291,6 +293,7 @@ static int discard(void *data)
 {
 	struct hf_outgoing *out = data;
 
+	hf_fault(HF_FAULT_UNDO_SESSION, NULL);
 	hf_session_discard(out->session);
 	out->session = NULL;
 	return 0;
@@ -333,7 +336,9 @@ void hf_outgoing_undo(struct hf_outgoing *out)
 		return;
 	}
 	/* The guest first: it may stand paused, and its session's undo takes time. */
-	r = hf_vmm_rollback(out->vmm, ROLLBACK_TIMEOUT_NS, on_rolled_back, out);
+	r = hf_fault(HF_FAULT_UNDO_GUEST, NULL);
+	if (r == 0)
+		r = hf_vmm_rollback(out->vmm, ROLLBACK_TIMEOUT_NS, on_rolled_back, out);
 	if (r < 0) {
 		hf_error_set(&out->error, r, HF_ERR_DEGRADED, "look at it with its own monitor",
 			"can't roll it back: %s", strerror(-r));

@@ -64,14 +64,6 @@ int hf_resume_journal_read(const char *uuid, pid_t *ret_pid, uint64_t *ret_start
 	return 0;
 }
 
-void hf_resume_journal_remove(const char *uuid)
-{
-	char path[4096];
-
-	path_of(uuid, path, sizeof(path));
-	unlink(path);
-}
-
 void hf_resume_journal_clear(void)
 {
 	char path[4096 + 300];

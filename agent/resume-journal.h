@@ -24,9 +24,5 @@ int hf_resume_journal_write(const char *uuid, pid_t pid, struct hf_error *error)
  */
 int hf_resume_journal_read(const char *uuid, pid_t *ret_pid, uint64_t *ret_start_ticks);
 
-/** hf_resume_journal_remove() - Forget one. */
-void hf_resume_journal_remove(const char *uuid);
-
-/** hf_resume_journal_clear() - Forget all: the arrival is over, even if its agent died meanwhile.
- */
+/** hf_resume_journal_clear() - Forget all, what a dead agent had half written included. */
 void hf_resume_journal_clear(void);

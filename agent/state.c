@@ -22,9 +22,8 @@ static const struct state_row states[] = {
 		"closed sessions un-preserve everything; guests run on"},
 	[HF_STATE_PREPARED] = {"prepared", "everything that takes time is done; guests run",
 		"discard every session, unload the target",
-		"closed sessions un-preserve everything; guests run on; a loaded target stays "
-		"loaded until "
-		"the next prepare or abort"},
+		"closed sessions un-preserve everything; guests run on; the next agent unloads the "
+		"target"},
 	[HF_STATE_FROZEN] = {"frozen", "guests are paused and saved; the jump follows",
 		"roll every guest back (cancel, capability off, cont if it ran), then as for "
 		"prepared",

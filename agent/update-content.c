@@ -6,8 +6,10 @@
 #include <sys/mman.h>
 #include <sys/utsname.h>
 
+#include "agent/disks.h"
 #include "agent/kexec.h"
 #include "agent/log.h"
+#include "common/fault.h"
 #include "common/fd.h"
 #include "memfd-preserve/readahead.h"
 #include "vmm-glue/installed.h"
@@ -175,6 +177,7 @@ void hf_update_free(struct hf_update *u)
 	hf_manifest_free(u->manifest);
 	hf_target_clear(&u->target);
 	sd_event_source_disable_unref(u->advance);
+	sd_event_source_disable_unref(u->late);
 	if (u->agent->update == u)
 		u->agent->update = NULL;
 	free(u);
@@ -187,7 +190,9 @@ int hf_update_prepare_host(void *data)
 	int r = 0;
 
 	if (u->luo) {
-		r = hf_kexec_load(&u->target, e);
+		r = hf_fault(HF_FAULT_LOAD_KERNEL, e);
+		if (r == 0)
+			r = hf_kexec_load(&u->target, e);
 		u->target_loaded = r == 0;
 		hf_close(&u->target.kernel_fd);
 	}
@@ -200,6 +205,8 @@ int hf_update_prepare_host(void *data)
 			hf_error_set(e, r, HF_ERR_FAILED, NULL,
 				"can't make the manifest's memfd: %s", strerror(-r));
 	}
+	if (r == 0)
+		r = hf_fault(HF_FAULT_PRESERVE_MANIFEST, e);
 	if (r == 0)
 		r = hf_session_preserve(u->session, HF_MANIFEST_TOKEN, u->manifest_fd, e);
 	if (r < 0)
@@ -219,10 +226,11 @@ int hf_update_undo_host(void *data)
 	struct hf_update *u = data;
 	int r = 0;
 
+	hf_fault(HF_FAULT_UNDO_HOST, NULL);
 	hf_session_discard(u->session);
 	u->session = NULL;
 	if (u->settled)
-		hf_kexec_unsettle_disks();
+		hf_disks_unsettle();
 	if (u->target_loaded)
 		r = hf_kexec_unload(&u->host_error);
 	return r;
@@ -318,7 +326,10 @@ int hf_update_write_manifest(struct hf_update *u, struct hf_error *error)
 {
 	struct hf_tsc_mark now = hf_tsc_mark();
 	size_t size;
+	int r = hf_fault(HF_FAULT_MANIFEST, error);
 
+	if (r < 0)
+		return r;
 	u->manifest->tsc_hz = hf_tsc_hz(&u->agent->start, &now);
 	u->manifest->tsc_jump = hf_tsc_now();
 	return hf_manifest_encode(u->manifest, u->manifest_map, u->manifest_capacity, &size, error);

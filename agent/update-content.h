@@ -43,6 +43,7 @@ struct hf_update {
 	bool target_loaded;
 	bool noted; /* the freeze note is on disk */
 	bool settled;
+	sd_event_source *late;	    /* when the host's worker is given up */
 	struct hf_error host_error; /* of the host's worker */
 	struct hf_varlink_call *owner;
 	struct hf_varlink_call *aborters[8];

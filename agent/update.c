@@ -4,14 +4,22 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "agent/disks.h"
 #include "agent/freeze-note.h"
 #include "agent/jump.h"
 #include "agent/kexec.h"
 #include "agent/log.h"
 #include "agent/report.h"
+#include "common/fault.h"
 #include "common/worker.h"
 
+/* Guests run while this goes on, but nothing else can be done with the host. */
+#define SYNC_TIMEOUT_NS (300 * HF_NSEC_PER_SEC)
+/* Guests stand still. */
+#define SETTLE_TIMEOUT_NS (10 * HF_NSEC_PER_SEC)
+
 static int advance(sd_event_source *s, void *userdata);
+static void start_undo(struct hf_update *u);
 
 /* ---- counting what is under way ---- */
 
@@ -89,6 +97,14 @@ static void in_worker(
 	}
 }
 
+static void on_disks_done(void *data, int result)
+{
+	struct hf_update *u = data;
+
+	u->late = sd_event_source_disable_unref(u->late);
+	one_done(u);
+}
+
 static void on_host_done(void *data, int result)
 {
 	struct hf_update *u = data;
@@ -96,6 +112,37 @@ static void on_host_done(void *data, int result)
 	if (result < 0)
 		note_failure(u, &u->host_error);
 	one_done(u);
+}
+
+/*
+ * A disk that hangs must not keep guests paused. The worker can't be called back: guests go on now,
+ * and the rest of the undo waits for it.
+ */
+static int on_late(sd_event_source *s, uint64_t usec, void *userdata)
+{
+	struct hf_update *u = userdata;
+	struct hf_error e = {0};
+
+	hf_error_set(&e, -ETIMEDOUT, HF_ERR_FAILED,
+		"look for a disk or a network file system that hangs",
+		"writing the host's file systems back takes too long");
+	note_failure(u, &e);
+	start_undo(u);
+	return 0;
+}
+
+static void disks_in_worker(struct hf_update *u, int (*run)(void *data), uint64_t timeout_ns)
+{
+	struct hf_error e = {0};
+	int r;
+
+	r = sd_event_add_time_relative(
+		u->agent->event, &u->late, CLOCK_MONOTONIC, timeout_ns / 1000, 0, on_late, u);
+	if (r < 0) {
+		hf_error_set(&e, r, HF_ERR_FAILED, NULL, "can't set a timer: %s", strerror(-r));
+		note_failure(u, &e);
+	}
+	in_worker(u, run, on_disks_done);
 }
 
 /* ---- prepare ---- */
@@ -185,6 +232,7 @@ int hf_update_prepare(struct hf_agent *agent, const struct hf_update_request *re
 
 static void finish_prepare(struct hf_update *u)
 {
+	hf_fault(HF_FAULT_PREPARED, NULL);
 	u->manifest->tsc_prepared = hf_tsc_now();
 	hf_agent_event(u->agent, HF_EVENT_ALL_PREPARED);
 	hf_agent_progress(u->agent, NULL, "prepared");
@@ -195,13 +243,9 @@ static void finish_prepare(struct hf_update *u)
 
 static int sync_disks(void *data)
 {
+	hf_fault(HF_FAULT_SYNC, NULL);
 	sync();
 	return 0;
-}
-
-static void on_synced(void *data, int result)
-{
-	one_done(data);
 }
 
 static void start_commit(struct hf_update *u)
@@ -211,12 +255,14 @@ static void start_commit(struct hf_update *u)
 
 	hf_agent_event(u->agent, HF_EVENT_COMMIT);
 	u->manifest->tsc_commit = hf_tsc_now();
-	r = hf_freeze_note_write(u->manifest, &e);
+	r = hf_fault(HF_FAULT_FREEZE_NOTE, &e);
+	if (r == 0)
+		r = hf_freeze_note_write(u->manifest, &e);
 	u->noted = r == 0;
 	u->stage = STAGE_SYNC;
 	if (r < 0)
 		note_failure(u, &e);
-	in_worker(u, sync_disks, on_synced);
+	disks_in_worker(u, sync_disks, SYNC_TIMEOUT_NS);
 }
 
 int hf_update_commit(struct hf_agent *agent, struct hf_varlink_call *call, struct hf_error *error)
@@ -236,7 +282,9 @@ int hf_update_commit(struct hf_agent *agent, struct hf_varlink_call *call, struc
 
 static int settle(void *data)
 {
-	hf_kexec_settle_disks();
+	hf_fault(HF_FAULT_SETTLE, NULL);
+	hf_disks_settle();
+	hf_fault(HF_FAULT_SETTLED, NULL);
 	return 0;
 }
 
@@ -247,7 +295,7 @@ static void jump_kexec(struct hf_update *u)
 
 	hf_agent_progress(u->agent, NULL, "jumping");
 	hf_varlink_server_flush(u->agent->server, 100 * HF_NSEC_PER_MSEC);
-	if (hf_update_write_manifest(u, &e) == 0)
+	if (hf_update_write_manifest(u, &e) == 0 && hf_fault(HF_FAULT_JUMP, &e) == 0)
 		hf_kexec_jump(&e);
 	note_failure(u, &e);
 	sd_event_source_set_enabled(u->advance, SD_EVENT_ONESHOT);
@@ -262,7 +310,8 @@ static void jump_execve(struct hf_update *u)
 	struct hf_error e = {0};
 
 	hf_varlink_server_flush(u->agent->server, 100 * HF_NSEC_PER_MSEC);
-	hf_jump_execve(u->agent, &e);
+	if (hf_fault(HF_FAULT_EXECVE, &e) == 0)
+		hf_jump_execve(u->agent, &e);
 	hf_agent_progress(u->agent, NULL, "guests are held, trying again: %s", e.message);
 	sleep(1);
 	sd_event_source_set_enabled(u->advance, SD_EVENT_ONESHOT);
@@ -277,7 +326,7 @@ static void start_quit(struct hf_update *u)
 	struct hf_error e = {0};
 
 	hf_agent_progress(u->agent, NULL, "jumping");
-	if (hf_update_write_manifest(u, &e) < 0 ||
+	if (hf_update_write_manifest(u, &e) < 0 || hf_fault(HF_FAULT_HAND_OVER, &e) < 0 ||
 		hf_carrier_hold_hand_over(u->agent->carrier, HF_MANIFEST_SESSION, &e) < 0) {
 		note_failure(u, &e);
 		sd_event_source_set_enabled(u->advance, SD_EVENT_ONESHOT);
@@ -321,7 +370,9 @@ static void finish_undo(struct hf_update *u)
 {
 	struct hf_agent *agent = u->agent;
 
-	if (u->noted)
+	hf_fault(HF_FAULT_UNDO_NOTE, NULL);
+	/* With a guest that does not run the note stays: the next agent lets it. */
+	if (u->noted && !u->undo.err)
 		hf_freeze_note_remove();
 	hf_agent_event(agent, u->undo.err ? HF_EVENT_UNDO_FAILED : HF_EVENT_UNDONE);
 	hf_agent_progress(agent, NULL, "%s: %s",
@@ -364,7 +415,7 @@ static int advance(sd_event_source *s, void *userdata)
 		if (u->luo) {
 			u->stage = STAGE_SETTLE;
 			u->settled = true;
-			in_worker(u, settle, on_synced);
+			disks_in_worker(u, settle, SETTLE_TIMEOUT_NS);
 		} else {
 			start_quit(u);
 		}

@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "common/fault.h"
 #include "memfd-preserve/carrier-impl.h"
 
 struct hold_file {
@@ -177,6 +178,8 @@ int hf_carrier_hold_hand_over(struct hf_carrier *c, const char *last, struct hf_
 		if (s != end)
 			r = hand_over_session(c->keeper, s);
 	}
+	if (r == 0)
+		r = hf_fault(HF_FAULT_HAND_OVER_LAST, NULL);
 	if (r == 0)
 		r = hand_over_session(c->keeper, end);
 	if (r < 0) {

@@ -2,7 +2,7 @@
 # Compile rules. One static library per folder, three programs on top of them.
 #
 # A *variant* is a compiler with its flags; each has its own tree under build/:
-#   gcc (default), clang, asan (gcc with AddressSanitizer and UBSan), release (fault points compiled out),
+#   gcc (default), clang, asan (gcc with AddressSanitizer and UBSan), faults (gcc with fault points, common/fault.h),
 #   fuzz (clang with libFuzzer's instrumentation and both sanitizers).
 
 VARIANT ?= gcc
@@ -13,7 +13,7 @@ VERSION := $(shell cat mk/version)
 CC_gcc := gcc
 CC_clang := clang
 CC_asan := gcc
-CC_release := gcc
+CC_faults := gcc
 CC_fuzz := clang
 HF_CC := $(CC_$(VARIANT))
 
@@ -30,7 +30,7 @@ OPT_clang := -O2 -g
 OPT_asan := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
 OPT_fuzz := -O1 -g -fno-omit-frame-pointer -fsanitize=fuzzer-no-link,address,undefined \
 	-fno-sanitize-recover=undefined
-OPT_release := -O2 -g -D_FORTIFY_SOURCE=2 -DHF_RELEASE=1
+OPT_faults := -O2 -g -D_FORTIFY_SOURCE=2 -DHF_FAULTS=1
 HARDEN := -fstack-protector-strong -fPIE
 HF_CFLAGS := -std=gnu17 $(OPT_$(VARIANT)) $(HARDEN) $(WARN) -I. $(PKG_CFLAGS) -D_GNU_SOURCE \
 	-DHF_VERSION='"$(VERSION)"' $(CFLAGS)
@@ -40,7 +40,7 @@ HF_LDFLAGS := -pie -Wl,-z,relro,-z,now $(if $(filter asan fuzz,$(VARIANT)),-fsan
 MAINS := agent/holdfastd.c vmm-glue/holdfast-vmm.c agent/cli/holdfast.c
 lib_srcs = $(filter-out $(MAINS),$(wildcard $(1)/*.c))
 
-SRCS_common := $(call lib_srcs,common)
+SRCS_common := $(filter-out $(if $(filter faults,$(VARIANT)),,common/fault.c),$(call lib_srcs,common))
 SRCS_qmp := $(call lib_srcs,qmp)
 SRCS_memfd-preserve := $(call lib_srcs,memfd-preserve)
 SRCS_vmm-glue := $(call lib_srcs,vmm-glue)

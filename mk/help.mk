@@ -4,7 +4,7 @@
 define HELP
 Build
   make                     the programs, into build/gcc/
-  make VARIANT=clang       another build: clang, asan (both sanitizers), release, fuzz; any target takes it
+  make VARIANT=clang       another build: clang, asan (both sanitizers), faults, fuzz; any target takes it
   make man                 the man pages
   make install             install; PREFIX, DESTDIR, UNITDIR, MANDIR are honoured
   make deps                install the Debian packages that are missing for all of this (root)
@@ -20,6 +20,7 @@ Check
   make unit-bins           build them only
   make vmm                 save and resume guests with every QEMU here, no reboot; Q=path for one QEMU
   make agent               the agent with every QEMU here: updates, undo, failures; TESTS=name for some
+  make sweep              every fault point with every kind of fault; POINTS="save=hang ..." for some
   make fuzz                every fuzzer for FUZZ_SECONDS=60 each; F=fuzz-varlink for one
   make fuzz-bins           build them only (with VARIANT=fuzz)
 

@@ -63,3 +63,9 @@ unit: $(if $(T),$(B)/tests/$(T),unit-bins)
 .PHONY: agent
 agent: all
 	@tests/vmm/agent.py $(TESTS)
+
+# make sweep [POINTS="save=hang ..."]: every fault point with every kind of fault, the same way
+.PHONY: sweep
+sweep:
+	@$(MAKE) --no-print-directory VARIANT=faults all
+	@tests/vmm/sweep.py $(POINTS)

@@ -66,6 +66,7 @@ def steps():
     yield Step("kernels", "tests/nested/kernel.sh", 3000)
     # Its guests run the nested host's kernel.
     yield Step("agent", make("agent"), 1800)
+    yield Step("sweep", make("sweep"), 1800)
     # Plain ones first: what they find wrong is the reason for most of what fails later.
     cases = sorted(path.stem for path in (TOP / "tests/nested/cases").glob("*.py"))
     for case in sorted(cases, key=lambda name: (name not in ("smoke", "guest"), name)):

@@ -348,3 +348,24 @@ int hf_vmm_quit(struct hf_vmm *vmm, uint64_t timeout_ns, hf_vmm_done_fn done, vo
 		hf_vmm_poll_after(vmm, timeout_ns / HF_NSEC_PER_USEC / 2, kill_it);
 	return 0;
 }
+
+int hf_vmm_probe_check(const struct hf_vmm_probe *probe, struct hf_error *error)
+{
+	if (probe->n_blockers > 0)
+		return hf_error_set(error, -EOPNOTSUPP, HF_ERR_NOT_READY,
+			"remove the device or feature that QEMU names",
+			"QEMU can't save its device state: %s", probe->blockers[0]);
+	if (probe->running || strcmp(probe->status, "paused") == 0 ||
+		strcmp(probe->status, "prelaunch") == 0)
+		return 0;
+	/* "Can't migrate the vm that was paused due to previous migration" */
+	if (strcmp(probe->status, "postmigrate") == 0)
+		return hf_error_set(error, -EALREADY, HF_ERR_NOT_READY,
+			"let it run for a moment: `cont`, and `stop` if it is to stay paused",
+			"it is paused and was saved before, as by an update that was rolled back: "
+			"QEMU saves it again only after it has run");
+	/* In any other state it is in the middle of something: a load, a dump, an I/O error. */
+	return hf_error_set(error, -EBUSY, HF_ERR_NOT_READY,
+		"wait until it runs or is paused, then try again", "its run state is `%s`",
+		probe->status);
+}

@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "common/fault.h"
 #include "common/fd.h"
 #include "vmm-glue/cmdline.h"
 #include "vmm-glue/net.h"
@@ -138,8 +139,14 @@ static void on_incoming(struct hf_qmp *q, int err, struct json_object *ret,
 
 void hf_vmm_respawn_on_ready(struct hf_vmm *vmm)
 {
+	struct hf_error e = {0};
+
 	vmm->stamps.ready = hf_tsc_now();
 	vmm->waiting = "begin to load its device state";
+	if (hf_fault(HF_FAULT_LOAD_STATE, &e) < 0) {
+		hf_vmm_fail(vmm, &e);
+		return;
+	}
 	vmm->n_replies = 3;
 	if (hf_vmm_send_caps(vmm, true, true, on_set) < 0 ||
 		HF_VMM_SEND(vmm, on_set, hf_qmp_getfd, HF_VMM_GETFD_NAME, vmm->stream_fd) < 0)
@@ -338,6 +345,8 @@ static int start(struct hf_vmm *vmm, struct hf_error *e)
 	vmm->waiting = "start";
 	make_qmp_folder(vmm->guest);
 	r = spawn(vmm, argv, theirs, e);
+	if (r == 0)
+		r = hf_fault(HF_FAULT_RESPAWNED, e);
 	if (r < 0)
 		return r;
 	/* The time-out is the operation's: it alone knows what else there was to wait for. */
@@ -446,7 +455,7 @@ static void write_registration(struct hf_vmm *vmm)
 	/* A shallow copy: nothing of it is freed. */
 	memcpy(reg.ram_inodes, vmm->ram_inodes, sizeof(reg.ram_inodes));
 	if (hf_pid_start_time(reg.pid, &reg.start_ticks) < 0 ||
-		hf_registration_write(&reg, &e) < 0) {
+		hf_fault(HF_FAULT_REGISTER, &e) < 0 || hf_registration_write(&reg, &e) < 0) {
 		hf_error_prefix(&e, "the guest runs, but isn't registered for the next update");
 		hf_vmm_fail(vmm, &e);
 		return;

@@ -180,14 +180,15 @@ int hf_vmm_rollback(struct hf_vmm *vmm, uint64_t timeout_ns, hf_vmm_done_fn done
 	return 0;
 }
 
-int hf_vmm_recover(struct hf_vmm *vmm, uint64_t timeout_ns, hf_vmm_done_fn done, void *data)
+int hf_vmm_recover(
+	struct hf_vmm *vmm, bool was_running, uint64_t timeout_ns, hf_vmm_done_fn done, void *data)
 {
 	if (!vmm->attached)
 		return -ENOTCONN;
 	/* What the dead agent changed, and what it would have changed back. Which bandwidth the
 	 * user had set died with it: QEMU's own default is the one that keeps working. */
 	vmm->save_begun = vmm->migrate_sent = vmm->status_known = true;
-	vmm->guest->was_running = true;
+	vmm->guest->was_running = was_running;
 	vmm->old_ignore_shared = vmm->old_events = false;
 	vmm->old_max_bandwidth = QEMU_DEFAULT_BANDWIDTH;
 	return hf_vmm_rollback(vmm, timeout_ns, done, data);

@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "common/fault.h"
 #include "vmm-glue/vmm-internal.h"
 
 static void ask_outcome(struct hf_vmm *vmm);
@@ -151,6 +152,7 @@ static void on_stopped(struct hf_qmp *q, int err, struct json_object *ret,
 	const struct hf_error *error, void *data)
 {
 	struct hf_vmm *vmm = data;
+	struct hf_error e = {0};
 
 	if (!hf_vmm_check_reply(vmm, err, error))
 		return;
@@ -159,6 +161,8 @@ static void on_stopped(struct hf_qmp *q, int err, struct json_object *ret,
 	if (vmm->guest->tsc_paused == 0)
 		vmm->guest->tsc_paused = hf_tsc_now();
 	vmm->waiting = "take its migration settings";
+	if (hf_fault(HF_FAULT_SAVE_STATE, &e) < 0)
+		hf_vmm_fail(vmm, &e);
 }
 
 static void on_set(struct hf_qmp *q, int err, struct json_object *ret, const struct hf_error *error,

@@ -90,6 +90,14 @@ int hf_vmm_attach(struct hf_vmm *vmm, pid_t pid, uint64_t start_ticks, uint64_t 
 	hf_vmm_done_fn done, void *data);
 const struct hf_vmm_probe *hf_vmm_get_probe(const struct hf_vmm *vmm);
 
+/**
+ * hf_vmm_probe_check() - Can a guest be saved, as it is now?
+ *
+ * Return: 0; -EOPNOTSUPP when QEMU forbids it; -EBUSY when it is in the middle of something;
+ * -EALREADY when it was saved before and did not run since.
+ */
+int hf_vmm_probe_check(const struct hf_vmm_probe *probe, struct hf_error *error);
+
 /** hf_vmm_want_roms() - Have the next hf_vmm_attach() ask for ROM files, too. */
 void hf_vmm_want_roms(struct hf_vmm *vmm);
 
@@ -129,11 +137,13 @@ int hf_vmm_save(struct hf_vmm *vmm, struct hf_sink *sink, hf_stream_grow_fn grow
 int hf_vmm_rollback(struct hf_vmm *vmm, uint64_t timeout_ns, hf_vmm_done_fn done, void *data);
 
 /**
- * hf_vmm_recover() - Let a guest run again that a dead agent left paused, wherever in its save.
+ * hf_vmm_recover() - The undo of a save that a dead agent began, wherever that was in it.
+ * @was_running: whether the guest ran before: then it is let run again
  *
- * Of an attached VMM. The undo of a save that somebody else began: see hf_vmm_rollback().
+ * Of an attached VMM. See hf_vmm_rollback().
  */
-int hf_vmm_recover(struct hf_vmm *vmm, uint64_t timeout_ns, hf_vmm_done_fn done, void *data);
+int hf_vmm_recover(
+	struct hf_vmm *vmm, bool was_running, uint64_t timeout_ns, hf_vmm_done_fn done, void *data);
 
 /**
  * hf_vmm_quit() - End a saved QEMU, and wait until the process is gone.

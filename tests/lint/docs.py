@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The documents say what is.
 
- - docs/ARCHITECTURE.md has exactly the tables of `holdfastd --print-states`, between its markers
+ - docs/ARCHITECTURE.md has exactly the tables of `holdfastd --print-states` and of
+   common/fault-points.def, between its markers
  - `make help` names every target, and none that is gone
  - links to files lead somewhere, and so do paths of this tree in `backticks`
 
@@ -18,7 +19,13 @@ import subprocess
 import sys
 
 TOP = pathlib.Path(__file__).resolve().parent.parent.parent
+sys.dont_write_bytecode = True
+sys.path.insert(0, str(TOP / "tests"))
+
+import fault_points  # noqa: E402
+
 BEGIN = "<!-- holdfastd --print-states -->\n"
+FAULTS_BEGIN = "<!-- common/fault-points.def -->\n"
 END = "<!-- end -->\n"
 ARCHITECTURE = TOP / "docs/ARCHITECTURE.md"
 
@@ -28,13 +35,19 @@ PATH = re.compile(rf"`((?:{FOLDERS})/[a-z0-9_./-]+[a-z0-9])`")
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)\s]*)?\)")
 
 
-def tables_problems(text, tables):
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        yield f"docs/ARCHITECTURE.md: no single pair of markers {BEGIN.strip()} and {END.strip()}"
+def tables_problems(text, begin, tables):
+    if text.count(begin) != 1 or END not in text.split(begin)[1]:
+        yield f"docs/ARCHITECTURE.md: no single pair of markers {begin.strip()} and {END.strip()}"
         return
-    if text.split(BEGIN)[1].split(END)[0] != tables:
-        yield ("docs/ARCHITECTURE.md: the state tables are not those of the program: run "
+    if text.split(begin)[1].split(END)[0] != tables:
+        yield (f"docs/ARCHITECTURE.md: what follows {begin.strip()} is not what is: run "
                "tests/lint/docs.py --update build/gcc/holdfastd")
+
+
+def current_tables(program):
+    """What the document has to have behind each marker."""
+    states = subprocess.run([program, "--print-states"], stdout=subprocess.PIPE, check=True, text=True).stdout
+    return {BEGIN: states, FAULTS_BEGIN: fault_points.table()}
 
 
 def phony_targets(makefiles):
@@ -69,9 +82,8 @@ def documents():
 
 
 def check(program):
-    tables = subprocess.run([program, "--print-states"], stdout=subprocess.PIPE, check=True,
-                            text=True).stdout
-    problems = list(tables_problems(ARCHITECTURE.read_text(), tables))
+    problems = [problem for begin, tables in current_tables(program).items()
+                for problem in tables_problems(ARCHITECTURE.read_text(), begin, tables)]
     makefiles = [TOP / "Makefile", *(TOP / "mk").glob("*.mk"), *(TOP / "tests").rglob("*.mk")]
     helped = subprocess.run(["make", "-s", "--no-print-directory", "help"], cwd=TOP, check=True,
                             stdout=subprocess.PIPE, text=True).stdout
@@ -85,11 +97,11 @@ def check(program):
 
 
 def update(program):
-    tables = subprocess.run([program, "--print-states"], stdout=subprocess.PIPE, check=True,
-                            text=True).stdout
     text = ARCHITECTURE.read_text()
-    head, rest = text.split(BEGIN)
-    ARCHITECTURE.write_text(head + BEGIN + tables + END + rest.split(END)[1])
+    for begin, tables in current_tables(program).items():
+        head, rest = text.split(begin)
+        text = head + begin + tables + END + rest.split(END, 1)[1]
+    ARCHITECTURE.write_text(text)
 
 
 def self_test():
@@ -100,15 +112,16 @@ def self_test():
 
     good = BEGIN + "| a |\n" + END
     bites = {
-        "other table": list(tables_problems(good, "| b |\n")),
-        "no markers": list(tables_problems("", "")),
+        "other table": list(tables_problems(good, BEGIN, "| b |\n")),
+        "no end": list(tables_problems(BEGIN, BEGIN, "")),
+        "no markers": list(tables_problems("", BEGIN, "")),
         "target missing": list(help_problems("  make a\n", {"all", "a", "b"})),
         "target gone": list(help_problems("  make a\n  make b\n", {"all", "a"})),
         "dead link": refers("see [b](B.md#x)"),
         "dead path": refers("see `agent/gone.c`"),
     }
     fine = {
-        "table": list(tables_problems(good, "| a |\n")),
+        "table": list(tables_problems(good, BEGIN, "| a |\n")),
         "help": list(help_problems("  make a  x\n", {"all", "a"})),
         "link": refers("[a](A.md), [w](https://varlink.org), `agent/state.c`, `tests/NAME.c`, `agent/`"),
     }

@@ -47,7 +47,7 @@ static void there_and_back(void **state)
 	assert_int_equal(pid, getpid());
 	assert_true(ticks == want);
 	assert_int_equal(hf_resume_journal_read(UUID_B, &pid, &ticks), -ENOENT);
-	hf_resume_journal_remove(UUID_A);
+	hf_resume_journal_clear();
 	assert_int_equal(hf_resume_journal_read(UUID_A, &pid, &ticks), -ENOENT);
 }
 

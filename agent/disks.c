@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "agent/disks.h"
+
+#include <fcntl.h>
+#include <mntent.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/syscall.h>
+
+#include "common/fd.h"
+#include "vmm-glue/registration.h"
+
+#define NOTE_MAX_BYTES (1024 * 1024)
+
+/* Mount points, one a line, as /proc/self/mounts writes them: without blanks and line breaks. */
+static void note_path(char *path, size_t size)
+{
+	snprintf(path, size, "%s/read-only", hf_run_dir());
+}
+
+/*
+ * Reconfigures the file system itself. mount(2) with MS_REMOUNT would also reset the mount's own
+ * flags (nosuid, nodev, ...) to whatever is given, and the way back could not know them.
+ */
+static int set_read_only(const char *dir, bool read_only)
+{
+	cleanup_close int fs = (int)syscall(SYS_fspick, AT_FDCWD, dir, FSPICK_CLOEXEC);
+
+	if (fs < 0 ||
+		syscall(SYS_fsconfig, fs, FSCONFIG_SET_FLAG, read_only ? "ro" : "rw", NULL, 0) <
+			0 ||
+		syscall(SYS_fsconfig, fs, FSCONFIG_CMD_RECONFIGURE, NULL, NULL, 0) < 0)
+		return -errno;
+	return 0;
+}
+
+static bool may_become_read_only(const struct mntent *m)
+{
+	return strncmp(m->mnt_fsname, "/dev/", 5) == 0 && !hasmntopt(m, "ro") &&
+	       !strchr(m->mnt_dir, '\n');
+}
+
+void hf_disks_settle(void)
+{
+	cleanup_close int note = -EBADF;
+	char path[4096];
+	FILE *f;
+
+	sync();
+	note_path(path, sizeof(path));
+	note = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	f = setmntent("/proc/self/mounts", "re");
+	for (struct mntent *m; f && note >= 0 && (m = getmntent(f));) {
+		/* Without a note of it one could not be made writable again. */
+		if (!may_become_read_only(m) ||
+			hf_fd_write_full(note, m->mnt_dir, strlen(m->mnt_dir)) < 0 ||
+			hf_fd_write_full(note, "\n", 1) < 0)
+			continue;
+		/* EBUSY is the normal answer where guests' disks or logs are open for writing. */
+		set_read_only(m->mnt_dir, true);
+	}
+	if (f)
+		endmntent(f);
+}
+
+void hf_disks_unsettle(void)
+{
+	cleanup_free char *text = NULL;
+	char path[4096], *save = NULL;
+
+	note_path(path, sizeof(path));
+	if (hf_file_read(path, NOTE_MAX_BYTES, &text, NULL) < 0)
+		return;
+	/* In those that stayed writable this changes nothing. */
+	for (char *dir = strtok_r(text, "\n", &save); dir; dir = strtok_r(NULL, "\n", &save))
+		set_read_only(dir, false);
+	unlink(path);
+}

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""common/fault-points.def for the tests: which points there are, how to get to them, what is to come of it."""
+
+import pathlib
+import re
+
+DEATHS = ("exit", "SIGKILL", "hang")
+FAILURES = ("EIO", "ENOMEM")
+FILE = pathlib.Path(__file__).resolve().parent.parent / "common/fault-points.def"
+LINE = re.compile(r'^HF_FAULT_POINT\((\w+), "([a-z-]+)", (\w+), (\w+), (\w+),\s+"([^"]+)"\)$', re.MULTILINE)
+
+# For people, in docs/ARCHITECTURE.md.
+OUTCOMES = {"OLD": "goes on in its old QEMU", "NEW": "goes on in a new QEMU",
+            "HELD": "is held until it is tried again", "NONE": "can't fail"}
+CARRIERS = {"LUO": "`luo`", "HOLD": "`hold`"}
+
+
+class Point:
+    def __init__(self, name, phase, death, failure, text):
+        self.name, self.death, self.failure, self.text = name, death, failure, text
+        self.phase, _, self.carrier = phase.partition("_")
+
+    def kinds(self):
+        return DEATHS + (FAILURES if self.failure != "NONE" else ())
+
+    def outcome(self, kind):
+        return self.death if kind in DEATHS else self.failure
+
+    def spec(self, kind, last):
+        """HOLDFAST_FAULT for the agent, and for the one after it. @last: the last step that can be undone."""
+        fault = f"{self.name}={kind}"
+        if self.phase == "UNDO":
+            return f"{last}=EIO,{fault}", ""
+        if self.name == "take-over":
+            return "finish-session=SIGKILL", fault
+        if self.phase == "AGAIN":
+            return "load-state=SIGKILL", fault
+        return fault, ""
+
+
+def read(carrier=None):
+    """All points, or those that a carrier has, in the order in which an update comes to them."""
+    text = FILE.read_text()
+    found = LINE.findall(text)
+    if len(found) != text.count("\nHF_FAULT_POINT("):
+        raise ValueError(f"{FILE}: a line is not as it should be")
+    points = [Point(name, phase, death, failure, what) for _, name, phase, death, failure, what in found]
+    return [point for point in points if not carrier or point.carrier in ("", carrier.upper())]
+
+
+def table():
+    """As Markdown."""
+    lines = ["| point | reached when | the agent dies there: each guest | the step fails: the guest |",
+             "| --- | --- | --- | --- |"]
+    for point in read():
+        only = f" ({CARRIERS[point.carrier]} only)" if point.carrier else ""
+        lines.append(f"| `{point.name}` | {point.text}{only} | {OUTCOMES[point.death]} | {OUTCOMES[point.failure]} |")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,221 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Every fault point with every kind of fault, on real QEMUs with the `hold` carrier, and what came of it.
+
+    sweep.py [-j N] [--list] [POINT[=KIND]]...
+
+Needs the programs of `make VARIANT=faults`. Two guests, one that runs and one that is paused, go through
+one update after the other; each update has one fault. Then the agent is started again, as a service manager
+would, and both guests have to be as they were: in the QEMU that common/fault-points.def says, with every word
+of memory right, and nothing left behind. Last line: N passed, N failed, N skipped."""
+
+import argparse
+import concurrent.futures
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import traceback
+
+import agent
+from agent import TOP, Failure, Guest, World, check, kernel, poll
+
+sys.path.insert(0, str(TOP / "tests"))
+import fault_points  # noqa: E402
+
+WATCHDOG_S = 2
+STUCK_S = 6
+
+
+class Supervisor(World):
+    """A world whose agent has a service manager: started again when it ends, killed when it hangs."""
+
+    def __init__(self, qemu):
+        super().__init__(qemu)
+        self.notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.notify.bind(str(self.path / "notify"))
+        self.env |= {"NOTIFY_SOCKET": str(self.path / "notify"), "WATCHDOG_USEC": str(WATCHDOG_S * 1_000_000)}
+        self.heard = 0
+        threading.Thread(target=self.listen, daemon=True).start()
+
+    def listen(self):
+        while True:
+            try:
+                if b"WATCHDOG=1" in self.notify.recv(4096):
+                    self.heard = time.monotonic()
+            except OSError:
+                return
+
+    def launch(self, fault):
+        self.heard = time.monotonic()
+        log = open(self.path / "agent.log", "ab")
+        self.agent = subprocess.Popen([str(agent.BUILD / "holdfastd"), "--carrier", "hold"], stdin=subprocess.DEVNULL,
+                                      env={**self.env, "HOLDFAST_FAULT": fault}, stdout=log, stderr=log)
+        log.close()
+
+    def wait_death(self, kind):
+        """The agent's end: by the fault itself, or by the watchdog, or, when only a thread of it hangs and it
+        goes on answering, by an operator who has waited long enough."""
+        begin = time.monotonic()
+        while self.agent.poll() is None:
+            hung = time.monotonic() - self.heard > 2 * WATCHDOG_S
+            if kind == "hang" and (hung or time.monotonic() - begin > STUCK_S):
+                self.agent.kill()
+            check(time.monotonic() - begin < 60, "the agent does not die")
+            time.sleep(0.05)
+
+    def answers(self):
+        if self.agent.poll() is not None or not (self.path / "run/control.sock").exists():
+            return False
+        return self.cli("status").returncode == 0
+
+    def stop(self):
+        if self.agent and self.agent.poll() is None:
+            self.agent.kill()
+        self.agent and self.agent.wait()
+
+    def status(self):
+        return self.ask("status")
+
+
+def settled(world):
+    try:
+        return world.answers() and world.status().get("state") in ("normal", "degraded")
+    except Failure:
+        return False  # it starts itself anew in the middle of the answer
+
+
+def start_and_wait(world, fault=""):
+    world.launch(fault)
+    poll(lambda: settled(world), 60, "the agent to be done with what it found")
+
+
+def check_nothing_left(world):
+    left = [p.name for p in (world.path / "run").glob("*") if p.name in ("frozen.json", "target-loaded", "read-only")]
+    left += [p.name for p in (world.path / "run/resumed").glob("*")]
+    check(not left, f"left behind: {left}")
+    for pid in world.keepers():
+        files = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+        check(not [f for f in files if "memfd" in f], f"the keeper keeps {files}")
+
+
+def check_guests(world, runner, sleeper, before, outcome):
+    after = [runner.pid, sleeper.pid]
+    check(runner.status == "running", f"{runner.name} is {runner.status}")
+    check(sleeper.status in ("paused", "postmigrate"), f"{sleeper.name} is {sleeper.status}")
+    same = [a == b for a, b in zip(after, before)]
+    check(all(same) if outcome == "OLD" else not any(same),
+          f"{outcome} was to come of it, but the QEMUs are {after} and were {before}")
+    for guest in (runner, sleeper):
+        check(not guest.capability("x-ignore-shared"), f"{guest.name}: x-ignore-shared is still on")
+    runner.wait_alive()
+    sleeper.check_quiet()
+
+
+def try_one(world, runner, sleeper, point, kind):
+    deadly = kind in fault_points.DEATHS
+    outcome = point.outcome(kind)
+    before = [runner.pid, sleeper.pid]
+    first, second = point.spec(kind, "hand-over-last")
+    log_begin = (world.path / "agent.log").stat().st_size if (world.path / "agent.log").exists() else 0
+    start_and_wait(world, first)
+    upgrade = subprocess.Popen([str(agent.BUILD / "holdfast"), "upgrade", "--kernel", kernel()], env=world.env,
+                               stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        if second:
+            world.wait_death("SIGKILL")
+            world.launch(second)
+        if deadly:
+            world.wait_death(kind)
+            start_and_wait(world)
+        else:
+            poll(lambda: settled(world) and f"fault point {point.name}: {kind}" in world.log()[log_begin:], 60,
+                 "the agent to be done")
+            # The state is that of before for a moment.
+            time.sleep(0.3)
+            poll(lambda: settled(world), 60, "the agent to be done")
+    finally:
+        upgrade.kill()
+        upgrade.wait()
+    log = world.log()[log_begin:]
+    check(f"fault point {point.name}: {kind}" in log, "the point was not reached")
+    state = world.status()
+    if outcome == "HELD":
+        check(state["state"] == "degraded", f"the host is {state['state']}: nobody is told that a guest is held")
+    if state["state"] == "degraded":
+        check(not deadly, f"after a death the host is degraded: {state.get('message')}")
+        check(state.get("message"), "the host is degraded and does not say why")
+        world.stop()
+        start_and_wait(world)
+        state = world.status()
+    check(state["state"] == "normal", f"the host is {state['state']}: {state.get('message')}")
+    check_guests(world, runner, sleeper, before, "NEW" if outcome == "HELD" else outcome)
+    world.agent.terminate()
+    check(world.agent.wait(20) == 0, "the agent does not stop cleanly")
+    check_nothing_left(world)
+    if sleeper.status == "postmigrate":
+        # QEMU saves it only once until it has run: what `check` says of that is a test of its own.
+        sleeper.qmp("cont")
+        sleeper.qmp("stop")
+
+
+def run_some(jobs, qemu):
+    """One world, as long as nothing is wrong in it."""
+    world, guests, results = None, None, []
+    for point, kind in jobs:
+        started = time.monotonic()
+        problem = None
+        try:
+            if not world:
+                world = Supervisor(qemu)
+                guests = [Guest(world, "runner", machine="pc", memory=80),
+                          Guest(world, "sleeper", machine="pc", memory=80)]
+                for guest in guests:
+                    guest.wait_ready()
+                guests[1].qmp("stop")
+            try_one(world, *guests, point, kind)
+        except Failure as failure:
+            problem = str(failure)
+        except Exception:
+            problem = traceback.format_exc()
+        name = f"{point.name}={kind}"
+        if problem:
+            tail = "\n".join(world.log().splitlines()[-25:]) if (world.path / "agent.log").exists() else ""
+            print(f"FAILED  {name}: {problem}\n        agent's log:\n{tail}", flush=True)
+            world.close(True)
+            world = None
+        else:
+            print(f"ok      {name}: {point.outcome(kind).lower()}, {time.monotonic() - started:.1f} s", flush=True)
+        results.append(problem is None)
+    if world:
+        world.close(False)
+    return results
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("-j", "--jobs", type=int, default=2)
+    parser.add_argument("--list", action="store_true")
+    parser.add_argument("points", nargs="*")
+    args = parser.parse_args()
+    agent.BUILD = TOP / "build/faults"
+    jobs = [(point, kind) for point in fault_points.read("hold") for kind in point.kinds()
+            if not args.points or {point.name, f"{point.name}={kind}"} & set(args.points)]
+    if args.list:
+        print("\n".join(f"{point.name}={kind}" for point, kind in jobs))
+        return
+    subprocess.run([TOP / "tests/nested/witness/build.sh"], check=True)
+    qemu = agent.find_qemus()[0][1]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
+        shares = [jobs[i::args.jobs] for i in range(args.jobs)]
+        results = sum(pool.map(lambda share: run_some(share, qemu), shares), [])
+    print(f"{results.count(True)} passed, {results.count(False)} failed, 0 skipped")
+    sys.exit(1 if not all(results) or not results else 0)
+
+
+if __name__ == "__main__":
+    main()
