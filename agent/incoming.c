@@ -11,8 +11,6 @@
 #include "common/worker.h"
 #include "vmm-glue/ram-users.h"
 
-#define RESPAWN_TIMEOUT_NS (60 * HF_NSEC_PER_SEC)
-#define RESUME_TIMEOUT_NS (20 * HF_NSEC_PER_SEC)
 #define ADOPT_TIMEOUT_NS (20 * HF_NSEC_PER_SEC)
 #define END_TIMEOUT_NS (10 * HF_NSEC_PER_SEC)
 
@@ -136,7 +134,7 @@ static void resume(struct hf_incoming *in)
 	int r;
 
 	in->step = HF_IN_RESUMING;
-	r = hf_vmm_resume(in->vmm, RESUME_TIMEOUT_NS, on_resumed, in);
+	r = hf_vmm_resume(in->vmm, in->guest->policies.resume_timeout_ns, on_resumed, in);
 	if (r < 0)
 		hold_errno(in, r, "can't resume it");
 }
@@ -303,7 +301,8 @@ static void on_retrieved(void *data, int result)
 			"%s: ended the QEMU that an agent which died had begun to load",
 			in->guest->name);
 	in->step = HF_IN_LOADING;
-	r = hf_vmm_respawn(in->vmm, in->ram_fds, in->state_fds, RESPAWN_TIMEOUT_NS, on_loaded, in);
+	r = hf_vmm_respawn(in->vmm, in->ram_fds, in->state_fds,
+		in->guest->policies.resume_timeout_ns, on_loaded, in);
 	if (r < 0)
 		hold_errno(in, r, "can't start its QEMU");
 }
@@ -327,6 +326,8 @@ int hf_incoming_new(struct hf_agent *agent, struct hf_manifest_guest *guest,
 	if (!in)
 		return -ENOMEM;
 	*in = (struct hf_incoming){.agent = agent, .guest = guest, .done = done, .data = data};
+	/* Another build wrote them: a time that can't be must not strand the guest. */
+	hf_policy_repair(&guest->policies);
 	for (size_t i = 0; i < HF_ARRAY_SIZE(in->ram_fds); i++)
 		in->ram_fds[i] = -EBADF;
 	for (size_t i = 0; i < HF_ARRAY_SIZE(in->state_fds); i++)

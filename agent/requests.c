@@ -250,9 +250,10 @@ static void refuse(struct request *q, struct json_object *findings)
 	hf_varlink_call_error(q->call, &e, extra);
 }
 
-static void begin(struct request *q)
+static void begin(struct request *q, const struct hf_survey *survey)
 {
-	const struct hf_update_request request = {.target = &q->target, .commit = q->commit};
+	const struct hf_update_request request = {
+		.target = &q->target, .config = hf_survey_config(survey), .commit = q->commit};
 	struct hf_error e = {0};
 
 	if (hf_update_prepare(q->agent, &request, q->call, &e) < 0)
@@ -282,7 +283,7 @@ static void on_checked(const struct hf_survey *survey, void *data)
 		hf_varlink_call_reply(q->call, params);
 	} else {
 		json_object_put(findings);
-		begin(q);
+		begin(q, survey);
 	}
 	request_free(q);
 }

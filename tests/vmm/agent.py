@@ -177,7 +177,8 @@ class World:
         self.path = pathlib.Path(tempfile.mkdtemp(prefix="hf-vmm-"))
         self.env = {**os.environ, "HOLDFAST_RUN_DIR": str(self.path / "run"),
                     "HOLDFAST_STATE_DIR": str(self.path / "state"), "HOLDFAST_LOG_DIR": str(self.path / "log"),
-                    "HOLDFAST_SOCKET": str(self.path / "run/control.sock")}
+                    "HOLDFAST_SOCKET": str(self.path / "run/control.sock"),
+                    "HOLDFAST_CONFIG_DIR": str(self.path / "etc")}
         self.guests = []
         self.agent = None
 
@@ -187,6 +188,16 @@ class World:
                                       stdin=subprocess.DEVNULL, stdout=self.agent_log, stderr=self.agent_log)
         poll(lambda: (self.path / "run/control.sock").exists() and self.cli("status").returncode == 0, 10, "the agent")
         return self
+
+    def configure(self, text, name="holdfast.conf"):
+        path = self.path / "etc" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    def policy(self, name):
+        """What is in effect for a guest."""
+        return self.ask("guests", name)["guests"][0]["policy"]
 
     def cli(self, *args, timeout=120):
         return subprocess.run([str(BUILD / "holdfast"), *args], env=self.env, text=True, capture_output=True,
@@ -425,6 +436,90 @@ def status_watch_follows_an_update(world):
         data += more
     watch.close()
     world.expect(0, "abort")
+
+
+# ---- policies
+
+
+@test
+def broken_configuration(world):
+    """It is told with file and line, and keeps updates from being made, but neither agent nor guests from running."""
+    path = world.configure("[defaults]\nsave-timeout=20s\n\nsave-timout=2s\n[guest g]\npriority=high\n")
+    world.start_agent()
+    check(f"{path}:4" in world.log(), "the agent does not tell at its start")
+    guest = Guest(world, "g").wait_ready()
+    pid = guest.pid
+    told = re.escape(f"{path}:4: there is no setting `save-timout`")
+    world.expect(3, "check", says=told)
+    world.expect(3, "check", says="did you mean `save-timeout`")
+    for verb in (["prepare"], ["upgrade"], ["upgrade", "--dry-run"]):
+        world.expect(3, *verb, "--kernel", kernel(), says=told)
+    found = [f for f in world.ask("check")["findings"] if f["id"] == "host.config"]
+    check(len(found) == 2 and all(f["verdict"] == "refusal" for f in found) and
+          f"{path}:6: `high` is no value of priority" in found[1]["message"] and
+          found[1]["remedy"] == "a number from 0 to 100", f"findings: {found}")
+    check("policy" not in world.ask("guests")["guests"][0], "a policy is shown that is in effect nowhere")
+    alone = subprocess.run([str(BUILD / "holdfastd"), "--check-config"], env=world.env, text=True, capture_output=True)
+    check(alone.returncode == 1 and not alone.stdout and alone.stderr.startswith(f"{path}:4: ") and
+          alone.stderr.count("\n") == 2, f"--check-config: {alone}")
+    check(world.state == "normal" and guest.pid == pid, "something was begun")
+
+    # Read anew each time. And what came over needs no configuration: the agent that comes finds a broken one.
+    world.configure("[defaults]\nsave-timeout=20s\n")
+    alone = subprocess.run([str(BUILD / "holdfastd"), "--check-config"], env=world.env, text=True, capture_output=True)
+    check(alone.returncode == 0 and "\nsave-timeout=20s\n" in alone.stdout, f"--check-config: {alone}")
+    world.expect(0, "check")
+    world.expect(0, "prepare", "--kernel", kernel())
+    world.configure("[defalts]\n")
+    world.expect(0, "commit")
+    check(guest.pid != pid and world.state == "normal", f"the host is {world.state}")
+    guest.wait_alive()
+    world.expect(3, "check", says=re.escape(f"{path}:1: there is no section [defalts]"))
+
+
+@test
+def policies_have_their_order(world):
+    """Sections for a guest go before its launcher, and that before [defaults]; what a launcher gave comes along."""
+    world.configure("[defaults]\npriority=10\nclock=frozen\nsave-timeout=7s\n")
+    world.configure("[guest g*]\nsave-timeout=8s\n[guest other]\npriority=1\n", "holdfast.conf.d/50-guests.conf")
+    wanted = {"priority": "20", "clock": "frozen", "save-timeout": "8s", "resume-timeout": "1min", "health-command": "",
+              "not-eligible": "refuse", "resume-failure": "hold"}
+    world.start_agent()
+    guest = Guest(world, "g", holdfast=["--policy", "priority=20", "--policy", "save-timeout=9s"]).wait_ready()
+    for round_ in range(2):
+        got = world.policy("g")
+        check({k: got[k] for k in wanted} == wanted and len(got) == 11, f"round {round_}: {got}")
+        world.expect(0, "guests", "g", says=r"save-timeout +8s")
+        world.expect(0, "prepare", "--kernel", kernel())
+        manifest = world.ask("inspect", "manifest")["manifest"]["guests"][0]
+        check(manifest["priority"] == 20 and manifest["clock"] == "frozen" and
+              manifest["save_timeout_ns"] == 8 * 10**9 and manifest["not_eligible"] == "refuse" and
+              manifest["settings"] == ["priority=20", "save-timeout=9s"], f"the manifest has {manifest}")
+        world.expect(0, "commit")
+    world.configure("", "holdfast.conf.d/50-guests.conf")
+    check(world.policy("g")["save-timeout"] == "9s", f"without the section: {world.policy('g')}")
+    guest.wait_alive()
+
+
+@test
+def time_out_of_the_configuration(world):
+    """One guest's own: it can't save, and the others don't stand still for the usual 30 s."""
+    world.configure("[guest g]\nsave-timeout=1s\n")
+    world.start_agent()
+    other, guest = Guest(world, "other").wait_ready(), Guest(world, "g").wait_ready()
+    world.expect(0, "prepare", "--kernel", kernel())
+    os.kill(guest.pid, signal.SIGSTOP)
+    started = time.monotonic()
+    commit = subprocess.Popen([str(BUILD / "holdfast"), "commit"], env=world.env, text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    poll(lambda: "rolling back" in world.log(), 10, "the time-out")
+    check(time.monotonic() - started < 8, "it was not the time-out that was configured")
+    os.kill(guest.pid, signal.SIGCONT)
+    _, err = commit.communicate(timeout=60)
+    check(commit.returncode == 5 and "within 1000 ms" in err, f"commit ended with {commit.returncode}: {err}")
+    for each in (other, guest):
+        poll(lambda each=each: each.status == "running", 10, f"{each.name} to run again")
+        each.wait_alive()
 
 
 # ---- another QEMU than the one that runs
