@@ -50,6 +50,28 @@ static void on_guest_done(struct hf_incoming *in, const struct hf_error *error, 
 	one_done(a);
 }
 
+/* Those with the highest priority of all that are not out of the way yet, and whoever is above. */
+static void release_next(struct hf_arrival *a)
+{
+	uint32_t highest = 0;
+
+	for (size_t i = 0; i < a->n_guests; i++) {
+		uint32_t priority = hf_incoming_guest(a->guests[i])->policies.priority;
+
+		if (!hf_incoming_has_passed(a->guests[i]))
+			highest = HF_MAX(highest, priority);
+	}
+	for (size_t i = 0; i < a->n_guests; i++) {
+		if (hf_incoming_guest(a->guests[i])->policies.priority >= highest)
+			hf_incoming_release(a->guests[i]);
+	}
+}
+
+static void on_guest_passed(struct hf_incoming *in, void *data)
+{
+	release_next(data);
+}
+
 static void on_read_ahead(void *data, const struct hf_readahead_result *result)
 {
 	struct hf_arrival *a = data;
@@ -189,8 +211,8 @@ static int make_guests(struct hf_arrival *a)
 	if (!a->guests)
 		return -ENOMEM;
 	for (size_t i = 0; i < a->manifest->n_guests; i++) {
-		int r = hf_incoming_new(a->agent, a->manifest->guests[i], on_guest_done, a,
-			&a->guests[a->n_guests]);
+		int r = hf_incoming_new(a->agent, a->manifest->guests[i], on_guest_passed,
+			on_guest_done, a, &a->guests[a->n_guests]);
 
 		if (r < 0)
 			return r;
@@ -202,6 +224,7 @@ static int make_guests(struct hf_arrival *a)
 static void start_guests(struct hf_arrival *a)
 {
 	a->pending += a->n_guests;
+	release_next(a);
 	for (size_t i = 0; i < a->n_guests; i++)
 		hf_incoming_start(a->guests[i]);
 }

@@ -17,6 +17,7 @@
 static const char *const step_names[] = {
 	[HF_IN_IDLE] = "idle",
 	[HF_IN_RETRIEVING] = "retrieving",
+	[HF_IN_WAITING] = "waiting",
 	[HF_IN_LOADING] = "loading",
 	[HF_IN_RESUMING] = "resuming",
 	[HF_IN_FINISHING] = "finishing",
@@ -28,8 +29,11 @@ static_assert(HF_ARRAY_SIZE(step_names) == HF_IN_N_, "every step has its name");
 struct hf_incoming {
 	struct hf_agent *agent;
 	struct hf_manifest_guest *guest;
+	hf_incoming_passed_fn passed;
 	hf_incoming_done_fn done;
 	void *data;
+	bool released;
+	bool has_passed;
 	enum hf_incoming_step step;
 	struct hf_session *session;
 	int ram_fds[HF_MANIFEST_MAX_RAM];
@@ -47,6 +51,14 @@ struct hf_incoming {
 	struct hf_error error;
 };
 
+static void pass(struct hf_incoming *in)
+{
+	if (in->has_passed)
+		return;
+	in->has_passed = true;
+	in->passed(in, in->data);
+}
+
 static void hold(struct hf_incoming *in, const struct hf_error *error)
 {
 	in->step = HF_IN_HELD;
@@ -60,6 +72,7 @@ static void hold(struct hf_incoming *in, const struct hf_error *error)
 				  "the guest's; holdfastd tries again when it is killed and started"
 				: "its RAM is held as long as holdfastd runs: don't stop it; see "
 				  "its log and the guest's");
+	pass(in);
 	in->done(in, &in->error, in->data);
 }
 
@@ -103,6 +116,7 @@ static void on_finished(void *data, int result)
 	hf_vmm_free(in->vmm);
 	in->vmm = NULL;
 	in->step = HF_IN_RESUMED;
+	pass(in);
 	in->done(in, NULL, in->data);
 }
 
@@ -121,6 +135,7 @@ static void on_resumed(struct hf_vmm *vmm, const struct hf_error *error, void *d
 			hf_vmm_get_warning(vmm));
 	in->step = HF_IN_FINISHING;
 	in->stamps = *hf_vmm_get_stamps(vmm);
+	pass(in);
 	/* QEMU has its own hold on the RAM now. */
 	close_fds(in);
 	hf_error_clear(&in->error);
@@ -279,10 +294,27 @@ static int retrieve(void *data)
 	return r;
 }
 
+static void load(struct hf_incoming *in)
+{
+	int r;
+
+	in->step = HF_IN_LOADING;
+	r = hf_vmm_respawn(in->vmm, in->ram_fds, in->state_fds,
+		in->guest->policies.resume_timeout_ns, on_loaded, in);
+	if (r < 0)
+		hold_errno(in, r, "can't start its QEMU");
+}
+
+void hf_incoming_release(struct hf_incoming *in)
+{
+	in->released = true;
+	if (in->step == HF_IN_WAITING)
+		load(in);
+}
+
 static void on_retrieved(void *data, int result)
 {
 	struct hf_incoming *in = data;
-	int r;
 
 	if (result < 0) {
 		hold(in, &in->error);
@@ -300,11 +332,9 @@ static void on_retrieved(void *data, int result)
 		hf_log(LOG_NOTICE, in->guest->uuid,
 			"%s: ended the QEMU that an agent which died had begun to load",
 			in->guest->name);
-	in->step = HF_IN_LOADING;
-	r = hf_vmm_respawn(in->vmm, in->ram_fds, in->state_fds,
-		in->guest->policies.resume_timeout_ns, on_loaded, in);
-	if (r < 0)
-		hold_errno(in, r, "can't start its QEMU");
+	in->step = HF_IN_WAITING;
+	if (in->released)
+		load(in);
 }
 
 void hf_incoming_start(struct hf_incoming *in)
@@ -318,14 +348,21 @@ void hf_incoming_start(struct hf_incoming *in)
 }
 
 int hf_incoming_new(struct hf_agent *agent, struct hf_manifest_guest *guest,
-	hf_incoming_done_fn done, void *data, struct hf_incoming **ret)
+	hf_incoming_passed_fn passed, hf_incoming_done_fn done, void *data,
+	struct hf_incoming **ret)
 {
 	struct hf_incoming *in = calloc(1, sizeof(*in));
 	int r;
 
 	if (!in)
 		return -ENOMEM;
-	*in = (struct hf_incoming){.agent = agent, .guest = guest, .done = done, .data = data};
+	*in = (struct hf_incoming){
+		.agent = agent,
+		.guest = guest,
+		.passed = passed,
+		.done = done,
+		.data = data,
+	};
 	/* Another build wrote them: a time that can't be must not strand the guest. */
 	hf_policy_repair(&guest->policies);
 	for (size_t i = 0; i < HF_ARRAY_SIZE(in->ram_fds); i++)
@@ -358,6 +395,11 @@ void hf_incoming_free(struct hf_incoming *in)
 enum hf_incoming_step hf_incoming_get_step(const struct hf_incoming *in)
 {
 	return in->step;
+}
+
+bool hf_incoming_has_passed(const struct hf_incoming *in)
+{
+	return in->has_passed;
 }
 
 const char *hf_incoming_step_name(enum hf_incoming_step step)

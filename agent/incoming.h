@@ -2,10 +2,12 @@
 /**
  * DOC: One guest on its way in: retrieve, respawn, load, resume, finish.
  *
- * One chain, started by hf_incoming_start(), ended by exactly one callback, on the loop. After a
- * failure the guest is *held*: its session and whatever was retrieved of it stay open, nothing is
- * freed, until hf_incoming_free(), which must not be called for a held guest but at the very end of
- * the process.
+ * One chain, started by hf_incoming_start(), ended by exactly one callback, on the loop. Between
+ * retrieve and respawn it waits for hf_incoming_release(): guests with a higher priority go first.
+ * When this guest is out of the way of others, because it runs or can't be brought up, `passed` is
+ * called, once, before the chain's end. After a failure the guest is *held*: its session and
+ * whatever was retrieved of it stay open, nothing is freed, until hf_incoming_free(), which must
+ * not be called for a held guest but at the very end of the process.
  */
 #pragma once
 
@@ -16,6 +18,7 @@
 enum hf_incoming_step {
 	HF_IN_IDLE,
 	HF_IN_RETRIEVING,
+	HF_IN_WAITING,
 	HF_IN_LOADING,
 	HF_IN_RESUMING,
 	HF_IN_FINISHING,
@@ -29,11 +32,21 @@ struct hf_incoming;
 typedef void (*hf_incoming_done_fn)(
 	struct hf_incoming *in, const struct hf_error *error, void *data);
 
+typedef void (*hf_incoming_passed_fn)(struct hf_incoming *in, void *data);
+
 /** hf_incoming_new() - @guest: borrowed from the manifest until hf_incoming_free(). */
 int hf_incoming_new(struct hf_agent *agent, struct hf_manifest_guest *guest,
-	hf_incoming_done_fn done, void *data, struct hf_incoming **ret);
+	hf_incoming_passed_fn passed, hf_incoming_done_fn done, void *data,
+	struct hf_incoming **ret);
 void hf_incoming_free(struct hf_incoming *in);
 void hf_incoming_start(struct hf_incoming *in);
+
+/** hf_incoming_release() - Let it be respawned as soon as it can. Once more does nothing. */
+void hf_incoming_release(struct hf_incoming *in);
+
+/** hf_incoming_has_passed() - Whether it is out of the way: `passed` has been called, or is being.
+ */
+bool hf_incoming_has_passed(const struct hf_incoming *in);
 
 enum hf_incoming_step hf_incoming_get_step(const struct hf_incoming *in);
 const char *hf_incoming_step_name(enum hf_incoming_step step);

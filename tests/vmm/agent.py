@@ -522,6 +522,32 @@ def time_out_of_the_configuration(world):
         each.wait_alive()
 
 
+@test
+def priorities_have_their_order(world):
+    """Who matters least is paused first and brought up last; who matters the same goes at once."""
+    world.configure("[guest low*]\npriority=10\n[guest high]\npriority=90\n")
+    world.start_agent()
+    guests = [Guest(world, name).wait_ready() for name in ("low1", "high", "middle", "low2")]
+    world.upgrade()
+    report = {g["name"]: {p["name"]: p["duration_ns"] for p in g["phases"]} for g in world.ask("report")["report"]["guests"]}
+
+    def after(name, *phases):
+        return sum(report[name][p] for p in phases)
+
+    start, up = ("agent",), ("agent", "vmm-start", "load", "resume")
+    down = ("pause", "save", "jump")
+    for first, second in (("low1", "middle"), ("low2", "middle"), ("middle", "high")):
+        # Backwards from the jump: this one was saved when that one was not paused yet.
+        check(after(first, "jump") > after(second, *down), f"{first} was not saved before {second}: {report}")
+        # Forwards from the agent's start: this one is started when that one runs.
+        check(after(first, *start) > after(second, *up), f"{first} was started before {second} ran: {report}")
+    for one, other in (("low1", "low2"), ("low2", "low1")):
+        check(after(one, *start) < after(other, *up), f"{one} waited for {other}: {report}")
+        check(after(one, "jump") < after(other, *down), f"{one} was saved before {other} was paused: {report}")
+    for guest in guests:
+        guest.wait_alive()
+
+
 # ---- another QEMU than the one that runs
 
 
