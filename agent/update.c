@@ -185,6 +185,9 @@ static int check_state(
 
 int hf_update_may_prepare(const struct hf_agent *agent, struct hf_error *error)
 {
+	if (agent->shutting_down)
+		return hf_error_set(error, -EBUSY, HF_ERR_BUSY, "try again when it is over",
+			"guests are being shut down for another update");
 	return check_state(agent, HF_EVENT_PREPARE, error);
 }
 

@@ -162,6 +162,44 @@ class Guest:
         check(self.last()["n"] == before, f"{self.name} runs, but should be paused")
 
 
+# A boot sector that does what an operating system does with the power button of QEMU's pc and q35: it enables the
+# event (PM1_EN), sleeps until it happens (PM1_STS), and then switches the machine off (PM1_CNT).
+BUTTON = bytes.fromhex("ba0206 b80001 ef"         # mov dx, 0x602; mov ax, 0x100; out dx, ax
+                       "fb f4 ba0006 ed"          # wait: sti; hlt; mov dx, 0x600; in ax, dx
+                       "f6c401 74f5"              # test ah, 1; jz wait
+                       "ba0406 b80020 ef"         # mov dx, 0x604; mov ax, 0x2000; out dx, ax
+                       "f4 ebfd").ljust(510, b"\0") + b"\x55\xaa"
+
+
+class ButtonGuest(Guest):
+    """No witness: firmware, and a boot sector that reacts to the power button, or none."""
+
+    def __init__(self, world, name, reacts=True, extra=(), holdfast=()):
+        self.world, self.name = world, name
+        self.own_monitor = world.path / f"{name}.qmp"
+        disk = world.path / f"{name}.boot"
+        disk.write_bytes((BUTTON if reacts else bytes(512)).ljust(1 << 20, b"\0"))
+        argv = [BUILD / "holdfast-vmm", "--name", name, *holdfast, "--", world.qemu, "-nodefaults", "-no-user-config",
+                "-display", "none", "-machine", "pc", "-accel", "tcg", "-m", "32",
+                "-drive", f"file={disk},format=raw,if=ide",
+                "-qmp", f"unix:{self.own_monitor},server=on,wait=off", *extra]
+        with open(world.path / f"{name}.log", "ab") as log:
+            self.process = subprocess.Popen([str(a) for a in argv], env=world.env, stdin=subprocess.DEVNULL,
+                                            stdout=log, stderr=log)
+        world.guests.append(self)
+        poll(self.own_monitor.exists, 20, f"{name} to start")
+
+    @property
+    def runs(self):
+        return self.process.poll() is None
+
+    def wait_listening(self):
+        """Until it has enabled the event."""
+        poll(lambda: "0100" in self.qmp("human-monitor-command", **{"command-line": "i/hx 0x602"}), 20,
+             f"{self.name} to listen to its power button")
+        return self
+
+
 def poll(condition, timeout, what, interval=0.1):
     deadline = time.monotonic() + timeout
     while not condition():
@@ -520,6 +558,68 @@ def time_out_of_the_configuration(world):
     for each in (other, guest):
         poll(lambda each=each: each.status == "running", 10, f"{each.name} to run again")
         each.wait_alive()
+
+
+@test
+def ineligible_guests_are_shut_down(world):
+    """If that is their policy, and only when nothing else stands in the way; the update is made without them."""
+    config = world.configure("[guest plugged]\nnot-eligible=shutdown\n")
+    world.start_agent()
+    good = Guest(world, "good").wait_ready()
+    # One that could not be preserved from the start, and one that a device was plugged into.
+    ram = ButtonGuest(world, "ram", extra=["-mem-path", world.path], holdfast=["--policy", "not-eligible=shutdown"])
+    plugged = ButtonGuest(world, "plugged")
+    for guest in (ram, plugged):
+        guest.wait_listening()
+    plugged.qmp("device_add", driver="virtio-rng-pci", id="later")
+    pid = good.pid
+    for name in ("ram", "plugged"):
+        eligible, found = findings_of(world, name)
+        (finding,) = found.values()
+        check(not eligible and finding["verdict"] == "warning" and "power down" in finding["message"], f"{name}: {found}")
+    world.expect(0, "check", says="power down")
+    world.expect(0, "upgrade", "--kernel", kernel(), "--dry-run")
+
+    # Nothing of it is done for an update that is refused anyway.
+    config.write_text(config.read_text() + "colour=red\n")
+    world.upgrade(code=3, says=re.escape(f"{config}:3"))
+    config.write_text("[guest plugged]\nnot-eligible=refuse\n")
+    world.upgrade(code=3, says="plugged")
+    config.write_text("[guest plugged]\nnot-eligible=adopt\n")
+    world.upgrade(code=3, says="holdfast adopt plugged")
+    config.write_text("[guest plugged]\nnot-eligible=shutdown\n")
+    time.sleep(1)
+    check(ram.runs and plugged.runs and good.pid == pid, "a guest ended for nothing")
+    check("powering down" not in world.log(), "a guest was asked for nothing")
+
+    done = world.upgrade()
+    check("plugged: powering down" in done.stderr and "ram: has ended" in done.stderr, f"progress: {done.stderr}")
+    for guest in (ram, plugged):
+        check(guest.process.wait(10) == 0, f"{guest.name} did not end by itself: {guest.process.returncode}")
+    check(good.pid != pid and world.state == "normal", f"the host is {world.state}")
+    check([g["name"] for g in world.ask("report")["report"]["guests"]] == ["good"], "the report has others")
+    good.wait_alive()
+
+
+@test
+def guest_that_ignores_its_power_button(world):
+    """It is left as it is, and no update is made; nor for one that is paused, or that nobody can ask."""
+    world.configure("[defaults]\nnot-eligible=shutdown\nshutdown-timeout=1s\n")
+    world.start_agent()
+    good = Guest(world, "good").wait_ready()
+    pid = good.pid
+    deaf = ButtonGuest(world, "deaf", reacts=False, extra=["-mem-path", world.path],
+                       holdfast=["--policy", "not-eligible=shutdown"])
+    world.upgrade(code=3, says="deaf: it was asked to power down and did not end within 1 s")
+    check(deaf.status == "running" and good.pid == pid and world.state == "normal", "it was not left as it is")
+    deaf.qmp("stop")
+    world.upgrade(code=3, says="deaf: .*does not run")
+    check(deaf.status == "paused" and good.pid == pid, "it was not left as it is")
+    deaf.qmp("quit")
+    mute = ButtonGuest(world, "mute", extra=["-mem-path", world.path])
+    world.upgrade(code=3, says="mute: .*no monitor to be asked over")
+    check(mute.runs and good.pid == pid, "it was not left as it is")
+    good.wait_alive()
 
 
 @test
