@@ -22,6 +22,7 @@ struct hf_arrival {
 	size_t n_guests;
 	size_t pending; /* guests, the read-ahead, the last finish */
 	size_t n_held;
+	size_t n_afresh;
 	struct hf_readahead_result readahead;
 	struct hf_error error; /* of the worker */
 	sd_event_source *advance;
@@ -43,6 +44,10 @@ static void on_guest_done(struct hf_incoming *in, const struct hf_error *error, 
 		a->n_held++;
 		hf_log(LOG_ERR, g->uuid, "%s is held: %s", g->name, error->message);
 		hf_agent_progress(a->agent, g->name, "held: %s", error->message);
+	} else if (hf_incoming_get_step(in) == HF_IN_COLD_BOOTED) {
+		a->n_afresh++;
+		hf_agent_progress(
+			a->agent, g->name, "started afresh, its memory could not be brought back");
 	} else {
 		hf_agent_progress(a->agent, g->name, "%s",
 			g->was_running ? "resumed" : "back, paused as before");
@@ -174,7 +179,11 @@ static int advance(sd_event_source *s, void *userdata)
 		return 0;
 	}
 	hf_agent_event(agent, HF_EVENT_ALL_RESUMED);
-	hf_agent_progress(agent, NULL, "done: %zu guests resumed", a->n_guests);
+	if (a->n_afresh > 0)
+		hf_agent_progress(agent, NULL, "done: %zu guests resumed, %zu started afresh",
+			a->n_guests - a->n_afresh, a->n_afresh);
+	else
+		hf_agent_progress(agent, NULL, "done: %zu guests resumed", a->n_guests);
 	arrival_free(a);
 	return 0;
 }
@@ -321,5 +330,6 @@ const struct hf_error *hf_arrival_guest_error(const struct hf_arrival *a, const 
 {
 	struct hf_incoming *in = find(a, uuid);
 
-	return in && hf_incoming_error(in)->err ? hf_incoming_error(in) : NULL;
+	return in && !hf_incoming_is_up(in) && hf_incoming_error(in)->err ? hf_incoming_error(in)
+									  : NULL;
 }

@@ -21,7 +21,9 @@ static const char *const step_names[] = {
 	[HF_IN_LOADING] = "loading",
 	[HF_IN_RESUMING] = "resuming",
 	[HF_IN_FINISHING] = "finishing",
+	[HF_IN_COLD_BOOTING] = "cold-booting",
 	[HF_IN_RESUMED] = "resumed",
+	[HF_IN_COLD_BOOTED] = "cold-booted",
 	[HF_IN_HELD] = "held",
 };
 static_assert(HF_ARRAY_SIZE(step_names) == HF_IN_N_, "every step has its name");
@@ -34,6 +36,8 @@ struct hf_incoming {
 	void *data;
 	bool released;
 	bool has_passed;
+	bool afresh;	     /* it was, or is being, started afresh */
+	struct hf_error why; /* it had to be, when this agent knows */
 	enum hf_incoming_step step;
 	struct hf_session *session;
 	int ram_fds[HF_MANIFEST_MAX_RAM];
@@ -115,7 +119,13 @@ static void on_finished(void *data, int result)
 	/* Leaves the guest's monitor to whoever comes next. */
 	hf_vmm_free(in->vmm);
 	in->vmm = NULL;
-	in->step = HF_IN_RESUMED;
+	in->step = in->afresh ? HF_IN_COLD_BOOTED : HF_IN_RESUMED;
+	if (in->afresh) {
+		in->error = in->why;
+		hf_log(LOG_WARNING, in->guest->uuid,
+			"%s was started afresh, what it had in memory is given up",
+			in->guest->name);
+	}
 	pass(in);
 	in->done(in, NULL, in->data);
 }
@@ -154,17 +164,76 @@ static void resume(struct hf_incoming *in)
 		hold_errno(in, r, "can't resume it");
 }
 
+/* ---- a guest that can't be loaded ---- */
+
+/* Before anything can come of the new QEMU: whoever comes after this agent must not start another.
+ */
+static void on_spawned_afresh(struct hf_vmm *vmm, void *data)
+{
+	struct hf_incoming *in = data;
+	struct hf_error e = {0};
+
+	if (hf_resume_journal_write(in->guest->uuid, hf_vmm_pid(vmm), true, &e) < 0)
+		hf_log(LOG_WARNING, in->guest->uuid, "%s: %s", in->guest->name, e.message);
+}
+
+static void hold_after_all(struct hf_incoming *in, const struct hf_error *error)
+{
+	struct hf_error e = in->why;
+
+	in->afresh = false;
+	hf_resume_journal_remove(in->guest->uuid);
+	hf_log(LOG_ERR, in->guest->uuid, "%s can't be started afresh, either: %s", in->guest->name,
+		error->message);
+	hold(in, &e);
+}
+
+static void on_started_afresh(struct hf_vmm *vmm, const struct hf_error *error, void *data)
+{
+	struct hf_incoming *in = data;
+
+	if (error)
+		hold_after_all(in, error);
+	else
+		resume(in);
+}
+
+/* It never ran in this kernel. Its RAM stays as it is until the new QEMU runs. */
+static void not_loaded(struct hf_incoming *in, const struct hf_error *error)
+{
+	struct hf_error e = {0};
+	int r;
+
+	if (in->guest->policies.resume_failure != HF_RESUME_FAILURE_COLD_BOOT) {
+		hold(in, error);
+		return;
+	}
+	in->why = *error;
+	in->afresh = true;
+	in->step = HF_IN_COLD_BOOTING;
+	hf_log(LOG_WARNING, in->guest->uuid,
+		"%s can't be brought back: %s. Starting it afresh, as is its policy",
+		in->guest->name, error->message);
+	pass(in);
+	r = hf_vmm_cold_boot(in->vmm, in->guest->policies.resume_timeout_ns, on_spawned_afresh,
+		on_started_afresh, in);
+	if (r < 0) {
+		hf_error_set(&e, r, HF_ERR_FAILED, NULL, "%s", strerror(-r));
+		hold_after_all(in, &e);
+	}
+}
+
 static void on_loaded(struct hf_vmm *vmm, const struct hf_error *error, void *data)
 {
 	struct hf_incoming *in = data;
 	struct hf_error e = {0};
 
 	if (error) {
-		hold(in, error);
+		not_loaded(in, error);
 		return;
 	}
 	/* From here on nobody may load it again. That it can't be noted keeps no guest waiting. */
-	if (hf_resume_journal_write(in->guest->uuid, hf_vmm_pid(vmm), &e) < 0)
+	if (hf_resume_journal_write(in->guest->uuid, hf_vmm_pid(vmm), false, &e) < 0)
 		hf_log(LOG_WARNING, in->guest->uuid, "%s: %s", in->guest->name, e.message);
 	resume(in);
 }
@@ -178,7 +247,11 @@ static void on_adopted(struct hf_vmm *vmm, const struct hf_error *error, void *d
 
 	in->guest->was_running = in->was_running;
 	hf_manifest_set(&in->guest->status, in->status);
-	if (error || hf_vmm_adopt(vmm, in->ram_fds, &e) < 0) {
+	if (!error && in->afresh)
+		hf_vmm_adopt_fresh(vmm, &e);
+	else if (!error)
+		hf_vmm_adopt(vmm, in->ram_fds, &e);
+	if (error || e.err) {
 		hold(in, error ? error : &e);
 		return;
 	}
@@ -235,7 +308,8 @@ static int retrieve_files(struct hf_incoming *in)
 static int look_back(struct hf_incoming *in)
 {
 	uint64_t ticks = 0;
-	int r = hf_resume_journal_read(in->guest->uuid, &in->ran_in, &in->ran_in_start);
+	int r = hf_resume_journal_read(
+		in->guest->uuid, &in->ran_in, &in->ran_in_start, &in->afresh);
 
 	if (r == -ENOENT)
 		return 0;
@@ -296,13 +370,17 @@ static int retrieve(void *data)
 
 static void load(struct hf_incoming *in)
 {
+	struct hf_error e = {0};
 	int r;
 
 	in->step = HF_IN_LOADING;
 	r = hf_vmm_respawn(in->vmm, in->ram_fds, in->state_fds,
 		in->guest->policies.resume_timeout_ns, on_loaded, in);
-	if (r < 0)
-		hold_errno(in, r, "can't start its QEMU");
+	if (r < 0) {
+		hf_error_set(
+			&e, r, HF_ERR_DEGRADED, NULL, "can't start its QEMU: %s", strerror(-r));
+		not_loaded(in, &e);
+	}
 }
 
 void hf_incoming_release(struct hf_incoming *in)
@@ -400,6 +478,11 @@ enum hf_incoming_step hf_incoming_get_step(const struct hf_incoming *in)
 bool hf_incoming_has_passed(const struct hf_incoming *in)
 {
 	return in->has_passed;
+}
+
+bool hf_incoming_is_up(const struct hf_incoming *in)
+{
+	return in->step == HF_IN_RESUMED || in->step == HF_IN_COLD_BOOTED;
 }
 
 const char *hf_incoming_step_name(enum hf_incoming_step step)

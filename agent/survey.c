@@ -91,7 +91,8 @@ const char *hf_survey_update_step(const struct hf_agent *agent, const char *uuid
 		step = hf_update_guest_step(agent->update, uuid);
 	if (!step && agent->arrival && hf_arrival_manifest(agent->arrival))
 		step = hf_arrival_guest_step(agent->arrival, uuid);
-	return step && strcmp(step, "resumed") != 0 ? step : NULL;
+	return step && strcmp(step, "resumed") != 0 && strcmp(step, "cold-booted") != 0 ? step
+											: NULL;
 }
 
 static void ask(struct hf_survey *s, struct hf_survey_guest *g)

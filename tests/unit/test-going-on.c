@@ -80,28 +80,33 @@ static void test_journal(void **state)
 	char folder[] = "/tmp/hf-journal-XXXXXX", path[128];
 	struct hf_error e = {0};
 	uint64_t ticks = 0, mine = 0;
+	bool afresh = true;
 	pid_t pid = 0;
 
 	assert_non_null(mkdtemp(folder));
 	setenv("HOLDFAST_RUN_DIR", folder, 1);
-	assert_int_equal(hf_resume_journal_read(UUID, &pid, &ticks), -ENOENT);
-	assert_int_equal(hf_resume_journal_write(UUID, getpid(), &e), 0);
-	assert_int_equal(hf_resume_journal_read(UUID, &pid, &ticks), 0);
+	assert_int_equal(hf_resume_journal_read(UUID, &pid, &ticks, &afresh), -ENOENT);
+	assert_int_equal(hf_resume_journal_write(UUID, getpid(), false, &e), 0);
+	assert_int_equal(hf_resume_journal_read(UUID, &pid, &ticks, &afresh), 0);
 	assert_int_equal(pid, getpid());
 	assert_int_equal(hf_pid_start_time(getpid(), &mine), 0);
 	assert_int_equal(ticks, mine);
+	assert_false(afresh);
+	assert_int_equal(hf_resume_journal_write(UUID, getpid(), true, &e), 0);
+	assert_int_equal(hf_resume_journal_read(UUID, &pid, &ticks, &afresh), 0);
+	assert_true(afresh);
 	/* A process that isn't there can't be noted. */
-	assert_true(hf_resume_journal_write(UUID, 0x7ffffffe, &e) < 0);
+	assert_true(hf_resume_journal_write(UUID, 0x7ffffffe, false, &e) < 0);
 	snprintf(path, sizeof(path), "%s/resumed/" UUID ".json", folder);
 	for (size_t i = 0; i < 5; i++) {
 		static const char *const bad[] = {
 			"", "[]", "{\"pid\":5}", "{\"pid\":-5,\"start_ticks\":7}", "{\"pid\":5,"};
 
 		assert_int_equal(hf_file_write_atomic(path, bad[i], strlen(bad[i]), 0600), 0);
-		assert_int_equal(hf_resume_journal_read(UUID, &pid, &ticks), -EBADMSG);
+		assert_int_equal(hf_resume_journal_read(UUID, &pid, &ticks, &afresh), -EBADMSG);
 	}
 	hf_resume_journal_remove(UUID);
-	assert_int_equal(hf_resume_journal_read(UUID, &pid, &ticks), -ENOENT);
+	assert_int_equal(hf_resume_journal_read(UUID, &pid, &ticks, &afresh), -ENOENT);
 	snprintf(path, sizeof(path), "%s/resumed", folder);
 	rmdir(path);
 	rmdir(folder);

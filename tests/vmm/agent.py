@@ -622,6 +622,107 @@ def guest_that_ignores_its_power_button(world):
     good.wait_alive()
 
 
+def qemu_that(world, name, does):
+    """A program that is QEMU until it is told to be something else."""
+    path = world.path / name
+    write_program(path, f"exec {world.qemu} \"$@\"")
+    return path, lambda: write_program(path, does.format(qemu=world.qemu))
+
+
+def write_program(path, line):
+    new = path.with_suffix(".new")
+    new.write_text(f"#!/bin/sh\n{line}\n")
+    new.chmod(0o755)
+    new.rename(path)
+
+
+REFUSES_STATE = """case "$*" in *-incoming*) echo "no such state" >&2; exit 1;; *) exec {qemu} "$@";; esac"""
+
+
+def ram_files(pid):
+    """Memfds of guests' RAM that a process has open."""
+    return sorted(link for fd in pathlib.Path(f"/proc/{pid}/fd").iterdir() if "memfd:holdfast:" in (link := os.readlink(fd)))
+
+
+@test
+def guest_that_cant_be_loaded_boots_anew(world):
+    """If that is its policy: from its disk, with new memory, and only then is the old one given up."""
+    world.configure("[guest cold]\nresume-failure=cold-boot\n")
+    usual = world.qemu
+    world.qemu, break_it = qemu_that(world, "qemu-cold", REFUSES_STATE)
+    # A disk that two QEMUs can't have open, which the witness leaves alone: it knows only one boot.
+    disk = world.path / "locked.img"
+    disk.write_bytes(bytes(1 << 20))
+    guest = Guest(world, "cold", extra=["-drive", f"file={disk},format=raw,if=virtio"],
+                  holdfast=["--policy", "priority=60"]).wait_ready()
+    world.qemu = usual
+    good = Guest(world, "good").wait_ready()
+    world.start_agent()
+    world.expect(0, "prepare", "--kernel", kernel())
+    break_it()
+    pid, boots = guest.pid, len([r for r in guest.records() if r["tag"] == "READY"])
+    world.expect(0, "commit", says="1 guests resumed, 1 started afresh|cold-booted")
+    check(world.state == "normal", f"the host is {world.state}")
+    check(guest.pid != pid and guest.status == "running", f"the guest is {guest.status}")
+    poll(lambda: len([r for r in guest.records() if r["tag"] == "READY"]) == boots + 1, 60, "the guest to boot")
+    report = world.ask("report")["report"]
+    outcomes = {g["name"]: g["outcome"] for g in report["guests"]}
+    check(report["outcome"] == "done" and outcomes == {"cold": "cold-booted", "good": "resumed"}, f"report: {report}")
+    told = next(g["message"] for g in report["guests"] if g["name"] == "cold")
+    check("no such state" in told, f"the report does not say why: {told}")
+    check("cold was started afresh, what it had in memory is given up" in world.log(), "the log is silent")
+    check(not ram_files(world.agent.pid), f"the agent still holds {ram_files(world.agent.pid)}")
+    good.wait_alive()
+    # It is a guest like any other, with what its launcher asked for.
+    check(world.policy("cold")["priority"] == "60", f"policy: {world.policy('cold')}")
+    write_program(world.path / "qemu-cold", f'exec {usual} "$@"')
+    pid = guest.pid
+    world.upgrade()
+    check(guest.pid != pid and guest.status == "running", f"the guest is {guest.status}")
+    check({g["outcome"] for g in world.ask("report")["report"]["guests"]} == {"resumed"}, "the next update fails")
+    good.wait_alive()
+
+
+@test
+def guest_that_cant_be_started_at_all_is_held(world):
+    """Then its memory is not given up, whatever its policy; and the other one doesn't wait for it."""
+    world.configure("[guest bad]\nresume-failure=cold-boot\npriority=90\n")
+    usual = world.qemu
+    good = Guest(world, "good").wait_ready()
+    world.qemu, break_it = qemu_that(world, "qemu-bad", "echo nothing works >&2; exit 1")
+    Guest(world, "bad").wait_ready()
+    world.qemu = usual
+    world.start_agent()
+    world.expect(0, "prepare", "--kernel", kernel())
+    break_it()
+    world.expect(6, "commit", says="bad")
+    check(world.state == "degraded", f"the host is {world.state}")
+    status = world.ask("status")
+    held = [g for g in status["guests"] if g["status"] == "held"]
+    check([g["name"] for g in held] == ["bad"] and "nothing works" in held[0]["findings"][0]["message"], f"{status}")
+    check({g["name"]: g["outcome"] for g in world.ask("report")["report"]["guests"]} ==
+          {"good": "resumed", "bad": "held"}, "the report is wrong")
+    check("bad can't be started afresh, either" in world.log(), "the log is silent")
+    check(any("pc.ram" in link for link in ram_files(world.agent.pid)), "its memory is gone")
+    check(not list((world.path / "run/resumed").glob(f"{held[0]['uuid']}*")), "it is noted as running")
+    good.wait_alive()
+
+
+@test
+def guest_that_cant_be_loaded_is_held(world):
+    """Without a policy that says otherwise."""
+    usual = world.qemu
+    world.qemu, break_it = qemu_that(world, "qemu-bad", REFUSES_STATE)
+    Guest(world, "bad").wait_ready()
+    world.qemu = usual
+    world.start_agent()
+    world.expect(0, "prepare", "--kernel", kernel())
+    break_it()
+    world.expect(6, "commit", says="no such state")
+    check(any("pc.ram" in link for link in ram_files(world.agent.pid)), "its memory is gone")
+    check(len(world.registrations()) == 0, "it was started")
+
+
 @test
 def priorities_have_their_order(world):
     """Who matters least is paused first and brought up last; who matters the same goes at once."""
