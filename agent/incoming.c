@@ -166,15 +166,15 @@ static void resume(struct hf_incoming *in)
 
 /* ---- a guest that can't be loaded ---- */
 
-/* Before anything can come of the new QEMU: whoever comes after this agent must not start another.
+/*
+ * Before anything can come of the new QEMU: whoever comes after this agent must not start another,
+ * on the same disks. So one that can't be noted isn't wanted.
  */
-static void on_spawned_afresh(struct hf_vmm *vmm, void *data)
+static int on_spawned_afresh(struct hf_vmm *vmm, void *data, struct hf_error *error)
 {
 	struct hf_incoming *in = data;
-	struct hf_error e = {0};
 
-	if (hf_resume_journal_write(in->guest->uuid, hf_vmm_pid(vmm), true, &e) < 0)
-		hf_log(LOG_WARNING, in->guest->uuid, "%s: %s", in->guest->name, e.message);
+	return hf_resume_journal_write(in->guest->uuid, hf_vmm_pid(vmm), true, error);
 }
 
 static void hold_after_all(struct hf_incoming *in, const struct hf_error *error)

@@ -291,7 +291,7 @@ static int set_choice(const struct key *k, const char *value, uint32_t *ret)
 
 static int set_timeout(const char *value, uint64_t *ret)
 {
-	uint64_t ns;
+	uint64_t ns = 0;
 
 	if (hf_duration_parse(value, &ns) < 0 || !timeout_valid(ns))
 		return -EINVAL;
@@ -445,9 +445,8 @@ void hf_policy_repair(struct hf_policy *p)
 		uint32_t *number = member(p, k);
 		uint64_t *ns = member(p, k);
 
-		if (k->kind == KIND_CHOICE && *number >= n_choices(k))
-			*number = (uint32_t)k->preset;
-		else if (k->kind == KIND_NUMBER && *number > HF_POLICY_PRIORITY_MAX)
+		if ((k->kind == KIND_CHOICE && *number >= n_choices(k)) ||
+			(k->kind == KIND_NUMBER && *number > HF_POLICY_PRIORITY_MAX))
 			*number = (uint32_t)k->preset;
 		else if (k->kind == KIND_TIMEOUT && !timeout_valid(*ns))
 			*ns = k->preset;

@@ -306,7 +306,7 @@ static int spawn(struct hf_vmm *vmm, char **argv, int boot_fd, struct hf_error *
 		snprintf(vmm->warning, sizeof(vmm->warning),
 			"its QEMU runs, but not as before: it could not be given %s", missed);
 	if (r == 0 && hf_vmm_in(vmm, HF_VMM_OP_COLD_BOOT))
-		vmm->spawned(vmm, vmm->op.data);
+		r = vmm->spawned(vmm, vmm->op.data, e);
 	return r;
 }
 

@@ -160,8 +160,13 @@ int hf_vmm_quit(struct hf_vmm *vmm, uint64_t timeout_ns, hf_vmm_done_fn done, vo
 int hf_vmm_respawn(struct hf_vmm *vmm, const int *ram_fds, const int *state_fds,
 	uint64_t timeout_ns, hf_vmm_done_fn done, void *data);
 
-/** Called when a new QEMU exists, from within its start: @vmm may only be asked for its pid. */
-typedef void (*hf_vmm_spawned_fn)(struct hf_vmm *vmm, void *data);
+/**
+ * typedef hf_vmm_spawned_fn - a new QEMU exists.
+ *
+ * Called from within its start: @vmm may only be asked for its pid. Return: 0; -errno to have it
+ * ended again, with @error.
+ */
+typedef int (*hf_vmm_spawned_fn)(struct hf_vmm *vmm, void *data, struct hf_error *error);
 
 /**
  * hf_vmm_cold_boot() - Start the guest afresh, by its own command line, on new memfds.

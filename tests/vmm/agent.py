@@ -641,7 +641,13 @@ REFUSES_STATE = """case "$*" in *-incoming*) echo "no such state" >&2; exit 1;; 
 
 def ram_files(pid):
     """Memfds of guests' RAM that a process has open."""
-    return sorted(link for fd in pathlib.Path(f"/proc/{pid}/fd").iterdir() if "memfd:holdfast:" in (link := os.readlink(fd)))
+    links = []
+    for fd in pathlib.Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            links.append(os.readlink(fd))
+        except FileNotFoundError:
+            pass  # closed meanwhile
+    return sorted(link for link in links if "memfd:holdfast:" in link)
 
 
 @test

@@ -21,11 +21,15 @@ static const char *const paused[] = {
 	"-machine", "pc", "-accel", "tcg", "-m", "64", "-nodefaults", "-display", "none", "-S"};
 
 static pid_t spawned;
+static int spawned_result;
 
-static void on_spawned(struct hf_vmm *vmm, void *data)
+static int on_spawned(struct hf_vmm *vmm, void *data, struct hf_error *error)
 {
 	assert_int_equal(spawned, 0);
 	spawned = hf_vmm_pid(vmm);
+	return spawned_result < 0 ? hf_error_set(error, spawned_result, HF_ERR_FAILED, NULL,
+					    "nobody may know of it")
+				  : 0;
 }
 
 /* Its QEMU has ended, and what it had in memory is there. */
@@ -178,6 +182,23 @@ static void test_fails(void **state)
 	guest_free(&t);
 }
 
+/* What can't be noted must not be there. */
+static void test_unwanted(void **state)
+{
+	struct test_guest t;
+	uint64_t ticks;
+
+	start_saved(&t, q35, HF_ARRAY_SIZE(q35));
+	spawned_result = -EROFS;
+	assert_int_equal(cold_boot(&t), -EROFS);
+	assert_string_equal(t.outcome.error.message, "nobody may know of it");
+	assert_true(spawned > 0);
+	assert_int_equal(hf_vmm_pid(t.vmm), 0);
+	assert_true(hf_pid_start_time(spawned, &ticks) < 0);
+	spawned_result = 0;
+	guest_free(&t);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -185,6 +206,7 @@ int main(void)
 		cmocka_unit_test(test_stays_paused),
 		cmocka_unit_test(test_taken_over),
 		cmocka_unit_test(test_fails),
+		cmocka_unit_test(test_unwanted),
 	};
 
 	if (test_qemu_major() == 0) {
