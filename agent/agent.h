@@ -38,6 +38,7 @@ struct hf_agent {
 	struct hf_update *update;   /* on its way out, or NULL */
 	struct hf_arrival *arrival; /* on its way in, or held guests, or NULL */
 	struct hf_survey *survey;   /* asking all guests how they are, or NULL */
+	bool shutting_down;	    /* guests that can't come along; see shut-down.h */
 	unsigned int n_looking;	    /* kernel images that are looked into, or wait for it */
 	struct hf_tsc_mark start;   /* of this process: the earliest reading there is */
 	uint64_t update_begin_ns;   /* CLOCK_MONOTONIC, for elapsed times */

@@ -23,6 +23,7 @@ struct hf_arrival {
 	size_t n_guests;
 	size_t pending; /* guests, the read-ahead, the last finish */
 	size_t n_held;
+	size_t n_afresh;
 	struct hf_readahead_result readahead;
 	struct hf_error error; /* of the worker */
 	sd_event_source *advance;
@@ -44,11 +45,37 @@ static void on_guest_done(struct hf_incoming *in, const struct hf_error *error, 
 		a->n_held++;
 		hf_log(LOG_ERR, g->uuid, "%s is held: %s", g->name, error->message);
 		hf_agent_progress(a->agent, g->name, "held: %s", error->message);
+	} else if (hf_incoming_get_step(in) == HF_IN_COLD_BOOTED) {
+		a->n_afresh++;
+		hf_agent_progress(
+			a->agent, g->name, "started afresh, its memory could not be brought back");
 	} else {
 		hf_agent_progress(a->agent, g->name, "%s",
 			g->was_running ? "resumed" : "back, paused as before");
 	}
 	one_done(a);
+}
+
+/* Those with the highest priority of all that are not out of the way yet, and whoever is above. */
+static void release_next(struct hf_arrival *a)
+{
+	uint32_t highest = 0;
+
+	for (size_t i = 0; i < a->n_guests; i++) {
+		uint32_t priority = hf_incoming_guest(a->guests[i])->policies.priority;
+
+		if (!hf_incoming_has_passed(a->guests[i]))
+			highest = HF_MAX(highest, priority);
+	}
+	for (size_t i = 0; i < a->n_guests; i++) {
+		if (hf_incoming_guest(a->guests[i])->policies.priority >= highest)
+			hf_incoming_release(a->guests[i]);
+	}
+}
+
+static void on_guest_passed(struct hf_incoming *in, void *data)
+{
+	release_next(data);
 }
 
 static void on_read_ahead(void *data, const struct hf_readahead_result *result)
@@ -156,7 +183,11 @@ static int advance(sd_event_source *s, void *userdata)
 		return 0;
 	}
 	hf_agent_event(agent, HF_EVENT_ALL_RESUMED);
-	hf_agent_progress(agent, NULL, "done: %zu guests resumed", a->n_guests);
+	if (a->n_afresh > 0)
+		hf_agent_progress(agent, NULL, "done: %zu guests resumed, %zu started afresh",
+			a->n_guests - a->n_afresh, a->n_afresh);
+	else
+		hf_agent_progress(agent, NULL, "done: %zu guests resumed", a->n_guests);
 	arrival_free(a);
 	return 0;
 }
@@ -195,8 +226,8 @@ static int make_guests(struct hf_arrival *a)
 	if (!a->guests)
 		return -ENOMEM;
 	for (size_t i = 0; i < a->manifest->n_guests; i++) {
-		int r = hf_incoming_new(a->agent, a->manifest->guests[i], on_guest_done, a,
-			&a->guests[a->n_guests]);
+		int r = hf_incoming_new(a->agent, a->manifest->guests[i], on_guest_passed,
+			on_guest_done, a, &a->guests[a->n_guests]);
 
 		if (r < 0)
 			return r;
@@ -208,6 +239,7 @@ static int make_guests(struct hf_arrival *a)
 static void start_guests(struct hf_arrival *a)
 {
 	a->pending += a->n_guests;
+	release_next(a);
 	for (size_t i = 0; i < a->n_guests; i++)
 		hf_incoming_start(a->guests[i]);
 }
@@ -306,5 +338,6 @@ const struct hf_error *hf_arrival_guest_error(const struct hf_arrival *a, const 
 {
 	struct hf_incoming *in = find(a, uuid);
 
-	return in && hf_incoming_error(in)->err ? hf_incoming_error(in) : NULL;
+	return in && !hf_incoming_is_up(in) && hf_incoming_error(in)->err ? hf_incoming_error(in)
+									  : NULL;
 }

@@ -4,8 +4,8 @@
  *
  * Found at start: if the carrier has our manifest, this is the new kernel (or, with hold, the new
  * process). Every guest then goes through its own chain (incoming.c), all at once, and ends resumed
- * or held; none waits for another. While sessions are retrieved, the files the VMMs start from are
- * read into the page cache.
+ * or held. None waits for another, unless that has a higher priority. While sessions are retrieved,
+ * the files the VMMs start from are read into the page cache.
  *
  * A held guest keeps its session and its RAM fds open in this process; the host is `degraded`.
  */

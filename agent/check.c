@@ -78,33 +78,124 @@ enum hf_verdict hf_check_host(const struct hf_agent *agent, struct json_object *
 	return HF_MAX(worst, v);
 }
 
+/*
+ * Why a guest can't come along: what its policy is for. Return: the finding's id, NULL when it can.
+ * What can't be told at all is none of these.
+ */
+static const char *obstacle(const struct hf_survey_guest *g, struct hf_error *e)
+{
+	if (g->reg.reason[0]) {
+		hf_error_set(e, -EOPNOTSUPP, HF_ERR_NOT_READY, g->reg.remedy, "%s", g->reg.reason);
+		return "guest.ram";
+	}
+	if (!g->asked || g->error.err)
+		return NULL;
+	if (hf_vmm_probe_check(&g->probe, e) < 0)
+		return e->err == -EOPNOTSUPP ? "guest.blocked" : "guest.state";
+	return hf_compat_judge(&g->probe, g->installed, e) == HF_COMPAT_BROKEN
+		       ? "guest.qemu-version"
+		       : NULL;
+}
+
+int hf_policy_adopt(const struct hf_survey_guest *g, struct hf_error *error)
+{
+	char remedy[sizeof(error->remedy)];
+
+	snprintf(remedy, sizeof(remedy), "run `holdfast adopt %s` first", g->reg.guest.name);
+	return hf_error_set(error, -EOPNOTSUPP, HF_ERR_NOT_READY, remedy,
+		"its policy is to adopt it, which prepare doesn't do by itself");
+}
+
+/* What its policy makes of a guest that can't come along, in words. */
+static enum hf_fate fate(const struct hf_survey_guest *g, struct hf_error *e)
+{
+	switch (g->policy.not_eligible) {
+	case HF_NOT_ELIGIBLE_ADOPT:
+		return hf_policy_adopt(g, e) == 0 ? HF_FATE_COMES_ALONG : HF_FATE_REFUSES;
+	case HF_NOT_ELIGIBLE_SHUTDOWN:
+		if (!g->reg.guest.qmp_path) {
+			hf_error_set(e, -ENOTCONN, HF_ERR_NOT_READY,
+				"shut it down by hand, and start it with --policy "
+				"not-eligible=shutdown",
+				"its policy is to shut it down, but it has no monitor to be "
+				"asked over");
+			return HF_FATE_REFUSES;
+		}
+		hf_error_set(e, -EOPNOTSUPP, HF_ERR_NOT_READY, NULL,
+			"by its policy it is asked to power down when an update is prepared");
+		return HF_FATE_SHUT_DOWN;
+	default:
+		return HF_FATE_REFUSES;
+	}
+}
+
+enum hf_fate hf_check_fate(const struct hf_survey_guest *g)
+{
+	struct hf_error e = {0};
+
+	if (obstacle(g, &e))
+		return fate(g, &e);
+	return g->error.err || g->policy_error.err ? HF_FATE_REFUSES : HF_FATE_COMES_ALONG;
+}
+
+static enum hf_verdict check_obstacle(const struct hf_survey_guest *g, const char *id,
+	const struct hf_error *why, struct json_object *findings)
+{
+	char message[sizeof(why->message) * 2 + 8];
+	struct hf_error what = {0};
+	enum hf_fate f = fate(g, &what);
+
+	snprintf(message, sizeof(message), "%s%s%s", why->message, what.message[0] ? "; " : "",
+		what.message);
+	return add(findings, id, f == HF_FATE_REFUSES ? HF_REFUSAL : HF_WARNING, g->reg.guest.name,
+		message, what.remedy[0] ? what.remedy : why->remedy);
+}
+
 enum hf_verdict hf_check_guest(const struct hf_survey_guest *g, struct json_object *findings)
 {
-	const char *name = g->reg.guest.name;
+	const char *name = g->reg.guest.name, *id;
 	struct hf_error e = {0};
-	enum hf_compat compat;
 
-	if (g->reg.reason[0])
-		return add(findings, "guest.ram", HF_REFUSAL, name, g->reg.reason, g->reg.remedy);
+	if (g->policy_error.err)
+		return add(findings, "guest.policy", HF_REFUSAL, name, g->policy_error.message,
+			"use a holdfastd that is as new as the holdfast-vmm that started it");
+	id = obstacle(g, &e);
+	if (id)
+		return check_obstacle(g, id, &e, findings);
 	if (g->error.err)
 		return add(findings, "guest.monitor", HF_REFUSAL, name, g->error.message,
 			g->error.remedy);
-	if (g->asked && hf_vmm_probe_check(&g->probe, &e) < 0)
-		return add(findings, e.err == -EOPNOTSUPP ? "guest.blocked" : "guest.state",
-			HF_REFUSAL, name, e.message, e.remedy);
-	compat = g->asked ? hf_compat_judge(&g->probe, g->installed, &e) : HF_COMPAT_SAME;
-	if (compat == HF_COMPAT_BROKEN)
-		return add(findings, "guest.qemu-version", HF_REFUSAL, name, e.message, e.remedy);
 	add(findings, "guest.eligible", HF_OK, name, "its memory and devices can be preserved",
 		NULL);
-	if (compat == HF_COMPAT_SAME)
+	if (!g->asked || hf_compat_judge(&g->probe, g->installed, &e) == HF_COMPAT_SAME)
 		return HF_OK;
 	return add(findings, "guest.qemu-version", HF_WARNING, name, e.message, e.remedy);
 }
 
+static enum hf_verdict check_config(const struct hf_config *config, struct json_object *findings)
+{
+	const struct hf_config_problem *problems;
+	size_t n, total;
+
+	if (!config)
+		return add(findings, "host.config", HF_REFUSAL, NULL,
+			"the configuration can't be read: out of memory", NULL);
+	problems = hf_config_problems(config, &n, &total);
+	for (size_t i = 0; i < n; i++) {
+		const struct hf_config_problem *p = &problems[i];
+		char where[16] = "", message[4096 + sizeof(p->message)];
+
+		if (p->line)
+			snprintf(where, sizeof(where), ":%u", p->line);
+		snprintf(message, sizeof(message), "%s%s: %s", p->file, where, p->message);
+		add(findings, "host.config", HF_REFUSAL, NULL, message, p->remedy);
+	}
+	return total > 0 ? HF_REFUSAL : HF_OK;
+}
+
 enum hf_verdict hf_check_guests(const struct hf_survey *survey, struct json_object *findings)
 {
-	enum hf_verdict worst = HF_OK;
+	enum hf_verdict worst = check_config(hf_survey_config(survey), findings);
 	char message[128];
 	size_t n;
 	const struct hf_survey_guest *guests = hf_survey_guests(survey, &n);

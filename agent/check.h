@@ -27,8 +27,26 @@ struct json_object *hf_finding_new(const char *id, enum hf_verdict verdict, cons
  */
 enum hf_verdict hf_check_host(const struct hf_agent *agent, struct json_object *findings);
 
+/* What becomes of a guest in an update. */
+enum hf_fate {
+	HF_FATE_COMES_ALONG,
+	HF_FATE_REFUSES,   /* it keeps the update from being made */
+	HF_FATE_SHUT_DOWN, /* it is powered down first */
+};
+
+/** hf_check_fate() - By what was found of a guest, and its policy. */
+enum hf_fate hf_check_fate(const struct hf_survey_guest *guest);
+
+/**
+ * hf_policy_adopt() - Can a guest that isn't eligible be adopted as a part of prepare?
+ *
+ * Return: 0, or -errno with what an operator does in its place. Never 0 as long as prepare doesn't
+ * adopt.
+ */
+int hf_policy_adopt(const struct hf_survey_guest *guest, struct hf_error *error);
+
 /** hf_check_guest() - Appends what a survey found of a guest. Return: the worst verdict. */
 enum hf_verdict hf_check_guest(const struct hf_survey_guest *guest, struct json_object *findings);
 
-/** hf_check_guests() - All of them, and registrations that can't be read. */
+/** hf_check_guests() - All of them, registrations that can't be read, and the configuration. */
 enum hf_verdict hf_check_guests(const struct hf_survey *survey, struct json_object *findings);

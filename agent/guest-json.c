@@ -7,6 +7,18 @@
 #include "agent/check.h"
 #include "common/json.h"
 
+static struct json_object *policy_json(const struct hf_policy *p)
+{
+	struct json_object *o = json_object_new_object();
+	char text[HF_POLICY_TEXT_MAX];
+
+	for (int i = 0; i < HF_POLICY_N_; i++) {
+		hf_policy_format(p, i, text, sizeof(text));
+		hf_json_add_string(o, hf_policy_key_name(i), text);
+	}
+	return o;
+}
+
 static struct json_object *guest_json(
 	const struct hf_manifest_guest *g, pid_t pid, const char *status, const char *step)
 {
@@ -51,6 +63,8 @@ static void add_held(const struct hf_agent *agent, struct json_object *list)
 		findings = json_object_new_array();
 		o = guest_json(g, 0, error ? "held" : "arriving", step);
 		hf_json_add_bool(o, "eligible", false);
+		/* In an arrival those count that came along. */
+		hf_json_add(o, "policy", policy_json(&g->policies));
 		if (error)
 			hf_json_append(findings, hf_finding_new("guest.held", HF_REFUSAL, g->name,
 							 error->message, error->remedy));
@@ -69,23 +83,29 @@ static bool is_arriving(const struct hf_agent *agent, const char *uuid)
 
 struct json_object *hf_guest_json_list(const struct hf_agent *agent, const struct hf_survey *survey)
 {
+	bool policies_known;
 	struct json_object *list = json_object_new_array();
 	size_t n;
 	const struct hf_survey_guest *guests = hf_survey_guests(survey, &n);
+	size_t n_problems = 1;
 
+	if (hf_survey_config(survey))
+		hf_config_problems(hf_survey_config(survey), &(size_t){0}, &n_problems);
+	policies_known = n_problems == 0;
 	for (size_t i = 0; i < n; i++) {
 		const struct hf_survey_guest *g = &guests[i];
 		const char *status = g->asked && !g->error.err ? g->probe.status : "unknown";
 		struct json_object *findings, *o;
-		enum hf_verdict verdict;
 
 		if (is_arriving(agent, g->reg.guest.uuid))
 			continue;
 		findings = json_object_new_array();
-		verdict = hf_check_guest(g, findings);
+		hf_check_guest(g, findings);
 		o = guest_json(&g->reg.guest, g->reg.pid, status,
 			hf_survey_update_step(agent, g->reg.guest.uuid));
-		hf_json_add_bool(o, "eligible", verdict != HF_REFUSAL);
+		hf_json_add_bool(o, "eligible", hf_check_fate(g) == HF_FATE_COMES_ALONG);
+		if (policies_known)
+			hf_json_add(o, "policy", policy_json(&g->policy));
 		hf_json_add(o, "findings", findings);
 		hf_json_append(list, o);
 	}

@@ -16,6 +16,7 @@
 
 #include "agent/agent.h"
 #include "agent/arrival.h"
+#include "agent/config.h"
 #include "agent/disks.h"
 #include "agent/freeze-note.h"
 #include "agent/kexec.h"
@@ -52,6 +53,9 @@ static void usage(FILE *out)
 		     "what is\n"
 		     "                          measured; it grows when that is too little\n"
 		     "      --debug             log more\n"
+		     "      --check-config      print the policies in effect, or what is wrong in "
+		     "the\n"
+		     "                          configuration, and exit with 0 or 1\n"
 		     "      --print-states      print the state tables as Markdown and exit\n"
 		     "      --version           print the version and exit\n"
 		     "      --help              print this and exit\n");
@@ -71,6 +75,37 @@ static int parse_bytes(const char *text, uint64_t *ret)
 	return 0;
 }
 
+static int check_config(void)
+{
+	cleanup_config struct hf_config *config = hf_config_load();
+	size_t total = 0;
+
+	if (!config) {
+		fprintf(stderr, "holdfastd: out of memory\n");
+		return EXIT_FAILURE;
+	}
+	hf_config_problems(config, &(size_t){0}, &total);
+	if (total > 0)
+		hf_config_print_problems(config, stderr);
+	else
+		hf_config_print(config, stdout);
+	return total > 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
+/* Guests are not in the way of a typo: it is told, and only the next update waits for its end. */
+static void tell_config_problems(void)
+{
+	cleanup_config struct hf_config *config = hf_config_load();
+	const struct hf_config_problem *p;
+	size_t n = 0;
+
+	if (!config)
+		return;
+	p = hf_config_problems(config, &n, NULL);
+	for (size_t i = 0; i < n; i++)
+		hf_log(LOG_WARNING, NULL, "%s:%u: %s", p[i].file, p[i].line, p[i].message);
+}
+
 /* Return: -1 to go on, else an exit status. */
 static int parse_options(int argc, char **argv, struct options *o)
 {
@@ -80,6 +115,7 @@ static int parse_options(int argc, char **argv, struct options *o)
 		OPT_NO_READAHEAD,
 		OPT_STATE_BYTES,
 		OPT_DEBUG,
+		OPT_CHECK_CONFIG,
 		OPT_STATES,
 		OPT_VERSION,
 		OPT_HELP
@@ -90,6 +126,7 @@ static int parse_options(int argc, char **argv, struct options *o)
 		{"no-readahead", no_argument, NULL, OPT_NO_READAHEAD},
 		{"state-bytes", required_argument, NULL, OPT_STATE_BYTES},
 		{"debug", no_argument, NULL, OPT_DEBUG},
+		{"check-config", no_argument, NULL, OPT_CHECK_CONFIG},
 		{"print-states", no_argument, NULL, OPT_STATES},
 		{"version", no_argument, NULL, OPT_VERSION},
 		{"help", no_argument, NULL, OPT_HELP},
@@ -115,6 +152,8 @@ static int parse_options(int argc, char **argv, struct options *o)
 		case OPT_DEBUG:
 			hf_log_debug_on();
 			break;
+		case OPT_CHECK_CONFIG:
+			return check_config();
 		case OPT_STATES:
 			hf_state_print(stdout);
 			return 0;
@@ -279,6 +318,9 @@ static int start(struct hf_agent *agent, const struct options *o, struct hf_erro
 	}
 	if (r == 0)
 		undo_for_dead(agent);
+	/* Not in the blackout: nothing of it is needed there. */
+	if (!agent->arrival)
+		tell_config_problems();
 	return hf_service_start(agent, o->socket, error);
 }
 

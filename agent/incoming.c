@@ -12,18 +12,19 @@
 #include "common/worker.h"
 #include "vmm-glue/ram-users.h"
 
-#define RESPAWN_TIMEOUT_NS (60 * HF_NSEC_PER_SEC)
-#define RESUME_TIMEOUT_NS (20 * HF_NSEC_PER_SEC)
 #define ADOPT_TIMEOUT_NS (20 * HF_NSEC_PER_SEC)
 #define END_TIMEOUT_NS (10 * HF_NSEC_PER_SEC)
 
 static const char *const step_names[] = {
 	[HF_IN_IDLE] = "idle",
 	[HF_IN_RETRIEVING] = "retrieving",
+	[HF_IN_WAITING] = "waiting",
 	[HF_IN_LOADING] = "loading",
 	[HF_IN_RESUMING] = "resuming",
 	[HF_IN_FINISHING] = "finishing",
+	[HF_IN_COLD_BOOTING] = "cold-booting",
 	[HF_IN_RESUMED] = "resumed",
+	[HF_IN_COLD_BOOTED] = "cold-booted",
 	[HF_IN_HELD] = "held",
 };
 static_assert(HF_ARRAY_SIZE(step_names) == HF_IN_N_, "every step has its name");
@@ -31,8 +32,13 @@ static_assert(HF_ARRAY_SIZE(step_names) == HF_IN_N_, "every step has its name");
 struct hf_incoming {
 	struct hf_agent *agent;
 	struct hf_manifest_guest *guest;
+	hf_incoming_passed_fn passed;
 	hf_incoming_done_fn done;
 	void *data;
+	bool released;
+	bool has_passed;
+	bool afresh;	     /* it was, or is being, started afresh */
+	struct hf_error why; /* it had to be, when this agent knows */
 	enum hf_incoming_step step;
 	struct hf_session *session;
 	int ram_fds[HF_MANIFEST_MAX_RAM];
@@ -50,6 +56,14 @@ struct hf_incoming {
 	struct hf_error error;
 };
 
+static void pass(struct hf_incoming *in)
+{
+	if (in->has_passed)
+		return;
+	in->has_passed = true;
+	in->passed(in, in->data);
+}
+
 static void hold(struct hf_incoming *in, const struct hf_error *error)
 {
 	in->step = HF_IN_HELD;
@@ -63,6 +77,7 @@ static void hold(struct hf_incoming *in, const struct hf_error *error)
 				  "the guest's; holdfastd tries again when it is killed and started"
 				: "its RAM is held as long as holdfastd runs: don't stop it; see "
 				  "its log and the guest's");
+	pass(in);
 	in->done(in, &in->error, in->data);
 }
 
@@ -107,7 +122,14 @@ static void on_finished(void *data, int result)
 	/* Leaves the guest's monitor to whoever comes next. */
 	hf_vmm_free(in->vmm);
 	in->vmm = NULL;
-	in->step = HF_IN_RESUMED;
+	in->step = in->afresh ? HF_IN_COLD_BOOTED : HF_IN_RESUMED;
+	if (in->afresh) {
+		in->error = in->why;
+		hf_log(LOG_WARNING, in->guest->uuid,
+			"%s was started afresh, what it had in memory is given up",
+			in->guest->name);
+	}
+	pass(in);
 	in->done(in, NULL, in->data);
 }
 
@@ -126,6 +148,7 @@ static void on_resumed(struct hf_vmm *vmm, const struct hf_error *error, void *d
 			hf_vmm_get_warning(vmm));
 	in->step = HF_IN_FINISHING;
 	in->stamps = *hf_vmm_get_stamps(vmm);
+	pass(in);
 	/* QEMU has its own hold on the RAM now. */
 	close_fds(in);
 	hf_error_clear(&in->error);
@@ -141,9 +164,68 @@ static void resume(struct hf_incoming *in)
 	in->step = HF_IN_RESUMING;
 	r = hf_fault(HF_FAULT_RESUME, NULL);
 	if (r == 0)
-		r = hf_vmm_resume(in->vmm, RESUME_TIMEOUT_NS, on_resumed, in);
+		r = hf_vmm_resume(in->vmm, in->guest->policies.resume_timeout_ns, on_resumed, in);
 	if (r < 0)
 		hold_errno(in, r, "can't resume it");
+}
+
+/* ---- a guest that can't be loaded ---- */
+
+/*
+ * Before anything can come of the new QEMU: whoever comes after this agent must not start another,
+ * on the same disks. So one that can't be noted isn't wanted.
+ */
+static int on_spawned_afresh(struct hf_vmm *vmm, void *data, struct hf_error *error)
+{
+	struct hf_incoming *in = data;
+
+	return hf_resume_journal_write(in->guest->uuid, hf_vmm_pid(vmm), true, error);
+}
+
+static void hold_after_all(struct hf_incoming *in, const struct hf_error *error)
+{
+	struct hf_error e = in->why;
+
+	in->afresh = false;
+	hf_resume_journal_remove(in->guest->uuid);
+	hf_log(LOG_ERR, in->guest->uuid, "%s can't be started afresh, either: %s", in->guest->name,
+		error->message);
+	hold(in, &e);
+}
+
+static void on_started_afresh(struct hf_vmm *vmm, const struct hf_error *error, void *data)
+{
+	struct hf_incoming *in = data;
+
+	if (error)
+		hold_after_all(in, error);
+	else
+		resume(in);
+}
+
+/* It never ran in this kernel. Its RAM stays as it is until the new QEMU runs. */
+static void not_loaded(struct hf_incoming *in, const struct hf_error *error)
+{
+	struct hf_error e = {0};
+	int r;
+
+	if (in->guest->policies.resume_failure != HF_RESUME_FAILURE_COLD_BOOT) {
+		hold(in, error);
+		return;
+	}
+	in->why = *error;
+	in->afresh = true;
+	in->step = HF_IN_COLD_BOOTING;
+	hf_log(LOG_WARNING, in->guest->uuid,
+		"%s can't be brought back: %s. Starting it afresh, as is its policy",
+		in->guest->name, error->message);
+	pass(in);
+	r = hf_vmm_cold_boot(in->vmm, in->guest->policies.resume_timeout_ns, on_spawned_afresh,
+		on_started_afresh, in);
+	if (r < 0) {
+		hf_error_set(&e, r, HF_ERR_FAILED, NULL, "%s", strerror(-r));
+		hold_after_all(in, &e);
+	}
 }
 
 static void on_loaded(struct hf_vmm *vmm, const struct hf_error *error, void *data)
@@ -152,13 +234,13 @@ static void on_loaded(struct hf_vmm *vmm, const struct hf_error *error, void *da
 	struct hf_error e = {0};
 
 	if (error) {
-		hold(in, error);
+		not_loaded(in, error);
 		return;
 	}
 	/* From here on nobody may load it again. One that is let run without a note would be, by an
 	 * agent that comes after this one's death: its memory would be of two times. */
 	if (hf_fault(HF_FAULT_RESUME_JOURNAL, &e) < 0 ||
-		hf_resume_journal_write(in->guest->uuid, hf_vmm_pid(vmm), &e) < 0) {
+		hf_resume_journal_write(in->guest->uuid, hf_vmm_pid(vmm), false, &e) < 0) {
 		hold(in, &e);
 		return;
 	}
@@ -174,7 +256,11 @@ static void on_adopted(struct hf_vmm *vmm, const struct hf_error *error, void *d
 
 	in->guest->was_running = in->was_running;
 	hf_manifest_set(&in->guest->status, in->status);
-	if (error || hf_vmm_adopt(vmm, in->ram_fds, &e) < 0) {
+	if (!error && in->afresh)
+		hf_vmm_adopt_fresh(vmm, &e);
+	else if (!error)
+		hf_vmm_adopt(vmm, in->ram_fds, &e);
+	if (error || e.err) {
 		hold(in, error ? error : &e);
 		return;
 	}
@@ -234,7 +320,8 @@ static int retrieve_files(struct hf_incoming *in)
 static int look_back(struct hf_incoming *in)
 {
 	uint64_t ticks = 0;
-	int r = hf_resume_journal_read(in->guest->uuid, &in->ran_in, &in->ran_in_start);
+	int r = hf_resume_journal_read(
+		in->guest->uuid, &in->ran_in, &in->ran_in_start, &in->afresh);
 
 	if (r == -ENOENT)
 		return 0;
@@ -299,10 +386,33 @@ static int retrieve(void *data)
 	return r;
 }
 
+static void load(struct hf_incoming *in)
+{
+	struct hf_error e = {0};
+	int r;
+
+	in->step = HF_IN_LOADING;
+	r = hf_fault(HF_FAULT_RESPAWN, NULL);
+	if (r == 0)
+		r = hf_vmm_respawn(in->vmm, in->ram_fds, in->state_fds,
+			in->guest->policies.resume_timeout_ns, on_loaded, in);
+	if (r < 0) {
+		hf_error_set(
+			&e, r, HF_ERR_DEGRADED, NULL, "can't start its QEMU: %s", strerror(-r));
+		not_loaded(in, &e);
+	}
+}
+
+void hf_incoming_release(struct hf_incoming *in)
+{
+	in->released = true;
+	if (in->step == HF_IN_WAITING)
+		load(in);
+}
+
 static void on_retrieved(void *data, int result)
 {
 	struct hf_incoming *in = data;
-	int r;
 
 	if (result < 0) {
 		hold(in, &in->error);
@@ -320,13 +430,9 @@ static void on_retrieved(void *data, int result)
 		hf_log(LOG_NOTICE, in->guest->uuid,
 			"%s: ended the QEMU that an agent which died had begun to load",
 			in->guest->name);
-	in->step = HF_IN_LOADING;
-	r = hf_fault(HF_FAULT_RESPAWN, NULL);
-	if (r == 0)
-		r = hf_vmm_respawn(
-			in->vmm, in->ram_fds, in->state_fds, RESPAWN_TIMEOUT_NS, on_loaded, in);
-	if (r < 0)
-		hold_errno(in, r, "can't start its QEMU");
+	in->step = HF_IN_WAITING;
+	if (in->released)
+		load(in);
 }
 
 void hf_incoming_start(struct hf_incoming *in)
@@ -340,14 +446,23 @@ void hf_incoming_start(struct hf_incoming *in)
 }
 
 int hf_incoming_new(struct hf_agent *agent, struct hf_manifest_guest *guest,
-	hf_incoming_done_fn done, void *data, struct hf_incoming **ret)
+	hf_incoming_passed_fn passed, hf_incoming_done_fn done, void *data,
+	struct hf_incoming **ret)
 {
 	struct hf_incoming *in = calloc(1, sizeof(*in));
 	int r;
 
 	if (!in)
 		return -ENOMEM;
-	*in = (struct hf_incoming){.agent = agent, .guest = guest, .done = done, .data = data};
+	*in = (struct hf_incoming){
+		.agent = agent,
+		.guest = guest,
+		.passed = passed,
+		.done = done,
+		.data = data,
+	};
+	/* Another build wrote them: a time that can't be must not strand the guest. */
+	hf_policy_repair(&guest->policies);
 	for (size_t i = 0; i < HF_ARRAY_SIZE(in->ram_fds); i++)
 		in->ram_fds[i] = -EBADF;
 	for (size_t i = 0; i < HF_ARRAY_SIZE(in->state_fds); i++)
@@ -378,6 +493,16 @@ void hf_incoming_free(struct hf_incoming *in)
 enum hf_incoming_step hf_incoming_get_step(const struct hf_incoming *in)
 {
 	return in->step;
+}
+
+bool hf_incoming_has_passed(const struct hf_incoming *in)
+{
+	return in->has_passed;
+}
+
+bool hf_incoming_is_up(const struct hf_incoming *in)
+{
+	return in->step == HF_IN_RESUMED || in->step == HF_IN_COLD_BOOTED;
 }
 
 const char *hf_incoming_step_name(enum hf_incoming_step step)

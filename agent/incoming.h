@@ -2,10 +2,14 @@
 /**
  * DOC: One guest on its way in: retrieve, respawn, load, resume, finish.
  *
- * One chain, started by hf_incoming_start(), ended by exactly one callback, on the loop. After a
- * failure the guest is *held*: its session and whatever was retrieved of it stay open, nothing is
- * freed, until hf_incoming_free(), which must not be called for a held guest but at the very end of
- * the process.
+ * One chain, started by hf_incoming_start(), ended by exactly one callback, on the loop. Between
+ * retrieve and respawn it waits for hf_incoming_release(): guests with a higher priority go first.
+ * When this guest is out of the way of others, because it runs or can't be brought up, `passed` is
+ * called, once, before the chain's end. A guest that can't be loaded is started afresh if that is
+ * its policy, and what is kept of it given up when it runs (`cold-booted`). After any other failure
+ * the guest is *held*: its session and whatever was retrieved of it stay open, nothing is freed,
+ * until hf_incoming_free(), which must not be called for a held guest but at the very end of the
+ * process.
  */
 #pragma once
 
@@ -16,10 +20,13 @@
 enum hf_incoming_step {
 	HF_IN_IDLE,
 	HF_IN_RETRIEVING,
+	HF_IN_WAITING,
 	HF_IN_LOADING,
 	HF_IN_RESUMING,
 	HF_IN_FINISHING,
+	HF_IN_COLD_BOOTING,
 	HF_IN_RESUMED,
+	HF_IN_COLD_BOOTED,
 	HF_IN_HELD,
 	HF_IN_N_,
 };
@@ -29,17 +36,30 @@ struct hf_incoming;
 typedef void (*hf_incoming_done_fn)(
 	struct hf_incoming *in, const struct hf_error *error, void *data);
 
+typedef void (*hf_incoming_passed_fn)(struct hf_incoming *in, void *data);
+
 /** hf_incoming_new() - @guest: borrowed from the manifest until hf_incoming_free(). */
 int hf_incoming_new(struct hf_agent *agent, struct hf_manifest_guest *guest,
-	hf_incoming_done_fn done, void *data, struct hf_incoming **ret);
+	hf_incoming_passed_fn passed, hf_incoming_done_fn done, void *data,
+	struct hf_incoming **ret);
 void hf_incoming_free(struct hf_incoming *in);
 void hf_incoming_start(struct hf_incoming *in);
 
+/** hf_incoming_release() - Let it be respawned as soon as it can. Once more does nothing. */
+void hf_incoming_release(struct hf_incoming *in);
+
+/** hf_incoming_has_passed() - Whether it is out of the way: `passed` has been called, or is being.
+ */
+bool hf_incoming_has_passed(const struct hf_incoming *in);
+
 enum hf_incoming_step hf_incoming_get_step(const struct hf_incoming *in);
+/** hf_incoming_is_up() - Whether it runs and its chain has ended: resumed or cold-booted. */
+bool hf_incoming_is_up(const struct hf_incoming *in);
+
 const char *hf_incoming_step_name(enum hf_incoming_step step);
 const struct hf_manifest_guest *hf_incoming_guest(const struct hf_incoming *in);
 const struct hf_vmm_stamps *hf_incoming_stamps(const struct hf_incoming *in);
 /** hf_incoming_retrieve_ns() - How long the kernel took to give its RAM and state back. */
 uint64_t hf_incoming_retrieve_ns(const struct hf_incoming *in);
-/** hf_incoming_error() - Why it is held; err is 0 when it is not. */
+/** hf_incoming_error() - Why it is held, or was started afresh; err is 0 when it is neither. */
 const struct hf_error *hf_incoming_error(const struct hf_incoming *in);

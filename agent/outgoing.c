@@ -11,9 +11,6 @@
 #include "common/worker.h"
 #include "memfd-preserve/fill.h"
 
-#define ATTACH_TIMEOUT_NS (10 * HF_NSEC_PER_SEC)
-#define SAVE_TIMEOUT_NS (30 * HF_NSEC_PER_SEC)
-#define ROLLBACK_TIMEOUT_NS (30 * HF_NSEC_PER_SEC)
 #define QUIT_TIMEOUT_NS (20 * HF_NSEC_PER_SEC)
 
 static const char *const step_names[] = {
@@ -238,8 +235,8 @@ void hf_outgoing_prepare(struct hf_outgoing *out)
 	hf_vmm_want_roms(out->vmm);
 	r = hf_fault(HF_FAULT_ATTACH, NULL);
 	if (r == 0)
-		r = hf_vmm_attach(out->vmm, out->reg->pid, out->reg->start_ticks, ATTACH_TIMEOUT_NS,
-			on_attached, out);
+		r = hf_vmm_attach(out->vmm, out->reg->pid, out->reg->start_ticks,
+			out->guest->policies.attach_timeout_ns, on_attached, out);
 	if (r < 0)
 		fail_chain(out, r, "can't attach to its QEMU");
 }
@@ -265,7 +262,8 @@ void hf_outgoing_save(struct hf_outgoing *out)
 	out->step = HF_OUT_SAVING;
 	r = hf_fault(HF_FAULT_SAVE, NULL);
 	if (r == 0)
-		r = hf_vmm_save(out->vmm, &out->sink, grow_state, SAVE_TIMEOUT_NS, on_saved, out);
+		r = hf_vmm_save(out->vmm, &out->sink, grow_state,
+			out->guest->policies.save_timeout_ns, on_saved, out);
 	if (r < 0)
 		fail_chain(out, r, "can't start to save");
 }
@@ -338,7 +336,8 @@ void hf_outgoing_undo(struct hf_outgoing *out)
 	/* The guest first: it may stand paused, and its session's undo takes time. */
 	r = hf_fault(HF_FAULT_UNDO_GUEST, NULL);
 	if (r == 0)
-		r = hf_vmm_rollback(out->vmm, ROLLBACK_TIMEOUT_NS, on_rolled_back, out);
+		r = hf_vmm_rollback(
+			out->vmm, out->guest->policies.rollback_timeout_ns, on_rolled_back, out);
 	if (r < 0) {
 		hf_error_set(&out->error, r, HF_ERR_DEGRADED, "look at it with its own monitor",
 			"can't roll it back: %s", strerror(-r));

@@ -54,6 +54,7 @@ static struct json_object *guest_report(const struct hf_report_arrival *a,
 {
 	const struct hf_manifest_guest *g = hf_incoming_guest(in);
 	bool held = hf_incoming_get_step(in) == HF_IN_HELD;
+	bool afresh = hf_incoming_get_step(in) == HF_IN_COLD_BOOTED;
 	struct json_object *o = json_object_new_object();
 	uint64_t total, ram = 0;
 
@@ -61,7 +62,11 @@ static struct json_object *guest_report(const struct hf_report_arrival *a,
 		ram += g->ram[i].size;
 	hf_json_add_string(o, "uuid", g->uuid);
 	hf_json_add_string(o, "name", g->name);
-	hf_json_add_string(o, "outcome", held ? "held" : g->was_running ? "resumed" : "paused");
+	hf_json_add_string(o, "outcome",
+		held		 ? "held"
+		: afresh	 ? "cold-booted"
+		: g->was_running ? "resumed"
+				 : "paused");
 	hf_json_add(o, "phases",
 		hf_report_phases(g, hf_incoming_stamps(in), kernel_start, agent_start,
 			a->manifest->tsc_hz, &total));
@@ -70,7 +75,10 @@ static struct json_object *guest_report(const struct hf_report_arrival *a,
 	hf_json_add_int(o, "state_bytes", g->state_length);
 	hf_json_add_int(o, "preserve_ns", g->preserve_ns);
 	hf_json_add_int(o, "retrieve_ns", hf_incoming_retrieve_ns(in));
-	hf_json_add_string(o, "message", held ? hf_incoming_error(in)->message : NULL);
+	/* Of a cold boot that another agent began it isn't known any more. */
+	hf_json_add_string(o, "message",
+		(held || afresh) && hf_incoming_error(in)->err ? hf_incoming_error(in)->message
+							       : NULL);
 	return o;
 }
 

@@ -6,6 +6,7 @@
 
 #include "agent/check-target.h"
 #include "agent/guest-json.h"
+#include "agent/shut-down.h"
 #include "agent/survey.h"
 #include "agent/update.h"
 #include "common/json.h"
@@ -22,7 +23,8 @@ struct request {
 	char *cmdline;
 	bool dry_run;
 	bool commit;
-	bool looked; /* at the target: what follows is valid */
+	bool shut_down; /* guests were: what still can't come along stays in the way */
+	bool looked;	/* at the target: what follows is valid */
 	struct hf_target target;
 	struct hf_error target_error; /* why there is none, or unset */
 	struct hf_running running;
@@ -250,13 +252,51 @@ static void refuse(struct request *q, struct json_object *findings)
 	hf_varlink_call_error(q->call, &e, extra);
 }
 
-static void begin(struct request *q)
+static void begin(struct request *q, const struct hf_survey *survey)
 {
-	const struct hf_update_request request = {.target = &q->target, .commit = q->commit};
+	const struct hf_update_request request = {
+		.target = &q->target, .config = hf_survey_config(survey), .commit = q->commit};
 	struct hf_error e = {0};
 
 	if (hf_update_prepare(q->agent, &request, q->call, &e) < 0)
 		hf_varlink_call_error(q->call, &e, NULL);
+}
+
+static void on_shut_down(const struct hf_error *error, void *data)
+{
+	struct request *q = data;
+
+	hf_agent_unwatch(q->agent, q->call);
+	if (!hf_varlink_call_is_open(q->call)) {
+		request_free(q);
+	} else if (error) {
+		hf_varlink_call_error(q->call, error, NULL);
+		request_free(q);
+	} else {
+		/* It took its time: everything is looked at anew. */
+		q->shut_down = true;
+		ask_guests(q);
+	}
+}
+
+/* Nothing else stands in the way of the update. Takes the request. */
+static void shut_down(struct request *q, const struct hf_survey *survey)
+{
+	struct hf_error e = {0};
+	int r = 0;
+
+	if (q->shut_down)
+		r = hf_error_set(&e, -EBUSY, HF_ERR_NOT_READY, "see `holdfast check`",
+			"guests that can't come along were shut down, and there are such again");
+	if (r == 0 && hf_varlink_call_wants_more(q->call))
+		hf_agent_watch(q->agent, q->call);
+	if (r == 0)
+		r = hf_shut_down_start(q->agent, survey, on_shut_down, q, &e);
+	if (r == 0)
+		return;
+	hf_agent_unwatch(q->agent, q->call);
+	hf_varlink_call_error(q->call, &e, NULL);
+	request_free(q);
 }
 
 static void on_checked(const struct hf_survey *survey, void *data)
@@ -280,9 +320,13 @@ static void on_checked(const struct hf_survey *survey, void *data)
 		json_object_put(findings);
 		hf_json_add_string(params, "update_id", NULL);
 		hf_varlink_call_reply(q->call, params);
+	} else if (hf_shut_down_needed(survey) > 0) {
+		json_object_put(findings);
+		shut_down(q, survey);
+		return;
 	} else {
 		json_object_put(findings);
-		begin(q);
+		begin(q, survey);
 	}
 	request_free(q);
 }

@@ -16,7 +16,7 @@ static void path_of(const char *uuid, char *path, size_t size)
 	snprintf(path, size, "%s/resumed/%s.json", hf_run_dir(), uuid);
 }
 
-int hf_resume_journal_write(const char *uuid, pid_t pid, struct hf_error *error)
+int hf_resume_journal_write(const char *uuid, pid_t pid, bool afresh, struct hf_error *error)
 {
 	cleanup_json struct json_object *o = json_object_new_object();
 	uint64_t ticks = 0;
@@ -32,6 +32,7 @@ int hf_resume_journal_write(const char *uuid, pid_t pid, struct hf_error *error)
 	if (r == 0) {
 		hf_json_add_int(o, "pid", (uint64_t)pid);
 		hf_json_add_int(o, "start_ticks", ticks);
+		hf_json_add_bool(o, "afresh", afresh);
 		text = o ? json_object_to_json_string(o) : NULL;
 		r = text ? hf_file_write_atomic(path, text, strlen(text), 0600) : -ENOMEM;
 	}
@@ -41,7 +42,8 @@ int hf_resume_journal_write(const char *uuid, pid_t pid, struct hf_error *error)
 	return 0;
 }
 
-int hf_resume_journal_read(const char *uuid, pid_t *ret_pid, uint64_t *ret_start_ticks)
+int hf_resume_journal_read(
+	const char *uuid, pid_t *ret_pid, uint64_t *ret_start_ticks, bool *ret_afresh)
 {
 	cleanup_json struct json_object *o = NULL;
 	cleanup_free char *text = NULL;
@@ -60,8 +62,17 @@ int hf_resume_journal_read(const char *uuid, pid_t *ret_pid, uint64_t *ret_start
 		json_object_get_int(pid) <= 1)
 		return -EBADMSG;
 	*ret_pid = json_object_get_int(pid);
+	*ret_afresh = hf_json_get_bool(o, "afresh", false);
 	*ret_start_ticks = json_object_get_uint64(ticks);
 	return 0;
+}
+
+void hf_resume_journal_remove(const char *uuid)
+{
+	char path[4096];
+
+	path_of(uuid, path, sizeof(path));
+	unlink(path);
 }
 
 void hf_resume_journal_clear(void)

@@ -16,6 +16,7 @@ struct hf_survey {
 	struct hf_survey_guest *guests;
 	size_t n_guests;
 	size_t unreadable;
+	struct hf_config *config;
 	size_t pending;
 	sd_event_source *finish;
 	struct {
@@ -30,7 +31,9 @@ static void survey_free(struct hf_survey *s)
 	for (size_t i = 0; i < s->n_guests; i++) {
 		hf_vmm_free(s->guests[i].vmm);
 		hf_registration_clear(&s->guests[i].reg);
+		hf_policy_clear(&s->guests[i].policy);
 	}
+	hf_config_free(s->config);
 	free(s->guests);
 	sd_event_source_disable_unref(s->finish);
 	free(s);
@@ -41,6 +44,7 @@ static int on_finish(sd_event_source *source, void *userdata)
 	struct hf_survey *s = userdata;
 
 	s->agent->survey = NULL;
+	s->config = hf_config_load();
 	for (size_t i = 0; i < s->n_guests; i++) {
 		struct hf_survey_guest *g = &s->guests[i];
 
@@ -48,6 +52,8 @@ static int on_finish(sd_event_source *source, void *userdata)
 		g->vmm = NULL;
 		if (g->asked)
 			g->installed = hf_installed_get(s->agent->installed, &g->reg.guest);
+		if (s->config)
+			hf_config_policy(s->config, &g->reg.guest, &g->policy, &g->policy_error);
 	}
 	for (size_t i = 0; i < s->n_waiters; i++)
 		s->waiters[i].done(s, s->waiters[i].data);
@@ -85,7 +91,8 @@ const char *hf_survey_update_step(const struct hf_agent *agent, const char *uuid
 		step = hf_update_guest_step(agent->update, uuid);
 	if (!step && agent->arrival && hf_arrival_manifest(agent->arrival))
 		step = hf_arrival_guest_step(agent->arrival, uuid);
-	return step && strcmp(step, "resumed") != 0 ? step : NULL;
+	return step && strcmp(step, "resumed") != 0 && strcmp(step, "cold-booted") != 0 ? step
+											: NULL;
 }
 
 static void ask(struct hf_survey *s, struct hf_survey_guest *g)
@@ -126,8 +133,10 @@ static int list_guests(struct hf_survey *s)
 		hf_registration_list_free(regs, n);
 		return -ENOMEM;
 	}
-	for (size_t i = 0; i < n; i++)
+	for (size_t i = 0; i < n; i++) {
 		s->guests[i].reg = regs[i];
+		hf_policy_init(&s->guests[i].policy);
+	}
 	s->n_guests = n;
 	free(regs); /* its elements have moved */
 	return 0;
@@ -180,6 +189,11 @@ const struct hf_survey_guest *hf_survey_guests(const struct hf_survey *s, size_t
 {
 	*ret_n = s->n_guests;
 	return s->guests;
+}
+
+const struct hf_config *hf_survey_config(const struct hf_survey *s)
+{
+	return s->config;
 }
 
 size_t hf_survey_unreadable(const struct hf_survey *s)

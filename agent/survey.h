@@ -6,11 +6,13 @@
  * way gets its result. Guests that an update holds the monitors of are not asked; their step in the
  * update is what is known of them. When callbacks run, all monitors are free again.
  *
- * At the same time the program that each guest would be started with is asked what it is.
+ * At the same time the program that each guest would be started with is asked what it is. At the
+ * end the configuration is read, so that every survey has the policies of that moment.
  */
 #pragma once
 
 #include "agent/agent.h"
+#include "agent/config.h"
 #include "vmm-glue/installed.h"
 #include "vmm-glue/registration.h"
 #include "vmm-glue/vmm.h"
@@ -24,6 +26,8 @@ struct hf_survey_guest {
 	struct hf_vmm_probe probe; /* valid when asked and error.err is 0 */
 	struct hf_error error;
 	const struct hf_installed_vmm *installed; /* likewise; borrowed, NULL: nothing is known */
+	struct hf_policy policy;      /* in effect; the defaults where that can't be told */
+	struct hf_error policy_error; /* its launcher's settings, when they are wrong */
 };
 
 struct hf_survey;
@@ -35,6 +39,9 @@ typedef void (*hf_survey_done_fn)(const struct hf_survey *survey, void *data);
 int hf_survey_start(struct hf_agent *agent, hf_survey_done_fn done, void *data);
 
 const struct hf_survey_guest *hf_survey_guests(const struct hf_survey *survey, size_t *ret_n);
+
+/** hf_survey_config() - The configuration, with its problems. NULL when there was no memory. */
+const struct hf_config *hf_survey_config(const struct hf_survey *survey);
 
 /** hf_survey_unreadable() - How many registrations could not be read. */
 size_t hf_survey_unreadable(const struct hf_survey *survey);

@@ -65,8 +65,22 @@ static int fill_manifest(struct hf_update *u)
 	return 0;
 }
 
-static int take_guest(struct hf_update *u, const struct hf_update_ops *ops,
-	struct hf_registration *reg, struct hf_error *error)
+/* What is done for a guest from here to its resume is decided now, and travels with it. */
+static int take_policies(
+	struct hf_manifest_guest *g, const struct hf_config *config, struct hf_error *error)
+{
+	int r;
+
+	hf_policy_clear(&g->policies);
+	r = hf_config_policy(config, g, &g->policies, error);
+	if (r == 0)
+		r = hf_manifest_set(
+			&g->policy, hf_policy_not_eligible_names[g->policies.not_eligible]);
+	return r;
+}
+
+static int take_guest(struct hf_update *u, const struct hf_config *config,
+	const struct hf_update_ops *ops, struct hf_registration *reg, struct hf_error *error)
 {
 	struct hf_manifest_guest *g;
 	char session[HF_SESSION_NAME_BYTES];
@@ -83,6 +97,10 @@ static int take_guest(struct hf_update *u, const struct hf_update_ops *ops,
 		 */
 		*g = reg->guest;
 		reg->guest = (struct hf_manifest_guest){0};
+		if (take_policies(g, config, error) < 0) {
+			hf_error_guest(error, g->name);
+			return error->err ? error->err : -ENOMEM;
+		}
 		snprintf(session, sizeof(session), "%s-%s", HF_MANIFEST_SESSION, g->uuid);
 		r = hf_manifest_set(&g->session, session);
 	}
@@ -95,7 +113,8 @@ static int take_guest(struct hf_update *u, const struct hf_update_ops *ops,
 	return 0;
 }
 
-static int take_guests(struct hf_update *u, const struct hf_update_ops *ops, struct hf_error *error)
+static int take_guests(struct hf_update *u, const struct hf_config *config,
+	const struct hf_update_ops *ops, struct hf_error *error)
 {
 	size_t bad = 0;
 	int r;
@@ -114,7 +133,7 @@ static int take_guests(struct hf_update *u, const struct hf_update_ops *ops, str
 	if (!u->guests)
 		return hf_error_set(error, -ENOMEM, HF_ERR_FAILED, NULL, "out of memory");
 	for (size_t i = 0; i < u->n_regs; i++) {
-		r = take_guest(u, ops, &u->regs[i], error);
+		r = take_guest(u, config, ops, &u->regs[i], error);
 		if (r < 0)
 			return r;
 	}
@@ -153,7 +172,7 @@ int hf_update_new(struct hf_agent *agent, const struct hf_update_request *reques
 	if (r >= 0 && fill_manifest(u) < 0)
 		r = hf_error_set(error, -ENOMEM, HF_ERR_FAILED, NULL, "out of memory");
 	if (r >= 0)
-		r = take_guests(u, ops, error);
+		r = take_guests(u, request->config, ops, error);
 	if (r >= 0)
 		r = measure_manifest(u, &u->manifest_capacity, error);
 	if (r < 0) {

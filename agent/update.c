@@ -83,6 +83,33 @@ static void all_guests(struct hf_update *u, void (*start)(struct hf_outgoing *ou
 		sd_event_source_set_enabled(u->advance, SD_EVENT_ONESHOT);
 }
 
+/*
+ * Saves the guests with the lowest priority of those that run: who matters most stands still last.
+ * Return: false when all are saved.
+ */
+static bool save_next(struct hf_update *u)
+{
+	uint32_t lowest = UINT32_MAX;
+	size_t n = 0;
+
+	for (size_t i = 0; i < u->n_guests; i++) {
+		uint32_t priority = hf_outgoing_guest(u->guests[i])->policies.priority;
+
+		if (hf_outgoing_get_step(u->guests[i]) != HF_OUT_PREPARED || priority > lowest)
+			continue;
+		n = priority < lowest ? 1 : n + 1;
+		lowest = priority;
+	}
+	/* As in all_guests(): counted first. */
+	u->pending += n;
+	for (size_t i = 0; i < u->n_guests && n > 0; i++) {
+		if (hf_outgoing_get_step(u->guests[i]) == HF_OUT_PREPARED &&
+			hf_outgoing_guest(u->guests[i])->policies.priority == lowest)
+			hf_outgoing_save(u->guests[i]);
+	}
+	return n > 0;
+}
+
 static void in_worker(
 	struct hf_update *u, int (*run)(void *data), void (*done)(void *data, int result))
 {
@@ -205,6 +232,9 @@ static int check_state(
 
 int hf_update_may_prepare(const struct hf_agent *agent, struct hf_error *error)
 {
+	if (agent->shutting_down)
+		return hf_error_set(error, -EBUSY, HF_ERR_BUSY, "try again when it is over",
+			"guests are being shut down for another update");
 	return check_state(agent, HF_EVENT_PREPARE, error);
 }
 
@@ -409,9 +439,12 @@ static int advance(sd_event_source *s, void *userdata)
 		break;
 	case STAGE_SYNC:
 		u->stage = STAGE_SAVE;
-		all_guests(u, hf_outgoing_save);
+		if (!save_next(u))
+			sd_event_source_set_enabled(u->advance, SD_EVENT_ONESHOT);
 		break;
 	case STAGE_SAVE:
+		if (save_next(u))
+			break;
 		if (u->luo) {
 			u->stage = STAGE_SETTLE;
 			u->settled = true;

@@ -16,12 +16,14 @@
 #include <stddef.h>
 
 #include "agent/agent.h"
+#include "agent/config.h"
 #include "agent/target.h"
 
 /** struct hf_update_request - what a caller asks for; borrowed during the call only. */
 struct hf_update_request {
 	struct hf_target *target; /* moves into the update; HF_TARGET_NONE with the hold carrier */
-	bool commit;		  /* go on to the jump when prepared */
+	const struct hf_config *config; /* policies; without problems */
+	bool commit;			/* go on to the jump when prepared */
 };
 
 /** hf_update_may_prepare() - Does the host's state allow an update to begin? 0 or -errno. */

@@ -83,6 +83,17 @@ static int get_string(struct decoder *de, const struct node_type *type, const st
 	return 0;
 }
 
+static int get_choice(struct decoder *de, const struct node_type *type, const struct field *f,
+	const char *value, size_t len, void *object)
+{
+	if (len == 0 || len > HF_MANIFEST_MAX_STRING || strnlen(value, len) != len - 1)
+		return malformed(de, type, f->name, "is not a string of allowed length");
+	for (uint32_t i = 0; f->names[i]; i++)
+		if (strcmp(f->names[i], value) == 0)
+			*(uint32_t *)field_at(object, f->offset) = i;
+	return 0;
+}
+
 static int get_strings(struct decoder *de, const struct node_type *type, const struct field *f,
 	const char *value, size_t len, void *object)
 {
@@ -171,6 +182,8 @@ static int get_field(struct decoder *de, const struct node_type *type, const str
 	case FIELD_STRING:
 	case FIELD_UUID:
 		return get_string(de, type, f, value, len, object);
+	case FIELD_CHOICE:
+		return get_choice(de, type, f, value, len, object);
 	case FIELD_STRINGS:
 		return get_strings(de, type, f, value, len, object);
 	case FIELD_U32S:

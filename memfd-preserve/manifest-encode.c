@@ -84,6 +84,15 @@ static int put_strings(
 	return 0;
 }
 
+static int put_choice(
+	struct encoder *en, const struct node_type *type, const struct field *f, uint32_t value)
+{
+	for (uint32_t i = 0; f->names[i]; i++)
+		if (i == value)
+			return put(fdt_property_string(en->fdt, f->name, f->names[i]));
+	return refuse(en, type, f, "has a value that has no name");
+}
+
 /* @type says how wide the numbers are: FIELD_U64S, or else four bytes. */
 static int put_numbers(
 	struct encoder *en, const char *name, enum field_type type, const void *values, size_t n)
@@ -126,6 +135,8 @@ static int put_field(
 		return put(fdt_property_u32(en->fdt, f->name, *(const uint32_t *)p));
 	case FIELD_I32:
 		return put(fdt_property_u32(en->fdt, f->name, (uint32_t) * (const int32_t *)p));
+	case FIELD_CHOICE:
+		return put_choice(en, type, f, *(const uint32_t *)p);
 	case FIELD_U64:
 	case FIELD_HASH:
 		return put(fdt_property_u64(en->fdt, f->name, *(const uint64_t *)p));

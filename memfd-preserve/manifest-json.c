@@ -69,6 +69,11 @@ static struct json_object *field_to_json(const struct field *f, const void *obje
 		return json_object_new_int64(*(const uint32_t *)p);
 	case FIELD_I32:
 		return json_object_new_int(*(const int32_t *)p);
+	case FIELD_CHOICE:
+		for (uint32_t i = 0; f->names[i]; i++)
+			if (i == *(const uint32_t *)p)
+				return json_object_new_string(f->names[i]);
+		return NULL;
 	case FIELD_U64:
 		return json_object_new_uint64(*(const uint64_t *)p);
 	case FIELD_HASH:

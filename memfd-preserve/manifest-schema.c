@@ -27,6 +27,12 @@
 		.max = (limit) \
 	}
 
+#define F_CHOICE(prop, member, values) \
+	{ \
+		.name = (prop), .type = FIELD_CHOICE, \
+		.offset = offsetof(struct hf_manifest_guest, policies.member), .names = (values) \
+	}
+
 static const struct field file_fields[] = {
 	F_NEEDED(hf_manifest_file, "path", FIELD_STRING, path),
 	F_NEEDED(hf_manifest_file, "size", FIELD_U64, size),
@@ -91,6 +97,18 @@ static const struct field guest_fields[] = {
 	F(hf_manifest_guest, "tsc-paused", FIELD_U64, tsc_paused),
 	F(hf_manifest_guest, "tsc-saved", FIELD_U64, tsc_saved),
 	F(hf_manifest_guest, "preserve-ns", FIELD_U64, preserve_ns),
+	F_CHOICE("not-eligible", not_eligible, hf_policy_not_eligible_names),
+	F_CHOICE("save-failure", save_failure, hf_policy_save_failure_names),
+	F_CHOICE("resume-failure", resume_failure, hf_policy_resume_failure_names),
+	F(hf_manifest_guest, "attach-timeout-ns", FIELD_U64, policies.attach_timeout_ns),
+	F(hf_manifest_guest, "save-timeout-ns", FIELD_U64, policies.save_timeout_ns),
+	F(hf_manifest_guest, "rollback-timeout-ns", FIELD_U64, policies.rollback_timeout_ns),
+	F(hf_manifest_guest, "resume-timeout-ns", FIELD_U64, policies.resume_timeout_ns),
+	F(hf_manifest_guest, "shutdown-timeout-ns", FIELD_U64, policies.shutdown_timeout_ns),
+	F(hf_manifest_guest, "priority", FIELD_U32, policies.priority),
+	F_CHOICE("clock", clock, hf_policy_clock_names),
+	F(hf_manifest_guest, "health-command", FIELD_STRING, policies.health_command),
+	F_ARRAY(hf_manifest_guest, "settings", FIELD_STRINGS, settings, HF_MANIFEST_MAX_SETTINGS),
 };
 
 static const struct field root_fields[] = {
@@ -116,8 +134,10 @@ static void init_net(void *object)
 
 static void init_guest(void *object)
 {
-	struct hf_manifest_limits *l = &((struct hf_manifest_guest *)object)->limits;
+	struct hf_manifest_guest *g = object;
+	struct hf_manifest_limits *l = &g->limits;
 
+	hf_policy_init(&g->policies);
 	l->nice = l->oom_score_adj = HF_MANIFEST_UNKNOWN;
 }
 

@@ -20,6 +20,7 @@ enum field_type {
 	FIELD_U32,
 	FIELD_I32, /* on the wire u32, two's complement */
 	FIELD_U64,
+	FIELD_CHOICE,  /* u32, on the wire the name; a name that isn't known: as if absent */
 	FIELD_HASH,    /* u64 that people read in hexadecimal */
 	FIELD_STRINGS, /* char **, and a size_t count */
 	FIELD_U32S,    /* u32 *, and a size_t count */
@@ -32,8 +33,9 @@ struct field {
 	enum field_type type;
 	bool needed; /* neither written nor read without it */
 	size_t offset;
-	size_t count_offset; /* of the types with a count */
-	size_t max;	     /* of the types with a count: most entries */
+	size_t count_offset;	  /* of the types with a count */
+	size_t max;		  /* of the types with a count: most entries */
+	const char *const *names; /* of FIELD_CHOICE, ended by NULL */
 };
 
 struct node_type;

@@ -24,9 +24,10 @@
 #include <stdint.h>
 
 #include "common/error.h"
+#include "memfd-preserve/policy.h"
 
 /* What this build writes, and the oldest reader that can act on it. */
-#define HF_MANIFEST_VERSION 2
+#define HF_MANIFEST_VERSION 3
 #define HF_MANIFEST_MIN_READER 1
 /* A property or node with this prefix is refused by readers that don't know it. */
 #define HF_MANIFEST_REQUIRED "required,"
@@ -39,6 +40,7 @@
 #define HF_MANIFEST_MAX_STRINGS 4096	    /* in one argv or environment */
 #define HF_MANIFEST_MAX_STRING (128u << 10) /* bytes of one of them, and of any other string */
 #define HF_MANIFEST_MAX_GROUPS 65536
+#define HF_MANIFEST_MAX_SETTINGS 64 /* KEY=VALUE of the launcher */
 #define HF_MANIFEST_MAX_RAM 64
 #define HF_MANIFEST_MAX_CHUNKS 64
 #define HF_MANIFEST_MAX_NETS 64
@@ -104,8 +106,11 @@ struct hf_manifest_limits {
 struct hf_manifest_guest {
 	char uuid[HF_UUID_CHARS];
 	char *name;
-	char *manager; /* "qemu" or "libvirt" */
-	char *policy;  /* what to do when it can't be preserved: "refuse", … */
+	char *manager;		   /* "qemu" or "libvirt" */
+	char *policy;		   /* what to do when it can't be preserved: "refuse", … */
+	struct hf_policy policies; /* in effect: of files, launcher and defaults together */
+	char **settings;	   /* n_settings strings KEY=VALUE of its launcher, and a NULL */
+	size_t n_settings;
 	char *session; /* the carrier session that holds its files */
 	char *status;  /* QMP run state before the pause: "running", "paused", … */
 	bool was_running;
@@ -184,8 +189,8 @@ void hf_manifest_free(struct hf_manifest *m);
  * hf_manifest_add_guest() - Append an empty guest.
  * @ret_guest: owned by the manifest; stays at its place
  *
- * Its numbers are 0 or HF_MANIFEST_UNKNOWN, its stdio HF_STDIO_NONE. Return: 0, -ENOMEM, -EFBIG too
- * many.
+ * Its numbers are 0 or HF_MANIFEST_UNKNOWN, its policies the defaults, its stdio HF_STDIO_NONE.
+ * Return: 0, -ENOMEM, -EFBIG too many.
  */
 int hf_manifest_add_guest(struct hf_manifest *m, struct hf_manifest_guest **ret_guest);
 

@@ -13,7 +13,7 @@ set -euo pipefail
 
 build_packages() {
 	echo gcc libc6-dev make pkg-config git python3
-	echo libsystemd-dev libjson-c-dev liburing-dev libfdt-dev libxxhash-dev libcmocka-dev
+	echo libsystemd-dev libjson-c-dev liburing-dev libfdt-dev libxxhash-dev libinih-dev libcmocka-dev
 	# For looking into kernel images.
 	echo zlib1g-dev liblzma-dev libzstd-dev liblz4-dev libbz2-dev
 	echo clang clang-tidy clang-format cppcheck scdoc

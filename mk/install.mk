@@ -4,6 +4,8 @@
 PREFIX ?= /usr
 SYSCONFDIR ?= /etc
 UNITDIR ?= /lib/systemd/system
+# holdfastd looks there whatever PREFIX is: agent/config.h.
+CONFDIR ?= /usr/lib/holdfast
 MANDIR ?= $(PREFIX)/share/man
 
 MAN_PAGES := $(patsubst deploy/man/%.scd,$(B)/man/%,$(wildcard deploy/man/*.scd))
@@ -22,5 +24,6 @@ install: all man
 	install -D -m 0755 $(B)/holdfastd $(DESTDIR)$(PREFIX)/sbin/holdfastd
 	install -D -m 0755 $(B)/holdfast $(DESTDIR)$(PREFIX)/bin/holdfast
 	install -D -m 0755 $(B)/holdfast-vmm $(DESTDIR)$(PREFIX)/bin/holdfast-vmm
+	install -D -m 0644 deploy/config/holdfast.conf $(DESTDIR)$(CONFDIR)/holdfast.conf
 	$(foreach u,$(wildcard deploy/systemd/*),install -D -m 0644 $(u) $(DESTDIR)$(UNITDIR)/$(notdir $(u));)
 	$(foreach m,$(MAN_PAGES),install -D -m 0644 $(m) $(DESTDIR)$(MANDIR)/man$(subst .,,$(suffix $(m)))/$(notdir $(m));)

@@ -64,6 +64,10 @@ int hf_qmp_cont(
 int hf_qmp_quit(
 	struct hf_qmp *q, uint64_t timeout_ns, hf_qmp_reply_fn fn, void *data, uint64_t *ret_id);
 
+/** hf_qmp_system_powerdown() - Press the guest's power button. What it does is up to the guest. */
+int hf_qmp_system_powerdown(
+	struct hf_qmp *q, uint64_t timeout_ns, hf_qmp_reply_fn fn, void *data, uint64_t *ret_id);
+
 /* ---- identity ---- */
 
 int hf_qmp_query_version(

@@ -2,7 +2,7 @@
 /**
  * DOC: holdfast-vmm: QEMU, with guest RAM that a live update can preserve.
  *
- *   holdfast-vmm [--name N] [--uuid U] [--policy P] -- qemu-system-x86_64 ARGS...
+ *   holdfast-vmm [--name N] [--uuid U] [--policy KEY=VALUE]... -- qemu-system-x86_64 ARGS...
  *
  * Whatever is in the way of preserving a guest, the guest starts: with one warning, and shown by
  * `holdfast guests` with the reason. Only what would harm another guest, or what the user got
@@ -17,8 +17,12 @@
 
 enum { EXIT_USAGE = 2, EXIT_EXEC = 127 };
 
-/* What to do with a guest that can't be preserved when the host is to be updated. */
-static const char *const policies[] = {"refuse"};
+/* What the command line gave, with what it points to. */
+struct options {
+	struct hf_launch_options launch;
+	struct hf_policy policy;
+	const char *settings[HF_POLICY_N_];
+};
 
 static void usage(FILE *out)
 {
@@ -30,8 +34,10 @@ static void usage(FILE *out)
 		"UUID)\n"
 		"      --uuid UUID      identity of the guest (default: QEMU's -uuid, else a new "
 		"one)\n"
-		"      --policy POLICY  when the guest can't be carried over: refuse (the update;\n"
-		"                       default and only policy)\n"
+		"      --policy KEY=VALUE\n"
+		"                       what to do for this guest in an update, several times for "
+		"several\n"
+		"                       keys; see holdfast.conf(5)\n"
 		"      --version        print the version and exit\n"
 		"      --help           print this and exit\n");
 }
@@ -42,21 +48,20 @@ static void say(const char *what, const struct hf_error *e)
 		e->remedy, e->remedy[0] ? ")" : "");
 }
 
-static int check_policy(const char *policy)
+static int add_policy(struct options *o, const char *text)
 {
-	for (size_t i = 0; i < HF_ARRAY_SIZE(policies); i++) {
-		if (strcmp(policies[i], policy) == 0)
-			return 0;
-	}
-	fprintf(stderr, "holdfast-vmm: there is no policy `%s`; there is:", policy);
-	for (size_t i = 0; i < HF_ARRAY_SIZE(policies); i++)
-		fprintf(stderr, " %s", policies[i]);
-	fputc('\n', stderr);
-	return -EINVAL;
+	struct hf_error e = {0};
+	int r = hf_policy_assign(&o->policy, text, &e);
+
+	if (r < 0)
+		say("--policy: ", &e);
+	else
+		o->settings[o->launch.n_settings++] = text;
+	return r;
 }
 
 /* Return: -1 to go on, else an exit status. */
-static int parse_options(int argc, char **argv, struct hf_launch_options *o)
+static int parse_options(int argc, char **argv, struct options *o)
 {
 	enum { OPT_NAME = 256, OPT_UUID, OPT_POLICY, OPT_VERSION, OPT_HELP };
 	static const struct option longs[] = {
@@ -73,13 +78,14 @@ static int parse_options(int argc, char **argv, struct hf_launch_options *o)
 	while ((c = getopt_long(argc, argv, "+", longs, NULL)) >= 0) {
 		switch (c) {
 		case OPT_NAME:
-			o->name = optarg;
+			o->launch.name = optarg;
 			break;
 		case OPT_UUID:
-			o->uuid = optarg;
+			o->launch.uuid = optarg;
 			break;
 		case OPT_POLICY:
-			o->policy = optarg;
+			if (add_policy(o, optarg) < 0)
+				return EXIT_USAGE;
 			break;
 		case OPT_VERSION:
 			printf("holdfast-vmm %s\n", HF_VERSION);
@@ -92,8 +98,6 @@ static int parse_options(int argc, char **argv, struct hf_launch_options *o)
 			return EXIT_USAGE;
 		}
 	}
-	if (o->policy && check_policy(o->policy) < 0)
-		return EXIT_USAGE;
 	if (optind < argc)
 		return -1;
 	fprintf(stderr, "holdfast-vmm: QEMU's command line is missing\n");
@@ -164,19 +168,27 @@ static int launch(const struct hf_cmdline *plan, const struct hf_launch_options 
 
 int main(int argc, char **argv)
 {
-	struct hf_launch_options o = {0};
+	struct options o = {.launch = {.policy = &o.policy, .settings = o.settings}};
 	cleanup_cmdline struct hf_cmdline *plan = NULL;
 	struct hf_error e = {0};
-	int r = parse_options(argc, argv, &o);
+	int r;
 
-	if (r >= 0)
+	hf_policy_init(&o.policy);
+	r = parse_options(argc, argv, &o);
+	if (r >= 0) {
+		hf_policy_clear(&o.policy);
 		return r;
+	}
 	argv += optind;
 	argc -= optind;
 	r = hf_cmdline_parse((const char *const *)argv, argc, &plan, &e);
 	if (r < 0) {
 		say("", &e);
-		return EXIT_USAGE;
+		r = EXIT_USAGE;
+	} else {
+		r = plan->kind == HF_CMDLINE_PROBE ? exec_plain(argv)
+						   : launch(plan, &o.launch, argv);
 	}
-	return plan->kind == HF_CMDLINE_PROBE ? exec_plain(argv) : launch(plan, &o, argv);
+	hf_policy_clear(&o.policy);
+	return r;
 }

@@ -31,6 +31,11 @@ static int random_uuid(char ret[HF_UUID_CHARS])
 	return r;
 }
 
+static enum hf_not_eligible not_eligible(const struct hf_launch_options *options)
+{
+	return options->policy ? options->policy->not_eligible : HF_NOT_ELIGIBLE_REFUSE;
+}
+
 static int set_identity(const struct hf_cmdline *plan, const struct hf_launch_options *options,
 	struct hf_manifest_guest *g, struct hf_error *error)
 {
@@ -53,7 +58,10 @@ static int set_identity(const struct hf_cmdline *plan, const struct hf_launch_op
 			"can't be in one",
 			HF_GUEST_NAME_MAX);
 	if (hf_manifest_set(&g->name, name) < 0 || hf_manifest_set(&g->manager, "qemu") < 0 ||
-		hf_manifest_set(&g->policy, options->policy ? options->policy : "refuse") < 0)
+		hf_manifest_set(&g->policy, hf_policy_not_eligible_names[not_eligible(options)]) <
+			0 ||
+		hf_manifest_set_strings(
+			&g->settings, &g->n_settings, options->settings, options->n_settings) < 0)
 		return oom(error);
 	return 0;
 }
@@ -180,6 +188,7 @@ int hf_launch_prepare(const struct hf_cmdline *plan, const struct hf_launch_opti
 	struct hf_launch *l, struct hf_error *error)
 {
 	struct hf_manifest_guest *g = &l->reg.guest;
+	struct hf_cmdline plain = *plan;
 	int r;
 
 	*l = (struct hf_launch){0};
@@ -199,7 +208,11 @@ int hf_launch_prepare(const struct hf_cmdline *plan, const struct hf_launch_opti
 	if (plan->reason[0]) {
 		snprintf(l->reg.reason, sizeof(l->reg.reason), "%s", plan->reason);
 		snprintf(l->reg.remedy, sizeof(l->reg.remedy), "%s", plan->remedy);
-		return 0;
+		/* The agent needs a monitor to ask it over; nothing else of it is touched. */
+		if (not_eligible(options) != HF_NOT_ELIGIBLE_SHUTDOWN)
+			return 0;
+		plain.n_ram = 0;
+		return build(&plain, l, error);
 	}
 	r = make_ram(plan, l, error);
 	return r < 0 ? r : build(plan, l, error);

@@ -14,7 +14,9 @@
 struct hf_launch_options {
 	const char *name;
 	const char *uuid;
-	const char *policy;
+	const struct hf_policy *policy;
+	const char *const *settings; /* what @policy was made of: KEY=VALUE */
+	size_t n_settings;
 };
 
 /** struct hf_launch - a guest about to start. Released with hf_launch_clear(). */
@@ -27,7 +29,8 @@ struct hf_launch {
 /**
  * hf_launch_prepare() - Everything up to the exec.
  * @plan:    QEMU's command line, a guest. Where it can't be preserved (plan->reason), argv is the
- *           user's and no memfd is made.
+ *           user's and no memfd is made; only if the guest is to be shut down for an update, a
+ *           monitor is added to it.
  * @options: the launcher's own
  * @ret:     the launch, on failure too: clear it always
  *

@@ -201,11 +201,14 @@ int hf_registration_format(const struct hf_registration *reg, char **ret_json, s
 
 	if (g->n_ram > HF_MANIFEST_MAX_RAM)
 		return hf_error_set(error, -EINVAL, HF_ERR_FAILED, NULL, "too many RAM blocks");
-	hf_json_add_int(o, "version", HF_REGISTRATION_VERSION);
+	/* An agent that is older than the launcher can do with a guest that asks for nothing. */
+	hf_json_add_int(o, "version", g->n_settings > 0 ? HF_REGISTRATION_VERSION : 1);
 	hf_json_add_string(o, "uuid", g->uuid);
 	hf_json_add_string(o, "name", g->name);
 	hf_json_add_string(o, "manager", g->manager ?: "qemu");
 	hf_json_add_string(o, "policy", g->policy ?: "refuse");
+	if (g->n_settings > 0)
+		hf_json_add(o, "settings", strings_new(g->settings, g->n_settings));
 	hf_json_add_int(o, "pid", reg->pid);
 	hf_json_add(o, "startTicks", uint_new(reg->start_ticks));
 	hf_json_add_string(o, "reason", reg->reason);
@@ -368,7 +371,7 @@ static int get_ram(struct json_object *array, struct hf_registration *reg)
 /* The parts of the top object, as found; all borrowed. */
 struct parts {
 	const char *uuid, *name, *manager, *policy, *reason, *remedy;
-	struct json_object *argv, *env, *groups, *stdio, *version, *ram;
+	struct json_object *argv, *env, *groups, *stdio, *version, *ram, *settings;
 };
 
 static int get_scalars(struct json_object *o, const struct parts *p, struct hf_registration *reg)
@@ -421,6 +424,10 @@ static int get_all(struct json_object *o, const struct parts *p, struct hf_regis
 		r = get_strings(p->argv, &g->argv, &g->n_argv);
 	if (r == 0)
 		r = get_strings(p->env, &g->env, &g->n_env);
+	if (r == 0 && hf_json_array_size(p->settings) > HF_MANIFEST_MAX_SETTINGS)
+		r = -EBADMSG;
+	if (r == 0 && p->settings)
+		r = get_strings(p->settings, &g->settings, &g->n_settings);
 	if (r == 0)
 		r = get_groups(p->groups, g);
 	if (r == 0)
@@ -438,7 +445,7 @@ static int get_all(struct json_object *o, const struct parts *p, struct hf_regis
 	return r;
 }
 
-static int dispatch(struct json_object *o, struct parts *p, const char **ret_bad)
+static int dispatch(struct json_object *o, int64_t version, struct parts *p, const char **ret_bad)
 {
 	/* The values of type NULL here may be text or bytes, or need a range: get_all() checks. */
 	const struct hf_json_field fields[] = {
@@ -447,6 +454,7 @@ static int dispatch(struct json_object *o, struct parts *p, const char **ret_bad
 		{"name", json_type_string, 0, &p->name},
 		{"manager", json_type_string, 0, &p->manager},
 		{"policy", json_type_string, 0, &p->policy},
+		{"settings", json_type_array, HF_JSON_OPTIONAL, &p->settings},
 		{"pid", json_type_int, 0, NULL},
 		{"startTicks", json_type_int, 0, NULL},
 		{"reason", json_type_string, 0, &p->reason},
@@ -476,10 +484,11 @@ static int dispatch(struct json_object *o, struct parts *p, const char **ret_bad
 			hf_json_add(known, key, json_object_get(value));
 	}
 	/* Borrowed values stay valid: @o holds them as well. The bad key is a constant or in @o. */
-	if (hf_json_dispatch(known, fields, ret_bad) < 0) {
+	if (hf_json_dispatch(known, fields, ret_bad) < 0 || (version < 2 && p->settings)) {
 		*ret_bad = NULL;
 		for (size_t i = 0; fields[i].name; i++)
-			if (!json_object_object_get(o, fields[i].name))
+			if (!(fields[i].flags & HF_JSON_OPTIONAL) &&
+				!json_object_object_get(o, fields[i].name))
 				*ret_bad = fields[i].name;
 		return -EBADMSG;
 	}
@@ -503,10 +512,10 @@ int hf_registration_parse(
 	if (version > HF_REGISTRATION_VERSION)
 		return hf_error_set(error, -EPROTONOSUPPORT, HF_ERR_FAILED, "use that holdfast",
 			"written by a newer holdfast (version %lld)", (long long)version);
-	if (version != HF_REGISTRATION_VERSION)
+	if (version < 1)
 		return hf_error_set(
 			error, -EBADMSG, HF_ERR_FAILED, NULL, "not a guest's registration");
-	r = dispatch(o, &p, &bad);
+	r = dispatch(o, version, &p, &bad);
 	if (r < 0)
 		return hf_error_set(error, r, HF_ERR_FAILED, NULL, "a field is %s%s",
 			bad ? "missing: " : "unknown or of the wrong type", bad ?: "");

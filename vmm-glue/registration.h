@@ -20,7 +20,7 @@
 #include "common/fd.h"
 #include "memfd-preserve/manifest.h"
 
-#define HF_REGISTRATION_VERSION 1
+#define HF_REGISTRATION_VERSION 2
 #define HF_REGISTRATION_MAX_BYTES (16u << 20)
 #define HF_GUEST_NAME_MAX 63
 #define HF_RUN_DIR_DEFAULT "/run/holdfast" /* $HOLDFAST_RUN_DIR replaces it (tests, nested use) */

@@ -3,7 +3,7 @@
  * DOC: What the files of vmm.h share. Nobody else includes this.
  *
  * vmm.c holds the frame: operations, time-outs, the end of QEMU. vmm-attach.c, vmm-save.c,
- * vmm-rollback.c and vmm-respawn.c hold one step of a guest's way each.
+ * vmm-rollback.c, vmm-respawn.c and vmm-cold-boot.c hold one step of a guest's way each.
  *
  * An operation ends by hf_vmm_end() or hf_vmm_fail(). That only notes the outcome: the callback
  * runs later, from the loop, once the guest is *settled*, which means that no stream uses a sink
@@ -20,6 +20,7 @@
 
 #define HF_VMM_GETFD_NAME "holdfast-state"
 #define HF_VMM_MAX_TRACKED 24
+#define HF_VMM_FIRST_FD 3 /* RAM files have the numbers from here in a QEMU started by an agent */
 
 enum hf_vmm_op_kind {
 	HF_VMM_OP_NONE,
@@ -28,6 +29,7 @@ enum hf_vmm_op_kind {
 	HF_VMM_OP_ROLLBACK,
 	HF_VMM_OP_QUIT,
 	HF_VMM_OP_RESPAWN,
+	HF_VMM_OP_COLD_BOOT,
 	HF_VMM_OP_RESUME,
 };
 
@@ -106,8 +108,10 @@ struct hf_vmm {
 	bool incoming_sent;
 	bool capability_off; /* in the new QEMU, for good */
 	struct hf_inode ram_inodes[HF_MANIFEST_MAX_RAM];
-	int ram_fds[HF_MANIFEST_MAX_RAM]; /* borrowed: respawn waits for its network first */
-	char **built_argv;		  /* while QEMU is being started */
+	int ram_fds[HF_MANIFEST_MAX_RAM];   /* borrowed: respawn waits for its network first */
+	char **built_argv;		    /* while QEMU is being started */
+	int fresh_fds[HF_MANIFEST_MAX_RAM]; /* own: cold boot, until QEMU has them */
+	hf_vmm_spawned_fn spawned;	    /* of a cold boot */
 };
 
 /**
@@ -225,10 +229,26 @@ int hf_vmm_ask_roms(struct hf_vmm *vmm, void (*done)(struct hf_vmm *vmm));
 /** hf_vmm_forget_roms() - Free them. */
 void hf_vmm_forget_roms(struct hf_vmm *vmm);
 
+/** hf_vmm_starting() - Whether a new QEMU is on its way up: what must be gone after a failure. */
+static inline bool hf_vmm_starting(const struct hf_vmm *vmm)
+{
+	return hf_vmm_in(vmm, HF_VMM_OP_RESPAWN) || hf_vmm_in(vmm, HF_VMM_OP_COLD_BOOT);
+}
+
+/** hf_vmm_reset() - Forget the QEMU there was, before a new one is started. */
+void hf_vmm_reset(struct hf_vmm *vmm);
+
+/** hf_vmm_start_new() - Restore the network, and start QEMU on vmm->ram_fds. */
+void hf_vmm_start_new(struct hf_vmm *vmm);
+
+/** hf_vmm_forget_fresh() - Close what was made for a cold boot. */
+void hf_vmm_forget_fresh(struct hf_vmm *vmm);
+
 /* Steps called across files. */
 void hf_vmm_save_on_event(struct hf_vmm *vmm, const char *name, struct json_object *data);
 void hf_vmm_save_on_stream(struct hf_vmm *vmm);
 void hf_vmm_respawn_on_ready(struct hf_vmm *vmm);
+void hf_vmm_cold_boot_on_ready(struct hf_vmm *vmm);
 void hf_vmm_respawn_on_event(struct hf_vmm *vmm, const char *name, struct json_object *data);
 void hf_vmm_respawn_on_stream(struct hf_vmm *vmm);
 void hf_vmm_respawn_on_lost(struct hf_vmm *vmm, const struct hf_error *reason);

@@ -25,11 +25,9 @@
 
 #define LOG_DIR_DEFAULT "/var/log/holdfast"
 #define BOOT_ID "holdfast-boot"
-#define FIRST_FD 3
 #define EXIT_GRACE_USEC 500000u
 #define BRIDGE_RETRY_USEC 20000u
 
-static void try_network(struct hf_vmm *vmm);
 static void ask_loaded(struct hf_vmm *vmm);
 
 /* ---- loading ---- */
@@ -218,6 +216,7 @@ static int build_argv(struct hf_vmm *vmm, int boot_fd, char ***ret, struct hf_er
 	cleanup_free char **built = NULL;
 	int numbers[HF_MANIFEST_MAX_RAM];
 	struct hf_manifest_guest *guest = vmm->guest;
+	bool respawn = hf_vmm_in(vmm, HF_VMM_OP_RESPAWN);
 	size_t n = 0, out = 0, bytes = 128;
 	char **argv, *text;
 	int r;
@@ -227,22 +226,22 @@ static int build_argv(struct hf_vmm *vmm, int boot_fd, char ***ret, struct hf_er
 		r = check_plan(plan, guest, e);
 	/* Other numbers than the launcher's, for the registration to know. */
 	for (size_t i = 0; i < guest->n_ram; i++)
-		numbers[i] = guest->ram[i].fd = FIRST_FD + (int)i;
+		numbers[i] = guest->ram[i].fd = HF_VMM_FIRST_FD + (int)i;
 	if (r == 0)
 		r = hf_cmdline_build(plan,
 			&(struct hf_cmdline_how){
 				.ram_fds = numbers,
 				.qmp_path = guest->qmp_path,
-				.respawn = true,
-				.machine_type = guest->machine,
+				.respawn = respawn,
+				.machine_type = respawn ? guest->machine : NULL,
 			},
 			&built, &n, e);
 	if (r < 0)
 		return r;
-	argv = malloc((n + 5) * sizeof(*argv) + bytes);
+	argv = malloc((n + 6) * sizeof(*argv) + bytes);
 	if (!argv)
 		return hf_error_set(e, -ENOMEM, HF_ERR_FAILED, NULL, "out of memory");
-	text = (char *)(argv + n + 5);
+	text = (char *)(argv + n + 6);
 	for (size_t i = 0; i < n; i++) {
 		/* It would change its pid; it has a session of its own without. */
 		if (plan->daemonize && strcmp(built[i] + (built[i][0] == '-' && built[i][1] == '-'),
@@ -256,6 +255,9 @@ static int build_argv(struct hf_vmm *vmm, int boot_fd, char ***ret, struct hf_er
 	/* Not -mon, which QEMU 11 warns about. */
 	argv[out++] = (char *)"-qmp";
 	argv[out++] = (char *)"chardev:" BOOT_ID;
+	/* A respawn has it already. */
+	if (!respawn)
+		argv[out++] = (char *)"-S";
 	argv[out] = NULL;
 	/* The strings point into @built: both live until the process was started. */
 	vmm->built_argv = TAKE_PTR(built);
@@ -294,9 +296,10 @@ static int spawn(struct hf_vmm *vmm, char **argv, int boot_fd, struct hf_error *
 	spec.fds = fds;
 	spec.n_fds = guest->n_ram + 1;
 	for (size_t i = 0; i < guest->n_ram; i++)
-		fds[i] = (struct hf_spawn_fd){.fd = vmm->ram_fds[i], .number = FIRST_FD + (int)i};
+		fds[i] = (struct hf_spawn_fd){
+			.fd = vmm->ram_fds[i], .number = HF_VMM_FIRST_FD + (int)i};
 	fds[guest->n_ram] =
-		(struct hf_spawn_fd){.fd = boot_fd, .number = FIRST_FD + (int)guest->n_ram};
+		(struct hf_spawn_fd){.fd = boot_fd, .number = HF_VMM_FIRST_FD + (int)guest->n_ram};
 	for (size_t i = 0; i < 3; i++)
 		if (guest->stdio[i].kind == HF_STDIO_PATH)
 			spec.stdio[i] = guest->stdio[i].path;
@@ -309,6 +312,8 @@ static int spawn(struct hf_vmm *vmm, char **argv, int boot_fd, struct hf_error *
 	if (r == 0 && missed[0])
 		snprintf(vmm->warning, sizeof(vmm->warning),
 			"its QEMU runs, but not as before: it could not be given %s", missed);
+	if (r == 0 && hf_vmm_in(vmm, HF_VMM_OP_COLD_BOOT))
+		r = vmm->spawned(vmm, vmm->op.data, e);
 	return r;
 }
 
@@ -334,7 +339,7 @@ static int start(struct hf_vmm *vmm, struct hf_error *e)
 	int pair[2];
 	int r;
 
-	r = build_argv(vmm, FIRST_FD + (int)vmm->guest->n_ram, &argv, e);
+	r = build_argv(vmm, HF_VMM_FIRST_FD + (int)vmm->guest->n_ram, &argv, e);
 	if (r < 0)
 		return r;
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
@@ -354,7 +359,7 @@ static int start(struct hf_vmm *vmm, struct hf_error *e)
 		&hf_vmm_qmp_ops, vmm, &vmm->qmp, e);
 }
 
-static void try_network(struct hf_vmm *vmm)
+void hf_vmm_start_new(struct hf_vmm *vmm)
 {
 	struct hf_error e = {0};
 	int r;
@@ -362,7 +367,7 @@ static void try_network(struct hf_vmm *vmm)
 	r = hf_net_restore(vmm->guest, &e);
 	if (r == -EAGAIN) {
 		vmm->waiting = "be started: a bridge of the host's network is missing";
-		hf_vmm_poll_after(vmm, BRIDGE_RETRY_USEC, try_network);
+		hf_vmm_poll_after(vmm, BRIDGE_RETRY_USEC, hf_vmm_start_new);
 		return;
 	}
 	if (r == 0)
@@ -400,6 +405,17 @@ static int prepare_stream(struct hf_vmm *vmm, const int *state_fds, struct hf_er
 	return r;
 }
 
+void hf_vmm_reset(struct hf_vmm *vmm)
+{
+	hf_vmm_drop_monitor(vmm);
+	hf_child_release(TAKE_PTR(vmm->child));
+	vmm->attached = vmm->lost = vmm->save_begun = vmm->migrate_sent = false;
+	vmm->stream_ok = vmm->migration_completed = false;
+	vmm->incoming_sent = vmm->capability_off = false;
+	vmm->stamps = (struct hf_vmm_stamps){0};
+	vmm->warning[0] = 0;
+}
+
 int hf_vmm_respawn(struct hf_vmm *vmm, const int *ram_fds, const int *state_fds,
 	uint64_t timeout_ns, hf_vmm_done_fn done, void *data)
 {
@@ -413,20 +429,14 @@ int hf_vmm_respawn(struct hf_vmm *vmm, const int *ram_fds, const int *state_fds,
 	r = hf_vmm_begin(vmm, HF_VMM_OP_RESPAWN, timeout_ns, done, data);
 	if (r < 0)
 		return r;
-	hf_vmm_drop_monitor(vmm);
-	hf_child_release(TAKE_PTR(vmm->child));
-	vmm->attached = vmm->lost = vmm->save_begun = vmm->migrate_sent = false;
-	vmm->stream_ok = vmm->migration_completed = false;
-	vmm->incoming_sent = vmm->capability_off = false;
-	vmm->stamps = (struct hf_vmm_stamps){0};
-	vmm->warning[0] = 0;
+	hf_vmm_reset(vmm);
 	r = check_ram(vmm, ram_fds, &e);
 	if (r == 0)
 		r = prepare_stream(vmm, state_fds, &e);
 	if (r < 0)
 		hf_vmm_fail(vmm, &e);
 	else
-		try_network(vmm);
+		hf_vmm_start_new(vmm);
 	return 0;
 }
 
@@ -440,7 +450,7 @@ int hf_vmm_adopt(struct hf_vmm *vmm, const int *ram_fds, struct hf_error *e)
 	if (r < 0)
 		return r;
 	for (size_t i = 0; i < vmm->guest->n_ram; i++)
-		vmm->guest->ram[i].fd = FIRST_FD + (int)i;
+		vmm->guest->ram[i].fd = HF_VMM_FIRST_FD + (int)i;
 	vmm->migration_completed = true;
 	return 0;
 }

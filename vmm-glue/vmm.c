@@ -17,6 +17,7 @@
 static void destroy(struct hf_vmm *vmm)
 {
 	hf_sink_release(&vmm->load_sink);
+	hf_vmm_forget_fresh(vmm);
 	hf_vmm_forget_roms(vmm);
 	free(vmm->virtio);
 	sd_event_unref(vmm->event);
@@ -74,6 +75,8 @@ int hf_vmm_new(sd_event *event, struct hf_manifest_guest *guest, struct hf_strea
 		.gone_data = data,
 		.stream_fd = -EBADF,
 	};
+	for (size_t i = 0; i < HF_ARRAY_SIZE(vmm->fresh_fds); i++)
+		vmm->fresh_fds[i] = -EBADF;
 	r = sd_event_add_defer(event, &vmm->settle, on_settle, vmm);
 	if (r >= 0)
 		r = sd_event_source_set_enabled(vmm->settle, SD_EVENT_OFF);
@@ -96,7 +99,7 @@ void hf_vmm_free(struct hf_vmm *vmm)
 	vmm->qmp = hf_qmp_free(vmm->qmp);
 	hf_close(&vmm->stream_fd);
 	/* A half-loaded QEMU must not stay on the guest's RAM: nobody would know of it. */
-	if (vmm->child && (hf_vmm_in(vmm, HF_VMM_OP_RESPAWN) || vmm->killing))
+	if (vmm->child && (hf_vmm_starting(vmm) || vmm->killing))
 		hf_child_kill(vmm->child);
 	hf_child_release(TAKE_PTR(vmm->child));
 	if (vmm->streaming)
@@ -228,7 +231,8 @@ void hf_vmm_fail(struct hf_vmm *vmm, const struct hf_error *error)
 		if (!e.remedy[0])
 			snprintf(e.remedy, sizeof(e.remedy),
 				"look at the guest with its own monitor; `cont` makes it run");
-	} else if (vmm->op.kind == HF_VMM_OP_RESPAWN) {
+	} else if (hf_vmm_starting(vmm)) {
+		hf_vmm_forget_fresh(vmm);
 		/* From migrate-incoming on the load may have written to guest RAM. */
 		if (vmm->incoming_sent) {
 			e.err = -EUCLEAN;
@@ -348,7 +352,7 @@ void hf_vmm_lose(struct hf_vmm *vmm, const struct hf_error *reason)
 	if (vmm->lost)
 		return;
 	vmm->lost = true;
-	if (hf_vmm_in(vmm, HF_VMM_OP_RESPAWN)) {
+	if (hf_vmm_starting(vmm)) {
 		hf_vmm_respawn_on_lost(vmm, reason);
 		return;
 	}
@@ -379,7 +383,7 @@ void hf_vmm_on_child_exit(struct hf_child *child, void *data)
 	}
 	hf_child_describe(child, how, sizeof(how));
 	hf_error_set(&e, -ECONNRESET, HF_ERR_FAILED, "see QEMU's log", "its QEMU %s", how);
-	if (hf_vmm_in(vmm, HF_VMM_OP_RESPAWN))
+	if (hf_vmm_starting(vmm))
 		hf_vmm_fail(vmm, &e);
 	else
 		hf_vmm_lose(vmm, &e);
@@ -391,6 +395,8 @@ static void on_qmp_ready(struct hf_qmp *q, void *userdata)
 
 	if (hf_vmm_in(vmm, HF_VMM_OP_RESPAWN))
 		hf_vmm_respawn_on_ready(vmm);
+	else if (hf_vmm_in(vmm, HF_VMM_OP_COLD_BOOT))
+		hf_vmm_cold_boot_on_ready(vmm);
 }
 
 static void on_qmp_event(struct hf_qmp *q, const char *name, struct json_object *data,

@@ -8,6 +8,7 @@
  *
  *   old kernel:  attach -> probe -> save -> (jump)      or, from any of these: rollback
  *   new kernel:  respawn (start, connect, load, verify) -> resume
+ *                cold_boot (start with new memory, connect) -> resume, when that has failed
  *
  * Every operation is asynchronous: it returns at once, and its callback runs exactly once from the
  * loop, never from within the call. At most one operation is under way per VMM, except that
@@ -168,6 +169,34 @@ int hf_vmm_quit(struct hf_vmm *vmm, uint64_t timeout_ns, hf_vmm_done_fn done, vo
  */
 int hf_vmm_respawn(struct hf_vmm *vmm, const int *ram_fds, const int *state_fds,
 	uint64_t timeout_ns, hf_vmm_done_fn done, void *data);
+
+/**
+ * typedef hf_vmm_spawned_fn - a new QEMU exists.
+ *
+ * Called from within its start: @vmm may only be asked for its pid. Return: 0; -errno to have it
+ * ended again, with @error.
+ */
+typedef int (*hf_vmm_spawned_fn)(struct hf_vmm *vmm, void *data, struct hf_error *error);
+
+/**
+ * hf_vmm_cold_boot() - Start the guest afresh, by its own command line, on new memfds.
+ * @spawned: told of the process before anything can come of it: it doesn't run the guest yet
+ * @data:    for @spawned and @done
+ *
+ * After a respawn that failed. The guest stands at its reset vector afterwards, and hf_vmm_resume()
+ * lets it run, unless its command line has -S: guest->was_running says so then. The memory it had
+ * is not touched. On failure the QEMU it started is gone again when @done runs.
+ */
+int hf_vmm_cold_boot(struct hf_vmm *vmm, uint64_t timeout_ns, hf_vmm_spawned_fn spawned,
+	hf_vmm_done_fn done, void *data);
+
+/**
+ * hf_vmm_adopt_fresh() - Take over what another agent, which died, had started afresh.
+ *
+ * Of an attached VMM. hf_vmm_resume() comes next, whether it runs already or not. Return: 0 or
+ * -errno.
+ */
+int hf_vmm_adopt_fresh(struct hf_vmm *vmm, struct hf_error *error);
 
 /**
  * hf_vmm_adopt() - Take over what another agent, which died, had respawned and let run.

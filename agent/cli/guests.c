@@ -67,6 +67,26 @@ void hf_cli_show_guests(const struct hf_cli *cli, struct json_object *guests, bo
 	hf_cli_table_print(cli, &table);
 }
 
+/* What is done for one guest in an update, key by key. */
+static void show_policy(const struct hf_cli *cli, struct json_object *guest)
+{
+	struct json_object *policy = hf_json_get_object(guest, "policy");
+	struct hf_cli_table table = {0};
+
+	if (!policy)
+		return;
+	putchar('\n');
+	hf_cli_table_column(&table, "POLICY");
+	hf_cli_table_column(&table, "VALUE");
+	json_object_object_foreach (policy, key, value) {
+		hf_cli_table_cell(&table, key);
+		hf_cli_table_cell(&table, json_object_is_type(value, json_type_string)
+						  ? json_object_get_string(value)
+						  : "");
+	}
+	hf_cli_table_print(cli, &table);
+}
+
 static int run(struct hf_cli *cli, int argc, char **argv)
 {
 	cleanup_json struct json_object *reply = NULL;
@@ -89,6 +109,8 @@ static int run(struct hf_cli *cli, int argc, char **argv)
 		puts("No guests. They are started with holdfast-vmm in the place of QEMU.");
 	else
 		hf_cli_show_guests(cli, guests, false);
+	if (!cli->json && args[0])
+		show_policy(cli, json_object_array_get_idx(guests, 0));
 	return HF_EXIT_OK;
 }
 
@@ -97,6 +119,7 @@ const struct hf_cli_verb hf_cli_verb_guests = {
 	.usage = "[GUEST]",
 	.summary = "list the guests and whether they can come along",
 	.help = "Lists every guest, or the one with this name or uuid, with its RAM and its VMM,\n"
-		"and why it can't come along, if it can't.\n",
+		"and why it can't come along, if it can't. Of a single one also the policies in\n"
+		"effect.\n",
 	.run = run,
 };

@@ -7,7 +7,7 @@
 #
 # Every page compiles and is called what its file is. Every verb and option in the --help of a
 # program (and of each of its verbs) has an entry in its page, and no page has an entry for a verb
-# or an option that no --help knows. What a verb takes (in capitals) is in its page, underlined. An
+# or an option that no --help knows. The keys of the configuration, and their defaults, are in their page. What a verb takes (in capitals) is in its page, underlined. An
 # entry is a line that begins with the word in bold:
 #
 #   *--kernel* _FILE_      *-o*, *--output* *table* | *json*      *inspect kho*
@@ -101,6 +101,24 @@ check_program() {
 	done <"$temp/stale"
 }
 
+# check_keys BUILD PAGE: every key of the configuration has an entry with its default, and no other has.
+check_keys() {
+	local program=$1/holdfastd page=$2 key value
+	if ! HOLDFAST_CONFIG_DIR=/nonexistent "$program" --check-config >"$temp/keys" 2>&1 </dev/null; then
+		problem "holdfastd --check-config fails"
+		return
+	fi
+	sed -i '/=/!d' "$temp/keys"
+	while IFS='=' read -r key value; do
+		grep -qE "^\*$key=\*" "$page" || problem "$page: no entry for the key \`$key\`"
+		[ -z "$value" ] || sed -n "/^\*$key=\*/,/^\$/p" "$page" | tr '\n\t' '  ' | grep -qF "default is *$value*" ||
+			problem "$page: says nothing of the default \`$value\` of \`$key\`"
+	done <"$temp/keys"
+	for key in $(sed -nE 's/^\*([a-z-]+)=\*.*/\1/p' "$page"); do
+		grep -q "^$key=" "$temp/keys" || problem "$page: \`$key\` is no key of the configuration"
+	done
+}
+
 # check BUILD PAGES PAGE...: programs in BUILD, sources of their pages in PAGES.
 check() {
 	local build=$1 pages=$2 page name
@@ -110,6 +128,10 @@ check() {
 	done
 	for page; do
 		name=${page%.*}
+		if [ "$page" = holdfast.conf.5 ]; then
+			check_keys "$build" "$pages/$page.scd"
+			continue
+		fi
 		if [ -x "$build/$name" ]; then
 			check_program "$build/$name" "$pages/$page.scd"
 		else
@@ -132,6 +154,25 @@ write_sample() {
 		esac
 	END
 	chmod +x "$temp/t/prog"
+	printf '#!/bin/bash\nprintf "[defaults]\\nsize=2 m\\nname=\\n"\n' >"$temp/t/holdfastd"
+	chmod +x "$temp/t/holdfastd"
+	cat >"$temp/t/holdfast.conf.5.scd" <<-'END'
+		holdfast.conf(5)
+		; SPDX-License-Identifier: Apache-2.0
+
+		# NAME
+
+		holdfast.conf - a sample
+
+		# KEYS
+
+		*size=*
+			Its size. The default
+			is *2 m*.
+
+		*name=*
+			Its name.
+	END
 	cat >"$temp/t/prog.1.scd" <<-'END'
 		prog(1)
 		; SPDX-License-Identifier: Apache-2.0
@@ -169,7 +210,7 @@ bites() {
 	write_sample
 	sed -i "$2" "$temp/t/$3"
 	problems=0
-	check "$temp/t" "$temp/t" prog.1 >/dev/null
+	check "$temp/t" "$temp/t" prog.1 holdfast.conf.5 >/dev/null
 	if [ "$problems" = 0 ]; then
 		echo "man.sh: not caught: $1"
 		failed=1
@@ -180,7 +221,7 @@ self_test() {
 	failed=0
 	write_sample
 	problems=0
-	check "$temp/t" "$temp/t" prog.1
+	check "$temp/t" "$temp/t" prog.1 holdfast.conf.5
 	[ "$problems" = 0 ] || failed=1
 	bites "a page that doesn't compile" 's/See\.$/*See./' prog.1.scd
 	bites "a page about something else" '1s/prog/frog/' prog.1.scd
@@ -192,6 +233,10 @@ self_test() {
 	bites "an argument that the page doesn't know" 's/prog see/prog see THING/' prog
 	bites "an entry for an option that is gone" 's/ \[--fast\]//; s/--fast/more/' prog
 	bites "an entry for a verb that is gone" 's/  go    goes/no verbs/' prog
+	bites "a key without an entry" 's/^\*name=\*$/name/' holdfast.conf.5.scd
+	bites "a default that has changed" 's/2 m/3 m/' holdfastd
+	bites "an entry for a key that is gone" 's/name=/title=/' holdfastd
+	bites "a configuration that can't be shown" '1a exit 1' holdfastd
 	bites "a --help that fails" 's/^go) /go) exit 1;/' prog
 	return "$failed"
 }
@@ -210,7 +255,7 @@ case ${1:-} in
 *)
 	build=$(realpath "$1")
 	cd "$top"
-	check "$build" deploy/man holdfast.1 holdfast-vmm.1 holdfastd.8
+	check "$build" deploy/man holdfast.1 holdfast-vmm.1 holdfastd.8 holdfast.conf.5
 	[ "$problems" = 0 ]
 	;;
 esac

@@ -20,10 +20,10 @@ log=$cache_dir/log/root.log
 
 # What the host runs: QEMU, varlinkctl (systemd), the libraries holdfast links, tools for the cases.
 base_packages="qemu-system-x86 qemu-utils iproute2 iputils-ping systemd procps util-linux kmod busybox
-	socat gzip libjson-c5 liburing2 libfdt1 libxxhash0 libsystemd0 zlib1g liblzma5 libzstd1 liblz4-1
+	socat gzip libjson-c5 liburing2 libfdt1 libxxhash0 libsystemd0 libinih1 zlib1g liblzma5 libzstd1 liblz4-1
 	libbz2-1.0"
 build_packages="gcc libc6-dev make pkg-config libsystemd-dev libjson-c-dev liburing-dev libfdt-dev
-	libxxhash-dev zlib1g-dev liblzma-dev libzstd-dev liblz4-dev libbz2-dev scdoc"
+	libxxhash-dev libinih-dev zlib1g-dev liblzma-dev libzstd-dev liblz4-dev libbz2-dev scdoc"
 
 # make_root NAME PACKAGES: a root of this week under $root_dir/NAME-…; prints its path.
 make_root() {

@@ -2,7 +2,7 @@
 /**
  * DOC: A manifest with every field set, for the manifest's test and its golden file.
  *
- * Part of the contract: tests/golden/manifest-v2.bin is this, as it is encoded now. The golden
+ * Part of the contract: tests/golden/manifest-v3.bin is this, as it is encoded now. The golden
  * files of older versions are what it was then.
  */
 #pragma once
@@ -24,6 +24,23 @@ static inline void sample_limits(struct hf_manifest_limits *l)
 	l->cpus[1] = 1;
 	l->nice = -5;
 	l->oom_score_adj = 250;
+}
+
+static inline void sample_policies(struct hf_manifest_guest *g)
+{
+	static const char *const settings[] = {"priority=80", "health-command=/bin/true -x"};
+
+	g->policies.not_eligible = HF_NOT_ELIGIBLE_SHUTDOWN;
+	g->policies.resume_failure = HF_RESUME_FAILURE_COLD_BOOT;
+	g->policies.clock = HF_CLOCK_FROZEN;
+	g->policies.priority = 80;
+	g->policies.attach_timeout_ns = 1 * HF_NSEC_PER_SEC;
+	g->policies.save_timeout_ns = 2 * HF_NSEC_PER_SEC;
+	g->policies.rollback_timeout_ns = 3 * HF_NSEC_PER_SEC;
+	g->policies.resume_timeout_ns = 4 * HF_NSEC_PER_SEC;
+	g->policies.shutdown_timeout_ns = 500 * HF_NSEC_PER_MSEC;
+	hf_manifest_set(&g->policies.health_command, "/bin/true -x");
+	hf_manifest_set_strings(&g->settings, &g->n_settings, settings, HF_ARRAY_SIZE(settings));
 }
 
 static inline void sample_guest(struct hf_manifest *m)
@@ -87,6 +104,7 @@ static inline void sample_guest(struct hf_manifest *m)
 	g->tsc_paused = 1000000100001ULL;
 	g->tsc_saved = 1000010000001ULL;
 	g->preserve_ns = 2500000;
+	sample_policies(g);
 }
 
 static inline struct hf_manifest *sample_manifest(void)

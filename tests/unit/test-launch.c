@@ -169,12 +169,20 @@ static void test_usage(void **state)
 	assert_int_equal(run_line("@ --frobnicate -- /bin/true"), 2);
 	expect_output("Usage");
 	assert_int_equal(run_line("@ --policy adopt -- /bin/true"), 2);
-	expect_output("refuse");
+	expect_output("--policy: `adopt` is no setting (KEY=VALUE, such as not-eligible=refuse)");
+	assert_int_equal(run_line("@ --policy not-elligible=adopt -- /bin/true"), 2);
+	expect_output("did you mean `not-eligible`?");
+	assert_int_equal(run_line("@ --policy not-eligible=kill -- /bin/true"), 2);
+	expect_output("`kill` is no value of not-eligible (refuse, adopt or shutdown)");
+	assert_int_equal(run_line("@ --policy priority=3 --policy priority=4 -- /bin/true"), 2);
+	expect_output("priority is given twice");
 	assert_int_equal(run_line("@ --uuid 12 -- /bin/true"), 2);
 	expect_output("not a UUID");
 	assert_int_equal(run_line("@ --name a/b -- /bin/true"), 2);
 	expect_output("name");
-	assert_int_equal(run_line("@ --policy refuse --name x -- /bin/true"), 0);
+	assert_int_equal(run_line("@ --policy not-eligible=refuse --policy save-timeout=5s --name "
+				  "x -- /bin/true"),
+		0);
 }
 
 static void test_no_program(void **state)
@@ -236,6 +244,31 @@ static void test_ineligible(void **state)
 		assert_int_equal(reg.guest.n_ram, 0);
 		assert_null(reg.guest.qmp_path);
 	}
+	assert_int_equal(hf_registration_remove(UUID), 0);
+}
+
+/* One that is to be shut down for an update gets a monitor to be asked over, and that is all. */
+static void test_ineligible_gets_a_monitor(void **state)
+{
+	cleanup_registration struct hf_registration reg = {0};
+	char path[PATH_MAX], *line;
+
+	assert_int_equal(run_line("@ --uuid " UUID " --policy not-eligible=shutdown --policy "
+				  "priority=3 -- /bin/echo -m 64 -netdev tap,id=n,fd=7"),
+		0);
+	line = strchr(output(), '\n');
+	assert_non_null(line);
+	assert_non_null(strstr(line, "\n-m 64 -netdev tap,id=n,fd=7 "));
+	assert_non_null(strstr(line, " -qmp unix:"));
+	assert_null(strstr(line, "memory-backend"));
+	hf_registration_path(UUID, path, sizeof(path));
+	assert_int_equal(hf_registration_read(path, &reg, NULL), 0);
+	assert_non_null(strstr(reg.reason, "file descriptor"));
+	assert_int_equal(reg.guest.n_ram, 0);
+	assert_non_null(reg.guest.qmp_path);
+	assert_string_equal(reg.guest.policy, "shutdown");
+	assert_int_equal(reg.guest.n_settings, 2);
+	assert_string_equal(reg.guest.settings[1], "priority=3");
 	assert_int_equal(hf_registration_remove(UUID), 0);
 }
 
@@ -591,6 +624,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_no_program),
 		cmocka_unit_test(test_probe),
 		cmocka_unit_test(test_ineligible),
+		cmocka_unit_test(test_ineligible_gets_a_monitor),
 		cmocka_unit_test(test_no_folder),
 		cmocka_unit_test(test_same_uuid),
 		cmocka_unit_test(test_identity),

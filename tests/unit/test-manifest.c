@@ -2,7 +2,7 @@
 /**
  * DOC: The manifest: round trip, golden file, and everything that must be refused.
  *
- * `test-manifest --write FOLDER` writes the sample as manifest-v2.bin and .json, for a new
+ * `test-manifest --write FOLDER` writes the sample as manifest-v3.bin and .json, for a new
  * version's golden files.
  */
 #include <endian.h>
@@ -24,8 +24,9 @@
 #include "tests/unit/manifest-sample.h"
 
 #define CAPACITY (64u << 10)
-#define GOLDEN "tests/golden/manifest-v2"
+#define GOLDEN "tests/golden/manifest-v3"
 #define GOLDEN_V1 "tests/golden/manifest-v1"
+#define GOLDEN_V2 "tests/golden/manifest-v2"
 
 static char *encode(const struct hf_manifest *m, size_t *ret_size)
 {
@@ -62,6 +63,14 @@ static void seal(char *buf, size_t *size)
 	*size = HF_MANIFEST_HEADER_BYTES + fdt_totalsize(buf + HF_MANIFEST_HEADER_BYTES);
 	h->xxh3 = 0;
 	h->xxh3 = htole64(XXH3_64bits(buf, *size));
+}
+
+static int at(void *fdt, const char *path)
+{
+	int node = fdt_path_offset(fdt, path);
+
+	assert_true(node >= 0);
+	return node;
 }
 
 static int decode_error(const char *buf, size_t size, struct hf_error *e)
@@ -105,6 +114,13 @@ static void test_round_trip(void **state)
 	assert_int_equal(back->guests[0]->limits.oom_score_adj, 250);
 	assert_int_equal(back->guests[1]->limits.nice, HF_MANIFEST_UNKNOWN);
 	assert_int_equal(back->guests[1]->n_argv, 0);
+	assert_int_equal(back->guests[0]->policies.priority, 80);
+	assert_int_equal(back->guests[0]->policies.clock, HF_CLOCK_FROZEN);
+	assert_int_equal(back->guests[0]->policies.resume_timeout_ns, 4 * HF_NSEC_PER_SEC);
+	assert_string_equal(back->guests[0]->policies.health_command, "/bin/true -x");
+	assert_string_equal(back->guests[0]->settings[1], "health-command=/bin/true -x");
+	assert_int_equal(back->guests[1]->policies.priority, 50);
+	assert_null(back->guests[1]->policies.health_command);
 	assert_int_equal(back->guests[1]->stdio[2].kind, HF_STDIO_NONE);
 	free(first);
 	free(second);
@@ -168,11 +184,20 @@ static void expect_within(struct json_object *old, struct json_object *now, cons
 			where);
 }
 
+static void expect_json_within(const char *path, const struct hf_manifest *m)
+{
+	struct json_object *old = json_object_from_file(path), *now = hf_manifest_to_json(m);
+
+	assert_non_null(old);
+	expect_within(old, now, "the manifest");
+	json_object_put(old);
+	json_object_put(now);
+}
+
 /* A manifest of version 1 has no limits: the new VMM gets the agent's, as it did then. */
 static void test_golden_v1(void **state)
 {
 	cleanup_free char *golden = NULL;
-	struct json_object *old, *now;
 	size_t size;
 	struct hf_manifest *m = read_golden(GOLDEN_V1, &golden, &size);
 
@@ -186,13 +211,51 @@ static void test_golden_v1(void **state)
 		assert_int_equal(l->nice, HF_MANIFEST_UNKNOWN);
 		assert_int_equal(l->oom_score_adj, HF_MANIFEST_UNKNOWN);
 	}
-	old = json_object_from_file(GOLDEN_V1 ".json");
-	now = hf_manifest_to_json(m);
-	assert_non_null(old);
-	expect_within(old, now, "the manifest");
-	json_object_put(old);
-	json_object_put(now);
+	expect_json_within(GOLDEN_V1 ".json", m);
 	hf_manifest_free(m);
+}
+
+/* A manifest of version 2 says nothing of policies: they are what was done then. */
+static void test_golden_v2(void **state)
+{
+	cleanup_free char *golden = NULL;
+	size_t size;
+	struct hf_manifest *m = read_golden(GOLDEN_V2, &golden, &size);
+	struct hf_policy defaults;
+
+	assert_int_equal(m->version, 2);
+	assert_int_equal(m->n_guests, 2);
+	hf_policy_init(&defaults);
+	for (size_t i = 0; i < m->n_guests; i++) {
+		assert_memory_equal(&m->guests[i]->policies, &defaults, sizeof(defaults));
+		assert_int_equal(m->guests[i]->n_settings, 0);
+	}
+	expect_json_within(GOLDEN_V2 ".json", m);
+	hf_manifest_free(m);
+}
+
+/* What a newer build may want done, and this one doesn't know, is as if it weren't there. */
+static void test_unknown_choice(void **state)
+{
+	struct hf_manifest *m = sample_manifest(), *back = NULL;
+	size_t size;
+	char *buf = encode(m, &size);
+	void *fdt = buf + HF_MANIFEST_HEADER_BYTES;
+	struct hf_error e = {0};
+
+	fdt_open_into(fdt, fdt, CAPACITY - HF_MANIFEST_HEADER_BYTES);
+	fdt_setprop_string(fdt, at(fdt, "/guests/guest@0"), "resume-failure", "clone");
+	fdt_setprop_u32(fdt, at(fdt, "/guests/guest@0"), "priority", 4000);
+	seal(buf, &size);
+	if (hf_manifest_decode(buf, size, &back, &e) < 0)
+		fail_msg("%s", e.message);
+	assert_int_equal(back->guests[0]->policies.resume_failure, HF_RESUME_FAILURE_HOLD);
+	assert_int_equal(back->guests[0]->policies.not_eligible, HF_NOT_ELIGIBLE_SHUTDOWN);
+	hf_policy_repair(&back->guests[0]->policies);
+	assert_int_equal(back->guests[0]->policies.priority, 50);
+	hf_manifest_free(m);
+	hf_manifest_free(back);
+	free(buf);
 }
 
 static void test_cut_and_flipped(void **state)
@@ -268,14 +331,6 @@ static int with_change(change_fn change, struct hf_error *e)
 	free(buf);
 	hf_manifest_free(m);
 	return r;
-}
-
-static int at(void *fdt, const char *path)
-{
-	int node = fdt_path_offset(fdt, path);
-
-	assert_true(node >= 0);
-	return node;
 }
 
 static void no_change(void *fdt)
@@ -568,9 +623,9 @@ static int write_golden(const char *folder)
 	char *buf = encode(m, &size), *text = json_text(m), path[4096];
 	int r;
 
-	snprintf(path, sizeof(path), "%s/manifest-v2.bin", folder);
+	snprintf(path, sizeof(path), "%s/manifest-v3.bin", folder);
 	r = hf_file_write_atomic(path, buf, size, 0644);
-	snprintf(path, sizeof(path), "%s/manifest-v2.json", folder);
+	snprintf(path, sizeof(path), "%s/manifest-v3.json", folder);
 	if (r == 0)
 		r = hf_file_write_atomic(path, text, strlen(text), 0644);
 	free(buf);
@@ -585,6 +640,8 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_round_trip),
 		cmocka_unit_test(test_golden),
 		cmocka_unit_test(test_golden_v1),
+		cmocka_unit_test(test_golden_v2),
+		cmocka_unit_test(test_unknown_choice),
 		cmocka_unit_test(test_cut_and_flipped),
 		cmocka_unit_test(test_flipped_and_sealed),
 		cmocka_unit_test(test_changes),

@@ -277,6 +277,7 @@ static void test_typed_commands(void **state)
 	SAYS("stop -", hf_qmp_stop);
 	SAYS("cont -", hf_qmp_cont);
 	SAYS("quit -", hf_qmp_quit);
+	SAYS("system_powerdown -", hf_qmp_system_powerdown);
 	SAYS("migrate_cancel -", hf_qmp_migrate_cancel);
 	SAYS("migrate {\"uri\":\"fd:s/1\"}", hf_qmp_migrate, "fd:s/1");
 	SAYS("migrate-incoming {\"uri\":\"fd:s\",\"exit-on-error\":false}", hf_qmp_migrate_incoming,

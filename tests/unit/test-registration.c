@@ -126,6 +126,9 @@ static void assert_same(const struct hf_registration *a, const struct hf_registr
 	for (size_t i = 0; i < x->n_argv; i++)
 		assert_string_equal(x->argv[i], y->argv[i]);
 	assert_null(y->argv[y->n_argv]);
+	assert_int_equal(x->n_settings, y->n_settings);
+	for (size_t i = 0; i < x->n_settings; i++)
+		assert_string_equal(x->settings[i], y->settings[i]);
 	assert_int_equal(x->n_env, y->n_env);
 	for (size_t i = 0; i < x->n_env; i++)
 		assert_string_equal(x->env[i], y->env[i]);
@@ -152,12 +155,16 @@ static void assert_same(const struct hf_registration *a, const struct hf_registr
 
 static void test_round_trip(void **state)
 {
+	static const char *const settings[] = {"priority=3", "health-command=/bin/x \xff"};
 	cleanup_registration struct hf_registration reg = {0}, back = {0};
 	struct hf_error e = {0};
 	char path[PATH_MAX];
 	struct stat st;
 
 	fill(&reg, UUID_A, "web \xc3\xa4 1", getpid());
+	assert_int_equal(hf_manifest_set_strings(&reg.guest.settings, &reg.guest.n_settings,
+				 settings, HF_ARRAY_SIZE(settings)),
+		0);
 	strcpy(reg.reason, "it has \"a\" reason");
 	strcpy(reg.remedy, "and a remedy");
 	assert_int_equal(hf_registration_write(&reg, &e), 0);
@@ -197,6 +204,24 @@ static void test_golden(void **state)
 	assert_int_equal(reg.guest.n_ram, 1);
 	assert_int_equal(reg.guest.ram[0].fd, 3);
 	assert_int_equal(reg.ram_inodes[0].ino, 20741);
+	assert_int_equal(reg.guest.n_settings, 0);
+}
+
+/* Version 2 has what the launcher was told. */
+static void test_golden_v2(void **state)
+{
+	cleanup_registration struct hf_registration reg = {0};
+	cleanup_free char *json = NULL;
+	struct hf_error e = {0};
+	size_t size;
+
+	assert_int_equal(hf_file_read("tests/golden/registration-v2.json", 65536, &json, &size), 0);
+	if (hf_registration_parse(json, size, &reg, &e) < 0)
+		fail_msg("%s", e.message);
+	assert_string_equal(reg.guest.uuid, UUID_A);
+	assert_int_equal(reg.guest.n_settings, 2);
+	assert_string_equal(reg.guest.settings[0], "not-eligible=shutdown");
+	assert_string_equal(reg.guest.settings[1], "priority=80");
 }
 
 /* Every key that is written is in the document's section on registrations. */
@@ -225,8 +250,12 @@ static void test_document(void **state)
 	size_t size;
 
 	fill(&reg, UUID_A, "web1", getpid());
+	assert_int_equal(hf_manifest_set_strings(&reg.guest.settings, &reg.guest.n_settings,
+				 (const char *const[]){"priority=3"}, 1),
+		0);
 	assert_int_equal(hf_registration_format(&reg, &json, &size, NULL), 0);
 	assert_int_equal(hf_json_parse(json, size, 8, &o), 0);
+	assert_non_null(json_object_object_get(o, "settings"));
 	assert_int_equal(hf_file_read("docs/FORMATS.md", 1 << 20, &text, NULL), 0);
 	section = strstr(text, "\n## Registrations\n");
 	assert_non_null(section);
@@ -264,7 +293,12 @@ static void expect(const char *from, const char *to, int result)
 static void test_garbage(void **state)
 {
 	expect("\"version\":1", "\"version\":1", 0);
-	expect("\"version\":1", "\"version\":2", -EPROTONOSUPPORT);
+	expect("\"version\":1", "\"version\":2", 0);
+	expect("\"version\":1", "\"version\":2,\"settings\":[\"priority=3\"]", 0);
+	expect("\"version\":1", "\"version\":1,\"settings\":[\"priority=3\"]", -EBADMSG);
+	expect("\"version\":1", "\"version\":2,\"settings\":[3]", -EBADMSG);
+	expect("\"version\":1", "\"version\":2,\"settings\":{}", -EBADMSG);
+	expect("\"version\":1", "\"version\":3", -EPROTONOSUPPORT);
 	expect("\"version\":1", "\"version\":0", -EBADMSG);
 	expect("\"version\":1", "\"version\":\"1\"", -EBADMSG);
 	expect("\"version\":1", "\"version\":1,\"more\":1", -EBADMSG);
@@ -492,6 +526,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_round_trip),
 		cmocka_unit_test(test_golden),
+		cmocka_unit_test(test_golden_v2),
 		cmocka_unit_test(test_document),
 		cmocka_unit_test(test_garbage),
 		cmocka_unit_test(test_cut),

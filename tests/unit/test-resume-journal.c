@@ -39,23 +39,28 @@ static void there_and_back(void **state)
 	struct hf_error e = {0};
 	uint64_t ticks = 0, want = 0;
 	pid_t pid = 0;
+	bool afresh;
 
-	assert_int_equal(hf_resume_journal_read(UUID_A, &pid, &ticks), -ENOENT);
-	assert_int_equal(hf_resume_journal_write(UUID_A, getpid(), &e), 0);
+	assert_int_equal(hf_resume_journal_read(UUID_A, &pid, &ticks, &afresh), -ENOENT);
+	assert_int_equal(hf_resume_journal_write(UUID_A, getpid(), false, &e), 0);
 	assert_int_equal(hf_pid_start_time(getpid(), &want), 0);
-	assert_int_equal(hf_resume_journal_read(UUID_A, &pid, &ticks), 0);
+	assert_int_equal(hf_resume_journal_read(UUID_A, &pid, &ticks, &afresh), 0);
 	assert_int_equal(pid, getpid());
 	assert_true(ticks == want);
-	assert_int_equal(hf_resume_journal_read(UUID_B, &pid, &ticks), -ENOENT);
-	hf_resume_journal_clear();
-	assert_int_equal(hf_resume_journal_read(UUID_A, &pid, &ticks), -ENOENT);
+	assert_false(afresh);
+	assert_int_equal(hf_resume_journal_write(UUID_A, getpid(), true, &e), 0);
+	assert_int_equal(hf_resume_journal_read(UUID_A, &pid, &ticks, &afresh), 0);
+	assert_true(afresh);
+	assert_int_equal(hf_resume_journal_read(UUID_B, &pid, &ticks, &afresh), -ENOENT);
+	hf_resume_journal_remove(UUID_A);
+	assert_int_equal(hf_resume_journal_read(UUID_A, &pid, &ticks, &afresh), -ENOENT);
 }
 
 static void dead_process(void **state)
 {
 	struct hf_error e = {0};
 
-	assert_true(hf_resume_journal_write(UUID_A, 0x3fffffff, &e) < 0);
+	assert_true(hf_resume_journal_write(UUID_A, 0x3fffffff, false, &e) < 0);
 	assert_non_null(strstr(e.message, UUID_A));
 }
 
@@ -67,12 +72,14 @@ static void garbage(void **state)
 	uint64_t ticks;
 	char path[256];
 	pid_t pid;
+	bool afresh;
 
 	snprintf(path, sizeof(path), "%s/resumed/%s.json", folder, UUID_B);
-	assert_int_equal(hf_resume_journal_write(UUID_B, getpid(), &(struct hf_error){0}), 0);
+	assert_int_equal(
+		hf_resume_journal_write(UUID_B, getpid(), false, &(struct hf_error){0}), 0);
 	for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
 		assert_int_equal(hf_file_write_atomic(path, bad[i], strlen(bad[i]), 0600), 0);
-		assert_int_equal(hf_resume_journal_read(UUID_B, &pid, &ticks), -EBADMSG);
+		assert_int_equal(hf_resume_journal_read(UUID_B, &pid, &ticks, &afresh), -EBADMSG);
 	}
 }
 
@@ -81,12 +88,13 @@ static void all_forgotten(void **state)
 	struct hf_error e = {0};
 	uint64_t ticks;
 	pid_t pid;
+	bool afresh;
 
-	assert_int_equal(hf_resume_journal_write(UUID_A, getpid(), &e), 0);
-	assert_int_equal(hf_resume_journal_write(UUID_B, getpid(), &e), 0);
+	assert_int_equal(hf_resume_journal_write(UUID_A, getpid(), false, &e), 0);
+	assert_int_equal(hf_resume_journal_write(UUID_B, getpid(), false, &e), 0);
 	hf_resume_journal_clear();
-	assert_int_equal(hf_resume_journal_read(UUID_A, &pid, &ticks), -ENOENT);
-	assert_int_equal(hf_resume_journal_read(UUID_B, &pid, &ticks), -ENOENT);
+	assert_int_equal(hf_resume_journal_read(UUID_A, &pid, &ticks, &afresh), -ENOENT);
+	assert_int_equal(hf_resume_journal_read(UUID_B, &pid, &ticks, &afresh), -ENOENT);
 	hf_resume_journal_clear();
 }
 

@@ -162,6 +162,44 @@ class Guest:
         check(self.last()["n"] == before, f"{self.name} runs, but should be paused")
 
 
+# A boot sector that does what an operating system does with the power button of QEMU's pc and q35: it enables the
+# event (PM1_EN), sleeps until it happens (PM1_STS), and then switches the machine off (PM1_CNT).
+BUTTON = bytes.fromhex("ba0206 b80001 ef"         # mov dx, 0x602; mov ax, 0x100; out dx, ax
+                       "fb f4 ba0006 ed"          # wait: sti; hlt; mov dx, 0x600; in ax, dx
+                       "f6c401 74f5"              # test ah, 1; jz wait
+                       "ba0406 b80020 ef"         # mov dx, 0x604; mov ax, 0x2000; out dx, ax
+                       "f4 ebfd").ljust(510, b"\0") + b"\x55\xaa"
+
+
+class ButtonGuest(Guest):
+    """No witness: firmware, and a boot sector that reacts to the power button, or none."""
+
+    def __init__(self, world, name, reacts=True, extra=(), holdfast=()):
+        self.world, self.name = world, name
+        self.own_monitor = world.path / f"{name}.qmp"
+        disk = world.path / f"{name}.boot"
+        disk.write_bytes((BUTTON if reacts else bytes(512)).ljust(1 << 20, b"\0"))
+        argv = [BUILD / "holdfast-vmm", "--name", name, *holdfast, "--", world.qemu, "-nodefaults", "-no-user-config",
+                "-display", "none", "-machine", "pc", "-accel", "tcg", "-m", "32",
+                "-drive", f"file={disk},format=raw,if=ide",
+                "-qmp", f"unix:{self.own_monitor},server=on,wait=off", *extra]
+        with open(world.path / f"{name}.log", "ab") as log:
+            self.process = subprocess.Popen([str(a) for a in argv], env=world.env, stdin=subprocess.DEVNULL,
+                                            stdout=log, stderr=log)
+        world.guests.append(self)
+        poll(self.own_monitor.exists, 20, f"{name} to start")
+
+    @property
+    def runs(self):
+        return self.process.poll() is None
+
+    def wait_listening(self):
+        """Until it has enabled the event."""
+        poll(lambda: "0100" in self.qmp("human-monitor-command", **{"command-line": "i/hx 0x602"}), 20,
+             f"{self.name} to listen to its power button")
+        return self
+
+
 def poll(condition, timeout, what, interval=0.1):
     deadline = time.monotonic() + timeout
     while not condition():
@@ -177,7 +215,8 @@ class World:
         self.path = pathlib.Path(tempfile.mkdtemp(prefix="hf-vmm-"))
         self.env = {**os.environ, "HOLDFAST_RUN_DIR": str(self.path / "run"),
                     "HOLDFAST_STATE_DIR": str(self.path / "state"), "HOLDFAST_LOG_DIR": str(self.path / "log"),
-                    "HOLDFAST_SOCKET": str(self.path / "run/control.sock")}
+                    "HOLDFAST_SOCKET": str(self.path / "run/control.sock"),
+                    "HOLDFAST_CONFIG_DIR": str(self.path / "etc")}
         self.guests = []
         self.agent = None
 
@@ -187,6 +226,16 @@ class World:
                                       stdin=subprocess.DEVNULL, stdout=self.agent_log, stderr=self.agent_log)
         poll(lambda: (self.path / "run/control.sock").exists() and self.cli("status").returncode == 0, 10, "the agent")
         return self
+
+    def configure(self, text, name="holdfast.conf"):
+        path = self.path / "etc" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    def policy(self, name):
+        """What is in effect for a guest."""
+        return self.ask("guests", name)["guests"][0]["policy"]
 
     def cli(self, *args, timeout=120):
         return subprocess.run([str(BUILD / "holdfast"), *args], env=self.env, text=True, capture_output=True,
@@ -439,6 +488,285 @@ def status_watch_follows_an_update(world):
         data += more
     watch.close()
     world.expect(0, "abort")
+
+
+# ---- policies
+
+
+@test
+def broken_configuration(world):
+    """It is told with file and line, and keeps updates from being made, but neither agent nor guests from running."""
+    path = world.configure("[defaults]\nsave-timeout=20s\n\nsave-timout=2s\n[guest g]\npriority=high\n")
+    world.start_agent()
+    check(f"{path}:4" in world.log(), "the agent does not tell at its start")
+    guest = Guest(world, "g").wait_ready()
+    pid = guest.pid
+    told = re.escape(f"{path}:4: there is no setting `save-timout`")
+    world.expect(3, "check", says=told)
+    world.expect(3, "check", says="did you mean `save-timeout`")
+    for verb in (["prepare"], ["upgrade"], ["upgrade", "--dry-run"]):
+        world.expect(3, *verb, "--kernel", kernel(), says=told)
+    found = [f for f in world.ask("check")["findings"] if f["id"] == "host.config"]
+    check(len(found) == 2 and all(f["verdict"] == "refusal" for f in found) and
+          f"{path}:6: `high` is no value of priority" in found[1]["message"] and
+          found[1]["remedy"] == "a number from 0 to 100", f"findings: {found}")
+    check("policy" not in world.ask("guests")["guests"][0], "a policy is shown that is in effect nowhere")
+    alone = subprocess.run([str(BUILD / "holdfastd"), "--check-config"], env=world.env, text=True, capture_output=True)
+    check(alone.returncode == 1 and not alone.stdout and alone.stderr.startswith(f"{path}:4: ") and
+          alone.stderr.count("\n") == 2, f"--check-config: {alone}")
+    check(world.state == "normal" and guest.pid == pid, "something was begun")
+
+    # Read anew each time. And what came over needs no configuration: the agent that comes finds a broken one.
+    world.configure("[defaults]\nsave-timeout=20s\n")
+    alone = subprocess.run([str(BUILD / "holdfastd"), "--check-config"], env=world.env, text=True, capture_output=True)
+    check(alone.returncode == 0 and "\nsave-timeout=20s\n" in alone.stdout, f"--check-config: {alone}")
+    world.expect(0, "check")
+    world.expect(0, "prepare", "--kernel", kernel())
+    world.configure("[defalts]\n")
+    world.expect(0, "commit")
+    check(guest.pid != pid and world.state == "normal", f"the host is {world.state}")
+    guest.wait_alive()
+    world.expect(3, "check", says=re.escape(f"{path}:1: there is no section [defalts]"))
+
+
+@test
+def policies_have_their_order(world):
+    """Sections for a guest go before its launcher, and that before [defaults]; what a launcher gave comes along."""
+    world.configure("[defaults]\npriority=10\nclock=frozen\nsave-timeout=7s\n")
+    world.configure("[guest g*]\nsave-timeout=8s\n[guest other]\npriority=1\n", "holdfast.conf.d/50-guests.conf")
+    wanted = {"priority": "20", "clock": "frozen", "save-timeout": "8s", "resume-timeout": "1min", "health-command": "",
+              "not-eligible": "refuse", "resume-failure": "hold"}
+    world.start_agent()
+    guest = Guest(world, "g", holdfast=["--policy", "priority=20", "--policy", "save-timeout=9s"]).wait_ready()
+    for round_ in range(2):
+        got = world.policy("g")
+        check({k: got[k] for k in wanted} == wanted and len(got) == 11, f"round {round_}: {got}")
+        world.expect(0, "guests", "g", says=r"save-timeout +8s")
+        world.expect(0, "prepare", "--kernel", kernel())
+        manifest = world.ask("inspect", "manifest")["manifest"]["guests"][0]
+        check(manifest["priority"] == 20 and manifest["clock"] == "frozen" and
+              manifest["save_timeout_ns"] == 8 * 10**9 and manifest["not_eligible"] == "refuse" and
+              manifest["settings"] == ["priority=20", "save-timeout=9s"], f"the manifest has {manifest}")
+        world.expect(0, "commit")
+    world.configure("", "holdfast.conf.d/50-guests.conf")
+    check(world.policy("g")["save-timeout"] == "9s", f"without the section: {world.policy('g')}")
+    guest.wait_alive()
+
+
+@test
+def time_out_of_the_configuration(world):
+    """One guest's own: it can't save, and the others don't stand still for the usual 30 s."""
+    world.configure("[guest g]\nsave-timeout=1s\n")
+    world.start_agent()
+    other, guest = Guest(world, "other").wait_ready(), Guest(world, "g").wait_ready()
+    world.expect(0, "prepare", "--kernel", kernel())
+    os.kill(guest.pid, signal.SIGSTOP)
+    started = time.monotonic()
+    commit = subprocess.Popen([str(BUILD / "holdfast"), "commit"], env=world.env, text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    poll(lambda: "rolling back" in world.log(), 10, "the time-out")
+    check(time.monotonic() - started < 8, "it was not the time-out that was configured")
+    os.kill(guest.pid, signal.SIGCONT)
+    _, err = commit.communicate(timeout=60)
+    check(commit.returncode == 5 and "within 1000 ms" in err, f"commit ended with {commit.returncode}: {err}")
+    for each in (other, guest):
+        poll(lambda each=each: each.status == "running", 10, f"{each.name} to run again")
+        each.wait_alive()
+
+
+@test
+def ineligible_guests_are_shut_down(world):
+    """If that is their policy, and only when nothing else stands in the way; the update is made without them."""
+    config = world.configure("[guest plugged]\nnot-eligible=shutdown\n")
+    world.start_agent()
+    good = Guest(world, "good").wait_ready()
+    # One that could not be preserved from the start, and one that a device was plugged into.
+    ram = ButtonGuest(world, "ram", extra=["-mem-path", world.path], holdfast=["--policy", "not-eligible=shutdown"])
+    plugged = ButtonGuest(world, "plugged")
+    for guest in (ram, plugged):
+        guest.wait_listening()
+    plugged.qmp("device_add", driver="virtio-rng-pci", id="later")
+    pid = good.pid
+    for name in ("ram", "plugged"):
+        eligible, found = findings_of(world, name)
+        (finding,) = found.values()
+        check(not eligible and finding["verdict"] == "warning" and "power down" in finding["message"], f"{name}: {found}")
+    world.expect(0, "check", says="power down")
+    world.expect(0, "upgrade", "--kernel", kernel(), "--dry-run")
+
+    # Nothing of it is done for an update that is refused anyway.
+    config.write_text(config.read_text() + "colour=red\n")
+    world.upgrade(code=3, says=re.escape(f"{config}:3"))
+    config.write_text("[guest plugged]\nnot-eligible=refuse\n")
+    world.upgrade(code=3, says="plugged")
+    config.write_text("[guest plugged]\nnot-eligible=adopt\n")
+    world.upgrade(code=3, says="holdfast adopt plugged")
+    config.write_text("[guest plugged]\nnot-eligible=shutdown\n")
+    time.sleep(1)
+    check(ram.runs and plugged.runs and good.pid == pid, "a guest ended for nothing")
+    check("powering down" not in world.log(), "a guest was asked for nothing")
+
+    done = world.upgrade()
+    check("plugged: powering down" in done.stderr and "ram: has ended" in done.stderr, f"progress: {done.stderr}")
+    for guest in (ram, plugged):
+        check(guest.process.wait(10) == 0, f"{guest.name} did not end by itself: {guest.process.returncode}")
+    check(good.pid != pid and world.state == "normal", f"the host is {world.state}")
+    check([g["name"] for g in world.ask("report")["report"]["guests"]] == ["good"], "the report has others")
+    good.wait_alive()
+
+
+@test
+def guest_that_ignores_its_power_button(world):
+    """It is left as it is, and no update is made; nor for one that is paused, or that nobody can ask."""
+    world.configure("[defaults]\nnot-eligible=shutdown\nshutdown-timeout=1s\n")
+    world.start_agent()
+    good = Guest(world, "good").wait_ready()
+    pid = good.pid
+    deaf = ButtonGuest(world, "deaf", reacts=False, extra=["-mem-path", world.path],
+                       holdfast=["--policy", "not-eligible=shutdown"])
+    world.upgrade(code=3, says="deaf: it was asked to power down and did not end within 1 s")
+    check(deaf.status == "running" and good.pid == pid and world.state == "normal", "it was not left as it is")
+    deaf.qmp("stop")
+    world.upgrade(code=3, says="deaf: .*does not run")
+    check(deaf.status == "paused" and good.pid == pid, "it was not left as it is")
+    deaf.qmp("quit")
+    mute = ButtonGuest(world, "mute", extra=["-mem-path", world.path])
+    world.upgrade(code=3, says="mute: .*no monitor to be asked over")
+    check(mute.runs and good.pid == pid, "it was not left as it is")
+    good.wait_alive()
+
+
+def qemu_that(world, name, does):
+    """A program that is QEMU until it is told to be something else."""
+    path = world.path / name
+    write_program(path, f"exec {world.qemu} \"$@\"")
+    return path, lambda: write_program(path, does.format(qemu=world.qemu))
+
+
+def write_program(path, line):
+    new = path.with_suffix(".new")
+    new.write_text(f"#!/bin/sh\n{line}\n")
+    new.chmod(0o755)
+    new.rename(path)
+
+
+REFUSES_STATE = """case "$*" in *-incoming*) echo "no such state" >&2; exit 1;; *) exec {qemu} "$@";; esac"""
+
+
+def ram_files(pid):
+    """Memfds of guests' RAM that a process has open."""
+    links = []
+    for fd in pathlib.Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            links.append(os.readlink(fd))
+        except FileNotFoundError:
+            pass  # closed meanwhile
+    return sorted(link for link in links if "memfd:holdfast:" in link)
+
+
+@test
+def guest_that_cant_be_loaded_boots_anew(world):
+    """If that is its policy: from its disk, with new memory, and only then is the old one given up."""
+    world.configure("[guest cold]\nresume-failure=cold-boot\n")
+    usual = world.qemu
+    world.qemu, break_it = qemu_that(world, "qemu-cold", REFUSES_STATE)
+    # A disk that two QEMUs can't have open, which the witness leaves alone: it knows only one boot.
+    disk = world.path / "locked.img"
+    disk.write_bytes(bytes(1 << 20))
+    guest = Guest(world, "cold", extra=["-drive", f"file={disk},format=raw,if=virtio"],
+                  holdfast=["--policy", "priority=60"]).wait_ready()
+    world.qemu = usual
+    good = Guest(world, "good").wait_ready()
+    world.start_agent()
+    world.expect(0, "prepare", "--kernel", kernel())
+    break_it()
+    pid, boots = guest.pid, len([r for r in guest.records() if r["tag"] == "READY"])
+    world.expect(0, "commit", says="1 guests resumed, 1 started afresh|cold-booted")
+    check(world.state == "normal", f"the host is {world.state}")
+    check(guest.pid != pid and guest.status == "running", f"the guest is {guest.status}")
+    poll(lambda: len([r for r in guest.records() if r["tag"] == "READY"]) == boots + 1, 60, "the guest to boot")
+    report = world.ask("report")["report"]
+    outcomes = {g["name"]: g["outcome"] for g in report["guests"]}
+    check(report["outcome"] == "done" and outcomes == {"cold": "cold-booted", "good": "resumed"}, f"report: {report}")
+    told = next(g["message"] for g in report["guests"] if g["name"] == "cold")
+    check("no such state" in told, f"the report does not say why: {told}")
+    check("cold was started afresh, what it had in memory is given up" in world.log(), "the log is silent")
+    check(not ram_files(world.agent.pid), f"the agent still holds {ram_files(world.agent.pid)}")
+    good.wait_alive()
+    # It is a guest like any other, with what its launcher asked for.
+    check(world.policy("cold")["priority"] == "60", f"policy: {world.policy('cold')}")
+    write_program(world.path / "qemu-cold", f'exec {usual} "$@"')
+    pid = guest.pid
+    world.upgrade()
+    check(guest.pid != pid and guest.status == "running", f"the guest is {guest.status}")
+    check({g["outcome"] for g in world.ask("report")["report"]["guests"]} == {"resumed"}, "the next update fails")
+    good.wait_alive()
+
+
+@test
+def guest_that_cant_be_started_at_all_is_held(world):
+    """Then its memory is not given up, whatever its policy; and the other one doesn't wait for it."""
+    world.configure("[guest bad]\nresume-failure=cold-boot\npriority=90\n")
+    usual = world.qemu
+    good = Guest(world, "good").wait_ready()
+    world.qemu, break_it = qemu_that(world, "qemu-bad", "echo nothing works >&2; exit 1")
+    Guest(world, "bad").wait_ready()
+    world.qemu = usual
+    world.start_agent()
+    world.expect(0, "prepare", "--kernel", kernel())
+    break_it()
+    world.expect(6, "commit", says="bad")
+    check(world.state == "degraded", f"the host is {world.state}")
+    status = world.ask("status")
+    held = [g for g in status["guests"] if g["status"] == "held"]
+    check([g["name"] for g in held] == ["bad"] and "nothing works" in held[0]["findings"][0]["message"], f"{status}")
+    check({g["name"]: g["outcome"] for g in world.ask("report")["report"]["guests"]} ==
+          {"good": "resumed", "bad": "held"}, "the report is wrong")
+    check("bad can't be started afresh, either" in world.log(), "the log is silent")
+    check(any("pc.ram" in link for link in ram_files(world.agent.pid)), "its memory is gone")
+    check(not list((world.path / "run/resumed").glob(f"{held[0]['uuid']}*")), "it is noted as running")
+    good.wait_alive()
+
+
+@test
+def guest_that_cant_be_loaded_is_held(world):
+    """Without a policy that says otherwise."""
+    usual = world.qemu
+    world.qemu, break_it = qemu_that(world, "qemu-bad", REFUSES_STATE)
+    Guest(world, "bad").wait_ready()
+    world.qemu = usual
+    world.start_agent()
+    world.expect(0, "prepare", "--kernel", kernel())
+    break_it()
+    world.expect(6, "commit", says="no such state")
+    check(any("pc.ram" in link for link in ram_files(world.agent.pid)), "its memory is gone")
+    check(len(world.registrations()) == 0, "it was started")
+
+
+@test
+def priorities_have_their_order(world):
+    """Who matters least is paused first and brought up last; who matters the same goes at once."""
+    world.configure("[guest low*]\npriority=10\n[guest high]\npriority=90\n")
+    world.start_agent()
+    guests = [Guest(world, name).wait_ready() for name in ("low1", "high", "middle", "low2")]
+    world.upgrade()
+    report = {g["name"]: {p["name"]: p["duration_ns"] for p in g["phases"]} for g in world.ask("report")["report"]["guests"]}
+
+    def after(name, *phases):
+        return sum(report[name][p] for p in phases)
+
+    start, up = ("agent",), ("agent", "vmm-start", "load", "resume")
+    down = ("pause", "save", "jump")
+    for first, second in (("low1", "middle"), ("low2", "middle"), ("middle", "high")):
+        # Backwards from the jump: this one was saved when that one was not paused yet.
+        check(after(first, "jump") > after(second, *down), f"{first} was not saved before {second}: {report}")
+        # Forwards from the agent's start: this one is started when that one runs.
+        check(after(first, *start) > after(second, *up), f"{first} was started before {second} ran: {report}")
+    for one, other in (("low1", "low2"), ("low2", "low1")):
+        check(after(one, *start) < after(other, *up), f"{one} waited for {other}: {report}")
+        check(after(one, "jump") < after(other, *down), f"{one} was saved before {other} was paused: {report}")
+    for guest in guests:
+        guest.wait_alive()
 
 
 # ---- another QEMU than the one that runs
