@@ -22,8 +22,11 @@ int hf_kexec_load(const struct hf_target *target, struct hf_error *error);
 /** hf_kexec_unload() - Undo of hf_kexec_load(). Success when nothing was loaded. */
 int hf_kexec_unload(struct hf_error *error);
 
-/** hf_kexec_allowed() - May this process load a kernel at all? */
-int hf_kexec_allowed(struct hf_error *error);
+/**
+ * hf_kexec_allowed() - May this process load a kernel at all?
+ * @root: in front of /proc and /sys; "" for the host itself
+ */
+int hf_kexec_allowed(const char *root, struct hf_error *error);
 
 /**
  * hf_kexec_settle_disks() - Write everything back and remount read-only what can be.

@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <string.h>
 
+#include "agent/check-host.h"
 #include "agent/check-target.h"
 #include "agent/guest-json.h"
 #include "agent/survey.h"
@@ -22,7 +23,8 @@ struct request {
 	char *cmdline;
 	bool dry_run;
 	bool commit;
-	bool looked; /* at the target: what follows is valid */
+	struct hf_host_facts host;
+	bool has_target; /* and it was looked at: what follows is valid */
 	struct hf_target target;
 	struct hf_error target_error; /* why there is none, or unset */
 	struct hf_running running;
@@ -99,6 +101,25 @@ static void ask_guests(struct request *q)
 }
 
 /* In a worker. */
+static int look_at_host(void *data)
+{
+	struct request *q = data;
+
+	hf_host_facts_read("", hf_state_dir(), hf_run_dir(), &q->host);
+	return 0;
+}
+
+static void on_host(void *data, int result)
+{
+	struct request *q = data;
+
+	if (hf_varlink_call_is_open(q->call))
+		ask_guests(q);
+	else
+		request_free(q);
+}
+
+/* In a worker. */
 static int look_into_target(void *data)
 {
 	static pthread_mutex_t one_at_a_time = PTHREAD_MUTEX_INITIALIZER;
@@ -108,7 +129,7 @@ static int look_into_target(void *data)
 	hf_target_new(q->kernel, q->initrd, q->append, q->cmdline, &q->target, &q->target_error);
 	hf_running_read(HF_KHO_DEBUGFS, HF_CPUINFO, &q->running);
 	pthread_mutex_unlock(&one_at_a_time);
-	return 0;
+	return look_at_host(q);
 }
 
 static void on_looked(void *data, int result)
@@ -116,11 +137,8 @@ static void on_looked(void *data, int result)
 	struct request *q = data;
 
 	q->agent->n_looking--;
-	q->looked = true;
-	if (hf_varlink_call_is_open(q->call))
-		ask_guests(q);
-	else
-		request_free(q);
+	q->has_target = true;
+	on_host(q, result);
 }
 
 static bool guests_stand_still(const struct hf_agent *agent)
@@ -149,19 +167,17 @@ static int may_look(const struct request *q, struct hf_error *error)
 	return 0;
 }
 
-/* At the target if there is one, then at the guests; then q->done() has it. */
+/* At the host, at the target if there is one, then at the guests; then q->done() has it. */
 static void look(struct request *q)
 {
+	bool target = q->kernel && hf_agent_is_luo(q->agent);
 	struct hf_error e = {0};
 	int r;
 
-	if (!q->kernel || !hf_agent_is_luo(q->agent)) {
-		ask_guests(q);
-		return;
-	}
-	r = may_look(q, &e);
+	r = target ? may_look(q, &e) : 0;
 	if (r == 0) {
-		r = hf_worker_run(q->agent->event, look_into_target, on_looked, q);
+		r = hf_worker_run(q->agent->event, target ? look_into_target : look_at_host,
+			target ? on_looked : on_host, q);
 		if (r < 0)
 			hf_error_set(&e, r, HF_ERR_FAILED, NULL, "can't start a thread: %s",
 				strerror(-r));
@@ -171,23 +187,31 @@ static void look(struct request *q)
 		request_free(q);
 		return;
 	}
-	q->agent->n_looking++;
+	q->agent->n_looking += target;
+}
+
+/* NULL: it is not known which. */
+static const char *to_kernel(const struct request *q)
+{
+	return q->has_target && q->target.image.release[0] ? q->target.image.release : NULL;
 }
 
 static enum hf_verdict check_all(
 	const struct request *q, const struct hf_survey *survey, struct json_object *findings)
 {
-	enum hf_verdict worst = hf_check_host(q->agent, findings);
-	enum hf_verdict v;
+	const struct hf_host_needs host_needs = hf_host_needs_of(survey);
+	const struct hf_error *no_target = q->target_error.err ? &q->target_error : NULL;
+	enum hf_verdict worst, v;
 
-	if (q->looked) {
+	worst = hf_check_host(hf_agent_is_luo(q->agent), &q->host, &host_needs,
+		q->has_target && !no_target ? &q->target : NULL, findings);
+	if (q->has_target) {
 		const struct hf_target_needs needs = hf_target_needs_of(survey);
 
-		v = hf_check_target(&q->target, q->target_error.err ? &q->target_error : NULL,
-			&q->running, &needs, findings);
+		v = hf_check_target(&q->target, no_target, &q->running, &needs, findings);
 		worst = HF_MAX(worst, v);
 	}
-	v = hf_check_guests(survey, findings);
+	v = hf_check_guests(survey, to_kernel(q), findings);
 	return HF_MAX(worst, v);
 }
 
@@ -202,7 +226,7 @@ static void on_check(const struct hf_survey *survey, void *data)
 
 	hf_json_add_string(params, "verdict", hf_verdict_name(verdict));
 	hf_json_add(params, "findings", findings);
-	hf_json_add(params, "guests", hf_guest_json_list(q->agent, survey));
+	hf_json_add(params, "guests", hf_guest_json_list(q->agent, survey, to_kernel(q)));
 	hf_varlink_call_reply(q->call, params);
 	request_free(q);
 }

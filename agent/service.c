@@ -84,7 +84,7 @@ static void on_guests(const struct hf_survey *survey, void *data)
 {
 	struct request *q = data;
 	struct json_object *params = json_object_new_object();
-	struct json_object *guests = hf_guest_json_list(q->agent, survey);
+	struct json_object *guests = hf_guest_json_list(q->agent, survey, NULL);
 	struct hf_error e = {0};
 
 	if (q->guest) {
@@ -142,7 +142,7 @@ static struct json_object *status_json(struct hf_agent *agent, const struct hf_s
 	hf_json_add_string(params, "message", agent->message[0] ? agent->message : NULL);
 	hf_json_add_string(
 		params, "last_update_id", hf_report_newest_id(newest) == 0 ? newest : NULL);
-	hf_json_add(params, "guests", hf_guest_json_list(agent, survey));
+	hf_json_add(params, "guests", hf_guest_json_list(agent, survey, NULL));
 	return params;
 }
 
