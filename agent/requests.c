@@ -7,6 +7,8 @@
 #include "agent/check-host.h"
 #include "agent/check-target.h"
 #include "agent/guest-json.h"
+#include "agent/history.h"
+#include "agent/plan.h"
 #include "agent/survey.h"
 #include "agent/update.h"
 #include "common/json.h"
@@ -23,6 +25,9 @@ struct request {
 	char *cmdline;
 	bool dry_run;
 	bool commit;
+	bool plan; /* wants the history, too */
+	struct hf_history history;
+	int history_error;
 	struct hf_host_facts host;
 	bool has_target; /* and it was looked at: what follows is valid */
 	struct hf_target target;
@@ -34,6 +39,7 @@ static void request_free(struct request *q)
 {
 	hf_varlink_call_unref(q->call);
 	hf_target_clear(&q->target);
+	hf_history_clear(&q->history);
 	free(q->kernel);
 	free(q->initrd);
 	free(q->append);
@@ -103,9 +109,15 @@ static void ask_guests(struct request *q)
 /* In a worker. */
 static int look_at_host(void *data)
 {
+	/* Every process of the host is looked at: several callers don't get more of it. */
+	static pthread_mutex_t one_at_a_time = PTHREAD_MUTEX_INITIALIZER;
 	struct request *q = data;
 
+	pthread_mutex_lock(&one_at_a_time);
 	hf_host_facts_read("", hf_state_dir(), hf_run_dir(), &q->host);
+	if (q->plan)
+		q->history_error = hf_history_load(&q->history);
+	pthread_mutex_unlock(&one_at_a_time);
 	return 0;
 }
 
@@ -215,7 +227,7 @@ static enum hf_verdict check_all(
 	return HF_MAX(worst, v);
 }
 
-/* ---- Check ---- */
+/* ---- Check, Plan ---- */
 
 static void on_check(const struct hf_survey *survey, void *data)
 {
@@ -231,7 +243,33 @@ static void on_check(const struct hf_survey *survey, void *data)
 	request_free(q);
 }
 
-void hf_request_check(struct hf_varlink_call *call, struct json_object *params, void *userdata)
+static void on_plan(const struct hf_survey *survey, void *data)
+{
+	struct request *q = data;
+	struct json_object *params = json_object_new_object();
+	struct json_object *findings = json_object_new_array();
+	enum hf_verdict verdict = check_all(q, survey, findings);
+	struct hf_error e = {0};
+
+	if (hf_update_may_prepare(q->agent, &e) < 0) {
+		verdict = HF_REFUSAL;
+		hf_json_append(
+			findings, hf_finding_new("host.state", verdict, NULL, e.message, e.remedy));
+	}
+	hf_json_add_string(params, "verdict", hf_verdict_name(verdict));
+	hf_json_add(params, "findings", findings);
+	hf_plan_add(params, q->agent, survey, to_kernel(q), &q->history);
+	if (q->history_error < 0) {
+		hf_varlink_call_errno(q->call, q->history_error, "can't list the reports");
+		json_object_put(params);
+	} else {
+		hf_varlink_call_reply(q->call, params);
+	}
+	request_free(q);
+}
+
+static void start_look(struct hf_varlink_call *call, struct json_object *params, void *userdata,
+	hf_survey_done_fn done)
 {
 	struct json_object *target = NULL;
 	const struct hf_json_field fields[] = {
@@ -242,13 +280,24 @@ void hf_request_check(struct hf_varlink_call *call, struct json_object *params, 
 
 	if (hf_varlink_call_dispatch(call, params, fields) < 0)
 		return;
-	q = request_new(userdata, call, on_check);
+	q = request_new(userdata, call, done);
 	if (!q)
 		return;
+	q->plan = done == on_plan;
 	if (target && take_target(q, target) < 0)
 		request_free(q);
 	else
 		look(q);
+}
+
+void hf_request_check(struct hf_varlink_call *call, struct json_object *params, void *userdata)
+{
+	start_look(call, params, userdata, on_check);
+}
+
+void hf_request_plan(struct hf_varlink_call *call, struct json_object *params, void *userdata)
+{
+	start_look(call, params, userdata, on_plan);
 }
 
 /* ---- Prepare, Upgrade ---- */
