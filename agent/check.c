@@ -45,12 +45,14 @@ static enum hf_verdict check_ready(
 	if (g->error.err)
 		return add(findings, "guest.monitor", HF_REFUSAL, name, g->error.message,
 			g->error.remedy);
-	if (g->asked && g->probe.n_blockers > 0) {
+	for (size_t i = 0; g->asked && i < g->probe.n_blockers; i++) {
 		snprintf(message, sizeof(message), "QEMU can't save its device state: %s",
-			g->probe.blockers[0]);
-		return add(findings, "guest.blocked", HF_REFUSAL, name, message,
+			g->probe.blockers[i]);
+		add(findings, "guest.blocked", HF_REFUSAL, name, message,
 			"remove the device or feature that QEMU names");
 	}
+	if (g->asked && g->probe.n_blockers > 0)
+		return HF_REFUSAL;
 	compat = g->asked ? hf_compat_judge(&g->probe, g->installed, &e) : HF_COMPAT_SAME;
 	*ret_compat = compat;
 	if (compat == HF_COMPAT_BROKEN)

@@ -93,10 +93,19 @@ static void test_content(void **state)
 static void test_not_ready(void **state)
 {
 	struct hf_survey_guest g = GUEST("-m", "1G");
+	struct json_object *findings;
 
 	strcpy(g.probe.blockers[0], "9p is mounted");
 	g.probe.n_blockers = 1;
 	expect(&g, "guest.blocked", "refusal", "9p is mounted");
+	/* All of them are said, so that all can be dealt with at once. */
+	strcpy(g.probe.blockers[1], "device hot was plugged in");
+	g.probe.n_blockers = 2;
+	findings = json_object_new_array();
+	assert_int_equal(hf_check_guest(&g, NULL, findings), HF_REFUSAL);
+	assert_int_equal(hf_json_array_size(findings), 2);
+	assert_non_null(strstr(json_object_to_json_string(findings), "device hot was plugged in"));
+	json_object_put(findings);
 	hf_error_set(&g.error, -EBUSY, HF_ERR_BUSY, "end it", "somebody else has its monitor");
 	expect(&g, "guest.monitor", "refusal", "somebody else");
 	/* Nothing is known of it then. */
