@@ -4,13 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "agent/kexec.h"
-#include "common/fd.h"
+#include "agent/check-guest.h"
 #include "common/json.h"
-#include "memfd-preserve/luo.h"
-#include "vmm-glue/compat.h"
-
-#define SHMEM_HUGE "/sys/kernel/mm/transparent_hugepage/shmem_enabled"
 
 static const char *const verdict_names[] = {"ok", "warning", "refusal"};
 
@@ -37,45 +32,6 @@ static enum hf_verdict add(struct json_object *findings, const char *id, enum hf
 {
 	hf_json_append(findings, hf_finding_new(id, verdict, guest, message, remedy));
 	return verdict;
-}
-
-static enum hf_verdict check_huge_pages(struct json_object *findings)
-{
-	cleanup_free char *text = NULL;
-
-	if (hf_file_read(SHMEM_HUGE, 4096, &text, NULL) < 0)
-		return HF_OK;
-	if (strstr(text, "[never]") || strstr(text, "[deny]"))
-		return add(findings, "host.shmem-huge", HF_WARNING, NULL,
-			"shared memory gets no huge pages: preserving and retrieving guest RAM, "
-			"and the new "
-			"kernel's boot, take many times as long",
-			"echo advise > " SHMEM_HUGE " before guests start");
-	return add(
-		findings, "host.shmem-huge", HF_OK, NULL, "shared memory may use huge pages", NULL);
-}
-
-enum hf_verdict hf_check_host(const struct hf_agent *agent, struct json_object *findings)
-{
-	enum hf_verdict worst = HF_OK, v;
-	struct hf_error e = {0};
-
-	if (!hf_agent_is_luo(agent))
-		return add(findings, "host.carrier", HF_OK, NULL,
-			"the agent keeps guests' memory itself: QEMU is replaced, the kernel stays",
-			NULL);
-	if (hf_luo_available(&e) < 0)
-		worst = add(findings, "host.luo", HF_REFUSAL, NULL, e.message, e.remedy);
-	else
-		add(findings, "host.luo", HF_OK, NULL, "the kernel has a Live Update Orchestrator",
-			NULL);
-	hf_error_clear(&e);
-	if (hf_kexec_allowed(&e) < 0)
-		worst = add(findings, "host.kexec", HF_REFUSAL, NULL, e.message, e.remedy);
-	else
-		add(findings, "host.kexec", HF_OK, NULL, "a kernel may be loaded", NULL);
-	v = check_huge_pages(findings);
-	return HF_MAX(worst, v);
 }
 
 /*
@@ -141,17 +97,28 @@ enum hf_fate hf_check_fate(const struct hf_survey_guest *g)
 static enum hf_verdict check_obstacle(const struct hf_survey_guest *g, const char *id,
 	const struct hf_error *why, struct json_object *findings)
 {
+	const char *name = g->reg.guest.name;
 	char message[sizeof(why->message) * 2 + 8];
 	struct hf_error what = {0};
-	enum hf_fate f = fate(g, &what);
+	enum hf_verdict verdict = fate(g, &what) == HF_FATE_REFUSES ? HF_REFUSAL : HF_WARNING;
+	const char *remedy = what.remedy[0] ? what.remedy : why->remedy;
 
+	if (g->reg.reason[0])
+		return hf_check_guest_ram(g, verdict, &what, findings);
 	snprintf(message, sizeof(message), "%s%s%s", why->message, what.message[0] ? "; " : "",
 		what.message);
-	return add(findings, id, f == HF_FATE_REFUSES ? HF_REFUSAL : HF_WARNING, g->reg.guest.name,
-		message, what.remedy[0] ? what.remedy : why->remedy);
+	add(findings, id, verdict, name, message, remedy);
+	/* The first one it is; here are the others. */
+	for (size_t i = 1; strcmp(id, "guest.blocked") == 0 && i < g->probe.n_blockers; i++) {
+		snprintf(message, sizeof(message), "QEMU can't save its device state: %s",
+			g->probe.blockers[i]);
+		add(findings, id, verdict, name, message, remedy);
+	}
+	return verdict;
 }
 
-enum hf_verdict hf_check_guest(const struct hf_survey_guest *g, struct json_object *findings)
+static enum hf_verdict check_ready(
+	const struct hf_survey_guest *g, enum hf_compat *ret_compat, struct json_object *findings)
 {
 	const char *name = g->reg.guest.name, *id;
 	struct hf_error e = {0};
@@ -165,11 +132,24 @@ enum hf_verdict hf_check_guest(const struct hf_survey_guest *g, struct json_obje
 	if (g->error.err)
 		return add(findings, "guest.monitor", HF_REFUSAL, name, g->error.message,
 			g->error.remedy);
+	if (g->asked)
+		*ret_compat = hf_compat_judge(&g->probe, g->installed, &e);
 	add(findings, "guest.eligible", HF_OK, name, "its memory and devices can be preserved",
 		NULL);
-	if (!g->asked || hf_compat_judge(&g->probe, g->installed, &e) == HF_COMPAT_SAME)
+	if (*ret_compat == HF_COMPAT_SAME)
 		return HF_OK;
 	return add(findings, "guest.qemu-version", HF_WARNING, name, e.message, e.remedy);
+}
+
+enum hf_verdict hf_check_guest(
+	const struct hf_survey_guest *g, const char *to_kernel, struct json_object *findings)
+{
+	enum hf_compat compat = HF_COMPAT_SAME;
+	enum hf_verdict worst = check_ready(g, &compat, findings), v = HF_OK;
+
+	if (!g->reg.reason[0])
+		v = hf_check_guest_caveats(g, to_kernel, compat, findings);
+	return HF_MAX(worst, v);
 }
 
 static enum hf_verdict check_config(const struct hf_config *config, struct json_object *findings)
@@ -193,7 +173,8 @@ static enum hf_verdict check_config(const struct hf_config *config, struct json_
 	return total > 0 ? HF_REFUSAL : HF_OK;
 }
 
-enum hf_verdict hf_check_guests(const struct hf_survey *survey, struct json_object *findings)
+enum hf_verdict hf_check_guests(
+	const struct hf_survey *survey, const char *to_kernel, struct json_object *findings)
 {
 	enum hf_verdict worst = check_config(hf_survey_config(survey), findings);
 	char message[128];
@@ -201,7 +182,7 @@ enum hf_verdict hf_check_guests(const struct hf_survey *survey, struct json_obje
 	const struct hf_survey_guest *guests = hf_survey_guests(survey, &n);
 
 	for (size_t i = 0; i < n; i++) {
-		enum hf_verdict v = hf_check_guest(&guests[i], findings);
+		enum hf_verdict v = hf_check_guest(&guests[i], to_kernel, findings);
 
 		worst = HF_MAX(worst, v);
 	}

@@ -3,7 +3,8 @@
  * DOC: Can this host, and can its guests, be updated? Looks only.
  *
  * Each thing looked at yields a Finding with a stable id, a verdict, a sentence and a remedy. The
- * worst verdict is the whole check's. The target has a file of its own, check-target.h.
+ * worst verdict is the whole check's. The host has a file of its
+ * own, check-host.h, and so have the target, check-target.h, and a guest's caveats, check-guest.h.
  */
 #pragma once
 
@@ -23,10 +24,6 @@ const char *hf_verdict_name(enum hf_verdict verdict);
 struct json_object *hf_finding_new(const char *id, enum hf_verdict verdict, const char *guest,
 	const char *message, const char *remedy);
 
-/** hf_check_host() - LUO, KHO, kexec, huge pages. Appends to @findings. Return: the worst verdict.
- */
-enum hf_verdict hf_check_host(const struct hf_agent *agent, struct json_object *findings);
-
 /* What becomes of a guest in an update. */
 enum hf_fate {
 	HF_FATE_COMES_ALONG,
@@ -45,8 +42,13 @@ enum hf_fate hf_check_fate(const struct hf_survey_guest *guest);
  */
 int hf_policy_adopt(const struct hf_survey_guest *guest, struct hf_error *error);
 
-/** hf_check_guest() - Appends what a survey found of a guest. Return: the worst verdict. */
-enum hf_verdict hf_check_guest(const struct hf_survey_guest *guest, struct json_object *findings);
+/**
+ * hf_check_guest() - Appends what a survey found of a guest. Return: the worst verdict.
+ * @to_kernel: release of the kernel to jump into; NULL when it is not known, or none is
+ */
+enum hf_verdict hf_check_guest(
+	const struct hf_survey_guest *guest, const char *to_kernel, struct json_object *findings);
 
 /** hf_check_guests() - All of them, registrations that can't be read, and the configuration. */
-enum hf_verdict hf_check_guests(const struct hf_survey *survey, struct json_object *findings);
+enum hf_verdict hf_check_guests(
+	const struct hf_survey *survey, const char *to_kernel, struct json_object *findings);

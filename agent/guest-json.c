@@ -81,7 +81,8 @@ static bool is_arriving(const struct hf_agent *agent, const char *uuid)
 	       hf_arrival_guest_step(a, uuid);
 }
 
-struct json_object *hf_guest_json_list(const struct hf_agent *agent, const struct hf_survey *survey)
+struct json_object *hf_guest_json_list(
+	const struct hf_agent *agent, const struct hf_survey *survey, const char *to_kernel)
 {
 	bool policies_known;
 	struct json_object *list = json_object_new_array();
@@ -100,7 +101,7 @@ struct json_object *hf_guest_json_list(const struct hf_agent *agent, const struc
 		if (is_arriving(agent, g->reg.guest.uuid))
 			continue;
 		findings = json_object_new_array();
-		hf_check_guest(g, findings);
+		hf_check_guest(g, to_kernel, findings);
 		o = guest_json(&g->reg.guest, g->reg.pid, status,
 			hf_survey_update_step(agent, g->reg.guest.uuid));
 		hf_json_add_bool(o, "eligible", hf_check_fate(g) == HF_FATE_COMES_ALONG);

@@ -10,6 +10,9 @@
 
 #include "agent/survey.h"
 
-/** hf_guest_json_list() - Array of Guest objects, held ones included; owned by the caller. */
+/**
+ * hf_guest_json_list() - Array of Guest objects, held ones included; owned by the caller.
+ * @to_kernel: release of the kernel to jump into; NULL when it is not known, or none is
+ */
 struct json_object *hf_guest_json_list(
-	const struct hf_agent *agent, const struct hf_survey *survey);
+	const struct hf_agent *agent, const struct hf_survey *survey, const char *to_kernel);

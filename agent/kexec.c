@@ -11,19 +11,35 @@
 #include "common/fd.h"
 #include "vmm-glue/registration.h"
 
-int hf_kexec_allowed(struct hf_error *error)
+/* The first number of a file, or @fallback. */
+static long read_number(const char *root, const char *file, long fallback)
 {
-	cleanup_free char *disabled = NULL;
+	cleanup_free char *text = NULL;
+	char path[4096];
 
-	if (access("/sys/kernel/kexec_loaded", F_OK) < 0)
+	snprintf(path, sizeof(path), "%s%s", root, file);
+	return hf_file_read(path, 64, &text, NULL) == 0 && text[0] ? strtol(text, NULL, 10)
+								   : fallback;
+}
+
+int hf_kexec_allowed(const char *root, struct hf_error *error)
+{
+	char path[4096];
+
+	snprintf(path, sizeof(path), "%s/sys/kernel/kexec_loaded", root);
+	if (access(path, F_OK) < 0)
 		return hf_error_set(error, -ENOSYS, HF_ERR_NOT_READY,
 			"boot a kernel with CONFIG_KEXEC_FILE", "the running kernel has no kexec");
-	if (hf_file_read("/proc/sys/kernel/kexec_load_disabled", 64, &disabled, NULL) == 0 &&
-		disabled[0] == '1')
+	if (read_number(root, "/proc/sys/kernel/kexec_load_disabled", 0) == 1)
 		return hf_error_set(error, -EPERM, HF_ERR_NOT_READY,
 			"it stays so until a reboot: find out which service sets "
 			"kernel.kexec_load_disabled",
 			"loading a kernel has been switched off (kernel.kexec_load_disabled=1)");
+	if (read_number(root, "/proc/sys/kernel/kexec_load_limit_reboot", -1) == 0)
+		return hf_error_set(error, -EPERM, HF_ERR_NOT_READY,
+			"it stays so until a reboot: find out what sets "
+			"kernel.kexec_load_limit_reboot",
+			"no kernel may be loaded any more (kernel.kexec_load_limit_reboot=0)");
 	if (geteuid() != 0)
 		return hf_error_set(error, -EPERM, HF_ERR_NOT_READY, "run holdfastd as root",
 			"loading a kernel needs CAP_SYS_BOOT");

@@ -29,8 +29,11 @@ int hf_kexec_unload(struct hf_error *error);
  */
 int hf_kexec_recover(struct hf_error *error);
 
-/** hf_kexec_allowed() - May this process load a kernel at all? */
-int hf_kexec_allowed(struct hf_error *error);
+/**
+ * hf_kexec_allowed() - May this process load a kernel at all?
+ * @root: in front of /proc and /sys; "" for the host itself
+ */
+int hf_kexec_allowed(const char *root, struct hf_error *error);
 
 /**
  * hf_kexec_jump() - Leave this kernel. Irreversible, unless it returns.

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/utsname.h>
+#include <time.h>
 
 #include "agent/log.h"
 #include "common/fd.h"
@@ -13,6 +14,7 @@
 #include "common/tsc.h"
 
 #define MAX_REPORTS 200
+#define MAX_TOTAL_BYTES (64LL * 1024 * 1024)
 #define MAX_REPORT_BYTES (16 * 1024 * 1024)
 
 static void add_phase(
@@ -82,6 +84,17 @@ static struct json_object *guest_report(const struct hf_report_arrival *a,
 	return o;
 }
 
+/* Of a clock that the jump sets back by up to a second: for people, and never to be subtracted. */
+static void add_time(struct json_object *o)
+{
+	time_t now = time(NULL);
+	char text[32];
+	struct tm tm;
+
+	if (gmtime_r(&now, &tm) && strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", &tm) > 0)
+		hf_json_add_string(o, "time", text);
+}
+
 static struct json_object *report_head(struct hf_agent *agent, const struct hf_manifest *m,
 	const char *outcome, const char *message)
 {
@@ -90,6 +103,7 @@ static struct json_object *report_head(struct hf_agent *agent, const struct hf_m
 
 	uname(&uts);
 	hf_json_add_string(o, "id", m->update_id);
+	add_time(o);
 	hf_json_add_string(o, "outcome", outcome);
 	hf_json_add_string(o, "carrier", m->carrier);
 	hf_json_add_string(o, "from_kernel", m->from_kernel);
@@ -145,15 +159,25 @@ static void free_list(struct dirent **list, int n)
 		free(list);
 }
 
+/* The newest stays, however large it is. */
 static void prune(void)
 {
 	struct dirent **list = NULL;
-	char path[4096];
-	int n = list_reports(&list);
+	int n = list_reports(&list), kept = 0;
+	int64_t total = 0;
 
-	for (int i = 0; i < n - MAX_REPORTS; i++) {
+	for (int i = n - 1; i >= 0; i--) {
+		char path[4096];
+		struct stat st = {0};
+
 		snprintf(path, sizeof(path), "%s/reports/%s", hf_state_dir(), list[i]->d_name);
-		unlink(path);
+		stat(path, &st);
+		if (kept > 0 && (kept == MAX_REPORTS || total + st.st_size > MAX_TOTAL_BYTES)) {
+			unlink(path);
+			continue;
+		}
+		kept++;
+		total += st.st_size;
 	}
 	free_list(list, n);
 }
@@ -245,6 +269,25 @@ int hf_report_newest_id(char ret_id[HF_UUID_BYTES])
 		snprintf(ret_id, HF_UUID_BYTES, "%.36s", list[n - 1]->d_name);
 	free_list(list, n);
 	return n > 0 ? 0 : -ENOENT;
+}
+
+int hf_report_ids(char (**ret_ids)[HF_UUID_BYTES], size_t *ret_n)
+{
+	struct dirent **list = NULL;
+	int n = list_reports(&list);
+	char(*ids)[HF_UUID_BYTES];
+
+	if (n < 0 && errno != ENOENT)
+		return -errno;
+	ids = calloc(n > 0 ? (size_t)n : 1, sizeof(*ids));
+	for (int i = 0; ids && i < n; i++)
+		snprintf(ids[i], sizeof(ids[i]), "%.36s", list[n - 1 - i]->d_name);
+	free_list(list, n);
+	if (!ids)
+		return -ENOMEM;
+	*ret_ids = ids;
+	*ret_n = n > 0 ? (size_t)n : 0;
+	return 0;
 }
 
 int hf_report_load(const char *id, struct json_object **ret)

@@ -3,7 +3,8 @@
  * DOC: What an update did and how long each part of it took.
  *
  * A report is the JSON object UpdateReport of the Varlink interface, kept as one file per update
- * under /var/lib/holdfast/reports, the newest 200 of them. Durations come from TSC readings, those
+ * under /var/lib/holdfast/reports, the newest 200 of them, as long as
+ * they have no more than 64 MiB together. Durations come from TSC readings, those
  * of the old kernel by way of the manifest: no other clock runs on through the jump.
  */
 #pragma once
@@ -38,6 +39,14 @@ void hf_report_rolled_back(
  * Return: 0; -ENOENT when there is none; -EINVAL when @id is no id; -EBADMSG when it is damaged.
  */
 int hf_report_load(const char *id, struct json_object **ret);
+
+/**
+ * hf_report_ids() - Ids of all reports that are kept, the newest first.
+ * @ret_ids: free() it
+ *
+ * Return: 0, also when there are none; -errno.
+ */
+int hf_report_ids(char (**ret_ids)[HF_UUID_BYTES], size_t *ret_n);
 
 /** hf_report_newest_id() - Return: 0 or -ENOENT. */
 int hf_report_newest_id(char ret_id[HF_UUID_BYTES]);

@@ -4,8 +4,11 @@
 #include <pthread.h>
 #include <string.h>
 
+#include "agent/check-host.h"
 #include "agent/check-target.h"
 #include "agent/guest-json.h"
+#include "agent/history.h"
+#include "agent/plan.h"
 #include "agent/shut-down.h"
 #include "agent/survey.h"
 #include "agent/update.h"
@@ -24,7 +27,11 @@ struct request {
 	bool dry_run;
 	bool commit;
 	bool shut_down; /* guests were: what still can't come along stays in the way */
-	bool looked;	/* at the target: what follows is valid */
+	bool plan;	/* wants the history, too */
+	struct hf_history history;
+	int history_error;
+	struct hf_host_facts host;
+	bool has_target; /* and it was looked at: what follows is valid */
 	struct hf_target target;
 	struct hf_error target_error; /* why there is none, or unset */
 	struct hf_running running;
@@ -34,6 +41,7 @@ static void request_free(struct request *q)
 {
 	hf_varlink_call_unref(q->call);
 	hf_target_clear(&q->target);
+	hf_history_clear(&q->history);
 	free(q->kernel);
 	free(q->initrd);
 	free(q->append);
@@ -101,6 +109,31 @@ static void ask_guests(struct request *q)
 }
 
 /* In a worker. */
+static int look_at_host(void *data)
+{
+	/* Every process of the host is looked at: several callers don't get more of it. */
+	static pthread_mutex_t one_at_a_time = PTHREAD_MUTEX_INITIALIZER;
+	struct request *q = data;
+
+	pthread_mutex_lock(&one_at_a_time);
+	hf_host_facts_read("", hf_state_dir(), hf_run_dir(), &q->host);
+	if (q->plan)
+		q->history_error = hf_history_load(&q->history);
+	pthread_mutex_unlock(&one_at_a_time);
+	return 0;
+}
+
+static void on_host(void *data, int result)
+{
+	struct request *q = data;
+
+	if (hf_varlink_call_is_open(q->call))
+		ask_guests(q);
+	else
+		request_free(q);
+}
+
+/* In a worker. */
 static int look_into_target(void *data)
 {
 	static pthread_mutex_t one_at_a_time = PTHREAD_MUTEX_INITIALIZER;
@@ -110,7 +143,7 @@ static int look_into_target(void *data)
 	hf_target_new(q->kernel, q->initrd, q->append, q->cmdline, &q->target, &q->target_error);
 	hf_running_read(HF_KHO_DEBUGFS, HF_CPUINFO, &q->running);
 	pthread_mutex_unlock(&one_at_a_time);
-	return 0;
+	return look_at_host(q);
 }
 
 static void on_looked(void *data, int result)
@@ -118,11 +151,8 @@ static void on_looked(void *data, int result)
 	struct request *q = data;
 
 	q->agent->n_looking--;
-	q->looked = true;
-	if (hf_varlink_call_is_open(q->call))
-		ask_guests(q);
-	else
-		request_free(q);
+	q->has_target = true;
+	on_host(q, result);
 }
 
 static bool guests_stand_still(const struct hf_agent *agent)
@@ -151,19 +181,17 @@ static int may_look(const struct request *q, struct hf_error *error)
 	return 0;
 }
 
-/* At the target if there is one, then at the guests; then q->done() has it. */
+/* At the host, at the target if there is one, then at the guests; then q->done() has it. */
 static void look(struct request *q)
 {
+	bool target = q->kernel && hf_agent_is_luo(q->agent);
 	struct hf_error e = {0};
 	int r;
 
-	if (!q->kernel || !hf_agent_is_luo(q->agent)) {
-		ask_guests(q);
-		return;
-	}
-	r = may_look(q, &e);
+	r = target ? may_look(q, &e) : 0;
 	if (r == 0) {
-		r = hf_worker_run(q->agent->event, look_into_target, on_looked, q);
+		r = hf_worker_run(q->agent->event, target ? look_into_target : look_at_host,
+			target ? on_looked : on_host, q);
 		if (r < 0)
 			hf_error_set(&e, r, HF_ERR_FAILED, NULL, "can't start a thread: %s",
 				strerror(-r));
@@ -173,27 +201,35 @@ static void look(struct request *q)
 		request_free(q);
 		return;
 	}
-	q->agent->n_looking++;
+	q->agent->n_looking += target;
+}
+
+/* NULL: it is not known which. */
+static const char *to_kernel(const struct request *q)
+{
+	return q->has_target && q->target.image.release[0] ? q->target.image.release : NULL;
 }
 
 static enum hf_verdict check_all(
 	const struct request *q, const struct hf_survey *survey, struct json_object *findings)
 {
-	enum hf_verdict worst = hf_check_host(q->agent, findings);
-	enum hf_verdict v;
+	const struct hf_host_needs host_needs = hf_host_needs_of(survey);
+	const struct hf_error *no_target = q->target_error.err ? &q->target_error : NULL;
+	enum hf_verdict worst, v;
 
-	if (q->looked) {
+	worst = hf_check_host(hf_agent_is_luo(q->agent), &q->host, &host_needs,
+		q->has_target && !no_target ? &q->target : NULL, findings);
+	if (q->has_target) {
 		const struct hf_target_needs needs = hf_target_needs_of(survey);
 
-		v = hf_check_target(&q->target, q->target_error.err ? &q->target_error : NULL,
-			&q->running, &needs, findings);
+		v = hf_check_target(&q->target, no_target, &q->running, &needs, findings);
 		worst = HF_MAX(worst, v);
 	}
-	v = hf_check_guests(survey, findings);
+	v = hf_check_guests(survey, to_kernel(q), findings);
 	return HF_MAX(worst, v);
 }
 
-/* ---- Check ---- */
+/* ---- Check, Plan ---- */
 
 static void on_check(const struct hf_survey *survey, void *data)
 {
@@ -204,12 +240,38 @@ static void on_check(const struct hf_survey *survey, void *data)
 
 	hf_json_add_string(params, "verdict", hf_verdict_name(verdict));
 	hf_json_add(params, "findings", findings);
-	hf_json_add(params, "guests", hf_guest_json_list(q->agent, survey));
+	hf_json_add(params, "guests", hf_guest_json_list(q->agent, survey, to_kernel(q)));
 	hf_varlink_call_reply(q->call, params);
 	request_free(q);
 }
 
-void hf_request_check(struct hf_varlink_call *call, struct json_object *params, void *userdata)
+static void on_plan(const struct hf_survey *survey, void *data)
+{
+	struct request *q = data;
+	struct json_object *params = json_object_new_object();
+	struct json_object *findings = json_object_new_array();
+	enum hf_verdict verdict = check_all(q, survey, findings);
+	struct hf_error e = {0};
+
+	if (hf_update_may_prepare(q->agent, &e) < 0) {
+		verdict = HF_REFUSAL;
+		hf_json_append(
+			findings, hf_finding_new("host.state", verdict, NULL, e.message, e.remedy));
+	}
+	hf_json_add_string(params, "verdict", hf_verdict_name(verdict));
+	hf_json_add(params, "findings", findings);
+	hf_plan_add(params, q->agent, survey, to_kernel(q), &q->history);
+	if (q->history_error < 0) {
+		hf_varlink_call_errno(q->call, q->history_error, "can't list the reports");
+		json_object_put(params);
+	} else {
+		hf_varlink_call_reply(q->call, params);
+	}
+	request_free(q);
+}
+
+static void start_look(struct hf_varlink_call *call, struct json_object *params, void *userdata,
+	hf_survey_done_fn done)
 {
 	struct json_object *target = NULL;
 	const struct hf_json_field fields[] = {
@@ -220,13 +282,24 @@ void hf_request_check(struct hf_varlink_call *call, struct json_object *params, 
 
 	if (hf_varlink_call_dispatch(call, params, fields) < 0)
 		return;
-	q = request_new(userdata, call, on_check);
+	q = request_new(userdata, call, done);
 	if (!q)
 		return;
+	q->plan = done == on_plan;
 	if (target && take_target(q, target) < 0)
 		request_free(q);
 	else
 		look(q);
+}
+
+void hf_request_check(struct hf_varlink_call *call, struct json_object *params, void *userdata)
+{
+	start_look(call, params, userdata, on_check);
+}
+
+void hf_request_plan(struct hf_varlink_call *call, struct json_object *params, void *userdata)
+{
+	start_look(call, params, userdata, on_plan);
 }
 
 /* ---- Prepare, Upgrade ---- */

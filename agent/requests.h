@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
- * DOC: The methods that begin with a look at everything: Check, Prepare, Upgrade.
+ * DOC: The methods that begin with a look at everything: Check, Plan, Prepare, Upgrade.
  *
  * A target is looked into first, in a worker, one at a time: it may take seconds and a good deal
  * of memory, and whoever may call Check may name any file. While guests stand still nothing is
@@ -14,5 +14,6 @@
 
 /* Handlers for the table in service.c; @userdata is the struct hf_agent. */
 void hf_request_check(struct hf_varlink_call *call, struct json_object *params, void *userdata);
+void hf_request_plan(struct hf_varlink_call *call, struct json_object *params, void *userdata);
 void hf_request_prepare(struct hf_varlink_call *call, struct json_object *params, void *userdata);
 void hf_request_upgrade(struct hf_varlink_call *call, struct json_object *params, void *userdata);

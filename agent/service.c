@@ -7,12 +7,14 @@
 
 #include "agent/arrival.h"
 #include "agent/guest-json.h"
+#include "agent/history.h"
 #include "agent/interface.h"
 #include "agent/report.h"
 #include "agent/requests.h"
 #include "agent/survey.h"
 #include "agent/update.h"
 #include "common/json.h"
+#include "common/worker.h"
 #include "memfd-preserve/kho.h"
 #include "vmm-glue/registration.h"
 
@@ -84,7 +86,7 @@ static void on_guests(const struct hf_survey *survey, void *data)
 {
 	struct request *q = data;
 	struct json_object *params = json_object_new_object();
-	struct json_object *guests = hf_guest_json_list(q->agent, survey);
+	struct json_object *guests = hf_guest_json_list(q->agent, survey, NULL);
 	struct hf_error e = {0};
 
 	if (q->guest) {
@@ -142,7 +144,7 @@ static struct json_object *status_json(struct hf_agent *agent, const struct hf_s
 	hf_json_add_string(params, "message", agent->message[0] ? agent->message : NULL);
 	hf_json_add_string(
 		params, "last_update_id", hf_report_newest_id(newest) == 0 ? newest : NULL);
-	hf_json_add(params, "guests", hf_guest_json_list(agent, survey));
+	hf_json_add(params, "guests", hf_guest_json_list(agent, survey, NULL));
 	return params;
 }
 
@@ -251,7 +253,7 @@ static void handle_abort(struct hf_varlink_call *call, struct json_object *param
 		hf_varlink_call_error(call, &e, NULL);
 }
 
-/* ---- Report, Inspect ---- */
+/* ---- Report, History, Inspect ---- */
 
 static void handle_report(struct hf_varlink_call *call, struct json_object *params, void *userdata)
 {
@@ -283,6 +285,58 @@ static void handle_report(struct hf_varlink_call *call, struct json_object *para
 	reply = json_object_new_object();
 	hf_json_add(reply, "report", report);
 	hf_varlink_call_reply(call, reply);
+}
+
+/* Up to 64 MiB of files: read in a worker. */
+struct history_request {
+	struct hf_varlink_call *call;
+	struct hf_history history;
+};
+
+static int load_history(void *data)
+{
+	struct history_request *h = data;
+
+	return hf_history_load(&h->history);
+}
+
+static void on_history(void *data, int result)
+{
+	struct history_request *h = data;
+	struct json_object *reply;
+
+	if (result < 0) {
+		hf_varlink_call_errno(h->call, result, "can't list the reports");
+	} else {
+		reply = json_object_new_object();
+		hf_json_add(reply, "updates", hf_history_json(&h->history));
+		hf_json_add(reply, "skipped", json_object_get(h->history.skipped));
+		hf_varlink_call_reply(h->call, reply);
+		hf_history_clear(&h->history);
+	}
+	hf_varlink_call_unref(h->call);
+	free(h);
+}
+
+static void handle_history(struct hf_varlink_call *call, struct json_object *params, void *userdata)
+{
+	struct hf_agent *agent = userdata;
+	struct history_request *h;
+	int r = -ENOMEM;
+
+	if (!no_parameters(call, params))
+		return;
+	h = calloc(1, sizeof(*h));
+	if (h) {
+		h->call = hf_varlink_call_ref(call);
+		r = hf_worker_run(agent->event, load_history, on_history, h);
+	}
+	if (r < 0) {
+		hf_varlink_call_errno(call, r, "can't list the reports");
+		if (h)
+			hf_varlink_call_unref(h->call);
+		free(h);
+	}
 }
 
 /* As in RFC 4648: groups of four, padded, nothing in between, no bits that mean nothing. */
@@ -399,6 +453,7 @@ static void handle_inspect_kho(
 /* Guest command lines and environments are in manifests and KHO trees: for root's eyes only. */
 static const struct hf_varlink_method methods[] = {
 	{"Check", hf_request_check, 0},
+	{"Plan", hf_request_plan, 0},
 	{"Guests", handle_guests, 0},
 	{"Prepare", hf_request_prepare, HF_VARLINK_MUTATING},
 	{"Commit", handle_commit, HF_VARLINK_MUTATING},
@@ -406,6 +461,7 @@ static const struct hf_varlink_method methods[] = {
 	{"Abort", handle_abort, HF_VARLINK_MUTATING},
 	{"Status", handle_status, 0},
 	{"Report", handle_report, 0},
+	{"History", handle_history, 0},
 	{"InspectManifest", handle_inspect_manifest, HF_VARLINK_MUTATING},
 	{"InspectKho", handle_inspect_kho, HF_VARLINK_MUTATING},
 	{NULL, NULL, 0},

@@ -105,9 +105,11 @@ static void ask(struct hf_survey *s, struct hf_survey_guest *g)
 		return;
 	g->asked = true;
 	r = hf_vmm_new(agent->event, &g->reg.guest, agent->ring, NULL, NULL, &g->vmm);
-	if (r == 0)
+	if (r == 0) {
+		hf_vmm_want_details(g->vmm);
 		r = hf_vmm_attach(
 			g->vmm, g->reg.pid, g->reg.start_ticks, ASK_TIMEOUT_NS, on_answer, g);
+	}
 	if (r < 0)
 		hf_error_set(
 			&g->error, r, HF_ERR_FAILED, NULL, "can't ask its QEMU: %s", strerror(-r));

@@ -15,10 +15,14 @@ enum {
 	BOOT_VERSION = 0x206,
 	BOOT_KERNEL_VERSION = 0x20e,
 	BOOT_LOADFLAGS = 0x211,
+	BOOT_ALIGNMENT = 0x230,
 	BOOT_XLOADFLAGS = 0x236,
 	BOOT_PAYLOAD_OFFSET = 0x248,
 	BOOT_PAYLOAD_LENGTH = 0x24c,
 	BOOT_HEADER_END = 0x250,
+	BOOT_PREF_ADDRESS = 0x258, /* from here on since protocol 2.10 */
+	BOOT_INIT_SIZE = 0x260,
+	BOOT_HEADER_2_10_END = 0x264,
 };
 
 #define LOADED_HIGH 0x01
@@ -110,6 +114,12 @@ int hf_boot_parse(const void *head, size_t size, uint64_t file_bytes, struct hf_
 	if (h.payload_bytes == 0 || h.payload_offset > h.image_bytes ||
 		h.payload_bytes > h.image_bytes - h.payload_offset)
 		return not_sound(e, "its header says that the kernel lies outside of it");
+	if (h.protocol >= 0x020a && size >= BOOT_HEADER_2_10_END) {
+		h.alignment = le32(p + BOOT_ALIGNMENT);
+		h.pref_address = le32(p + BOOT_PREF_ADDRESS) |
+				 (uint64_t)le32(p + BOOT_PREF_ADDRESS + 4) << 32;
+		h.init_bytes = le32(p + BOOT_INIT_SIZE);
+	}
 	h.loaded_high = p[BOOT_LOADFLAGS] & LOADED_HIGH;
 	h.kernel_64 = h.protocol >= 0x020c && (p[BOOT_XLOADFLAGS] & XLF_KERNEL_64);
 	h.above_4g = h.protocol >= 0x020c && (p[BOOT_XLOADFLAGS] & XLF_ABOVE_4G);

@@ -25,6 +25,9 @@ struct hf_boot_header {
 	uint64_t image_bytes; /* of the whole image, as far as the header tells */
 	uint64_t payload_offset;
 	uint64_t payload_bytes;
+	uint64_t init_bytes; /* it needs from where it is loaded until it knows its memory, or 0 */
+	uint64_t pref_address;		     /* it is not loaded below this */
+	uint64_t alignment;		     /* of where it is loaded, or 0 */
 	char version[HF_BOOT_VERSION_BYTES]; /* "7.3.4 (me@there) #1 SMP …", or "" */
 };
 

@@ -67,6 +67,7 @@ PLAIN_COMMAND(hf_qmp_query_migrate_parameters, "query-migrate-parameters")
 PLAIN_COMMAND(hf_qmp_query_memdev, "query-memdev")
 PLAIN_COMMAND(hf_qmp_query_balloon, "query-balloon")
 PLAIN_COMMAND(hf_qmp_query_chardev, "query-chardev")
+PLAIN_COMMAND(hf_qmp_query_block, "query-block")
 PLAIN_COMMAND(hf_qmp_query_virtio, "x-query-virtio")
 
 int hf_qmp_migrate(struct hf_qmp *q, const char *uri, uint64_t timeout_ns, hf_qmp_reply_fn fn,

@@ -324,11 +324,29 @@ int hf_qmp_query_chardev(
 int hf_qmp_parse_chardevs(
 	struct json_object *ret, struct hf_qmp_chardev *devs, size_t max, size_t *ret_n);
 
+/** struct hf_qmp_block - a disk, and what is in it. */
+struct hf_qmp_block {
+	char device[128]; /* of -drive; "" for one of -blockdev */
+	char qdev[256];	  /* the device's id or path in QOM, or "" */
+	bool inserted;	  /* the next three are meant */
+	bool writeback;
+	bool direct;   /* past the host's page cache */
+	bool no_flush; /* the guest's flushes are ignored */
+};
+
+/** hf_qmp_query_block() - All disks. 7.2, 10.0 and 11.1 answer alike. */
+int hf_qmp_query_block(
+	struct hf_qmp *q, uint64_t timeout_ns, hf_qmp_reply_fn fn, void *data, uint64_t *ret_id);
+int hf_qmp_parse_blocks(
+	struct json_object *ret, struct hf_qmp_block *blocks, size_t max, size_t *ret_n);
+
 /** hf_qmp_qom_get() - A property of a QOM object; @ret of the callback is its bare value. */
 int hf_qmp_qom_get(struct hf_qmp *q, const char *path, const char *property, uint64_t timeout_ns,
 	hf_qmp_reply_fn fn, void *data, uint64_t *ret_id);
 /** hf_qmp_parse_number() - A bare number, such as a property's. Return: 0 or -EBADMSG. */
 int hf_qmp_parse_number(struct json_object *ret, uint64_t *ret_number);
+/** hf_qmp_parse_bool() - A bare truth value. Return: 0 or -EBADMSG. */
+int hf_qmp_parse_bool(struct json_object *ret, bool *ret_value);
 /** hf_qmp_qom_list() - Properties of a QOM object: an array of {name, type}. */
 int hf_qmp_qom_list(struct hf_qmp *q, const char *path, uint64_t timeout_ns, hf_qmp_reply_fn fn,
 	void *data, uint64_t *ret_id);

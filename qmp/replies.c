@@ -475,6 +475,54 @@ int hf_qmp_parse_chardevs(
 	return 0;
 }
 
+static int parse_cache(struct json_object *inserted, struct hf_qmp_block *b)
+{
+	struct json_object *cache = NULL;
+	int r = required(get_member(inserted, "cache", json_type_object, &cache));
+
+	b->inserted = true;
+	if (r >= 0)
+		r = required(get_bool(cache, "writeback", &b->writeback));
+	if (r >= 0)
+		r = required(get_bool(cache, "direct", &b->direct));
+	if (r >= 0)
+		r = required(get_bool(cache, "no-flush", &b->no_flush));
+	return r;
+}
+
+int hf_qmp_parse_blocks(
+	struct json_object *ret, struct hf_qmp_block *blocks, size_t max, size_t *ret_n)
+{
+	size_t i, n;
+	int r = list_length(ret, max, &n);
+
+	for (i = 0; r >= 0 && i < n; i++) {
+		struct json_object *o = json_object_array_get_idx(ret, i), *inserted = NULL;
+		struct hf_qmp_block *b = &blocks[i];
+
+		*b = (struct hf_qmp_block){0};
+		r = required(get_name(o, "device", b->device, sizeof(b->device)));
+		if (r >= 0)
+			r = optional(get_name(o, "qdev", b->qdev, sizeof(b->qdev)));
+		if (r >= 0)
+			r = optional(get_member(o, "inserted", json_type_object, &inserted));
+		if (r >= 0 && inserted)
+			r = parse_cache(inserted, b);
+	}
+	if (r < 0)
+		return r;
+	*ret_n = n;
+	return 0;
+}
+
+int hf_qmp_parse_bool(struct json_object *ret, bool *ret_value)
+{
+	if (!json_object_is_type(ret, json_type_boolean))
+		return -EBADMSG;
+	*ret_value = json_object_get_boolean(ret);
+	return 0;
+}
+
 int hf_qmp_parse_virtio_devices(
 	struct json_object *ret, struct hf_qmp_virtio_device *devs, size_t max, size_t *ret_n)
 {

@@ -264,10 +264,22 @@ static void on_ramblocks(struct hf_qmp *q, int err, struct json_object *ret,
 		one_answered(vmm);
 }
 
+/* Only then it is known where the balloon is. */
+static void on_virtio_asked(struct hf_vmm *vmm)
+{
+	if (vmm->want_details && vmm->balloon_path[0])
+		hf_vmm_ask_reporting(vmm, one_answered);
+	else
+		one_answered(vmm);
+}
+
 static void ask(struct hf_vmm *vmm)
 {
 	vmm->waiting = "answer on its monitor";
-	vmm->n_replies = vmm->want_roms ? 11 : 9;
+	vmm->n_replies = 9 + (vmm->want_roms ? 2 : 0) + (vmm->want_details ? 3 : 0);
+	vmm->probe.balloon = vmm->probe.free_page_reporting = false;
+	vmm->probe.agent_known = vmm->probe.agent_channel = vmm->probe.agent_open = false;
+	vmm->probe.n_no_flush = 0;
 	vmm->probe.n_blockers = 0;
 	if (HF_VMM_SEND(vmm, on_status, hf_qmp_query_status) < 0 ||
 		HF_VMM_SEND(vmm, on_machine, hf_qmp_qom_get, "/machine", "type") < 0 ||
@@ -281,7 +293,9 @@ static void ask(struct hf_vmm *vmm)
 		return;
 	if (vmm->want_roms && hf_vmm_ask_roms(vmm, one_answered) < 0)
 		return;
-	hf_vmm_ask_virtio(vmm, one_answered);
+	if (vmm->want_details && hf_vmm_ask_details(vmm, one_answered) < 0)
+		return;
+	hf_vmm_ask_virtio(vmm, on_virtio_asked);
 }
 
 int hf_vmm_attach(struct hf_vmm *vmm, pid_t pid, uint64_t start_ticks, uint64_t timeout_ns,

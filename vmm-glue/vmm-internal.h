@@ -79,6 +79,9 @@ struct hf_vmm {
 	char **roms; /* NULL-terminated once there is one */
 	size_t n_roms;
 	void (*roms_done)(struct hf_vmm *vmm);
+	bool want_details;
+	void (*details_done)(struct hf_vmm *vmm);
+	char balloon_path[256];		     /* in QOM, or "" */
 	struct hf_qmp_virtio_device *virtio; /* while they are asked about */
 	size_t n_virtio, next_virtio;
 	void (*virtio_done)(struct hf_vmm *vmm);
@@ -225,6 +228,17 @@ int hf_vmm_ask_virtio(struct hf_vmm *vmm, void (*done)(struct hf_vmm *vmm));
  * Return: 0, or -errno when the operation has failed.
  */
 int hf_vmm_ask_roms(struct hf_vmm *vmm, void (*done)(struct hf_vmm *vmm));
+
+/**
+ * hf_vmm_ask_details() - Ask about balloon, guest agent's channel and disks.
+ * @done: called three times, once for each of them, also when QEMU doesn't tell
+ *
+ * Return: 0, or -errno when the operation has failed.
+ */
+int hf_vmm_ask_details(struct hf_vmm *vmm, void (*done)(struct hf_vmm *vmm));
+
+/** hf_vmm_ask_reporting() - Ask the balloon at balloon_path for free page reporting. Likewise. */
+int hf_vmm_ask_reporting(struct hf_vmm *vmm, void (*done)(struct hf_vmm *vmm));
 
 /** hf_vmm_forget_roms() - Free them. */
 void hf_vmm_forget_roms(struct hf_vmm *vmm);

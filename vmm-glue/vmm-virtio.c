@@ -123,6 +123,10 @@ static void on_devices(struct hf_qmp *q, int err, struct json_object *ret,
 	if (err != 0 || !vmm->virtio ||
 		hf_qmp_parse_virtio_devices(ret, vmm->virtio, MAX_DEVICES, &vmm->n_virtio) < 0)
 		vmm->n_virtio = 0;
+	for (size_t i = 0; i < vmm->n_virtio; i++)
+		if (strcmp(vmm->virtio[i].name, "virtio-balloon") == 0)
+			snprintf(vmm->balloon_path, sizeof(vmm->balloon_path), "%s",
+				vmm->virtio[i].path);
 	ask_next(vmm);
 }
 
@@ -131,6 +135,7 @@ int hf_vmm_ask_virtio(struct hf_vmm *vmm, void (*done)(struct hf_vmm *vmm))
 	free(TAKE_PTR(vmm->virtio));
 	vmm->n_virtio = vmm->next_virtio = 0;
 	vmm->virtio_done = done;
+	vmm->balloon_path[0] = 0;
 	vmm->probe.odd_queue_entries = 0;
 	vmm->probe.odd_queue_device[0] = 0;
 	return HF_VMM_SEND(vmm, on_devices, hf_qmp_query_virtio);

@@ -54,6 +54,15 @@ struct hf_vmm_probe {
 	 */
 	uint64_t odd_queue_entries;
 	char odd_queue_device[32]; /* "virtio-rng" */
+	/* Only after hf_vmm_want_details(), and where QEMU says it. */
+	bool balloon;
+	uint64_t balloon_bytes;	  /* RAM that the guest has beside it */
+	bool free_page_reporting; /* what the guest frees is given back to the host */
+	bool agent_known;	  /* the next two are meant */
+	bool agent_channel;	  /* there is a channel for a guest agent */
+	bool agent_open;	  /* and something in the guest has it open */
+	unsigned int n_no_flush;  /* disks that ignore the guest's flushes */
+	char no_flush_disk[64];	  /* the first of them */
 };
 
 /**
@@ -101,6 +110,9 @@ int hf_vmm_probe_check(const struct hf_vmm_probe *probe, struct hf_error *error)
 
 /** hf_vmm_want_roms() - Have the next hf_vmm_attach() ask for ROM files, too. */
 void hf_vmm_want_roms(struct hf_vmm *vmm);
+
+/** hf_vmm_want_details() - Have the next hf_vmm_attach() fill the end of the probe, too. */
+void hf_vmm_want_details(struct hf_vmm *vmm);
 
 /**
  * hf_vmm_get_roms() - The ROM files that QEMU says it loaded.

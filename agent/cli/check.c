@@ -92,19 +92,34 @@ void hf_cli_show_findings(
 		show_guest_findings(cli, json_object_array_get_idx(guests, i), findings);
 }
 
-static void show_verdict(const struct hf_cli *cli, const char *verdict)
+int hf_cli_show_verdict(const struct hf_cli *cli, const char *verdict)
 {
+	static const struct {
+		const char *verdict, *word, *text;
+		enum hf_cli_mood mood;
+		int code;
+	} rows[] = {
+		{"ok", "ready", "the host can be updated", HF_MOOD_GOOD, HF_EXIT_OK},
+		{"warning", "ready with caveats",
+			"the host can be updated; look at the warnings first", HF_MOOD_DOUBTFUL,
+			HF_EXIT_OK},
+		{"refusal", "not ready", "the host can't be updated as it is", HF_MOOD_BAD,
+			HF_EXIT_NOT_READY},
+	};
+	size_t i = 0;
+
+	/* One that this build doesn't know is no permission. */
+	while (i + 1 < HF_ARRAY_SIZE(rows) && strcmp(rows[i].verdict, verdict) != 0)
+		i++;
+	if (cli->json)
+		return rows[i].code;
 	fputs("\nVerdict: ", stdout);
-	if (strcmp(verdict, "ok") == 0) {
-		hf_cli_mark(cli, HF_MOOD_GOOD, verdict);
-		puts(" the host can be updated");
-	} else if (strcmp(verdict, "warning") == 0) {
-		hf_cli_mark(cli, HF_MOOD_DOUBTFUL, verdict);
-		puts(" the host can be updated; look at the warnings first");
-	} else {
-		hf_cli_mark(cli, HF_MOOD_BAD, verdict);
-		puts(" the host can't be updated as it is");
+	if (cli->out_glyphs) {
+		hf_cli_mark(cli, rows[i].mood, rows[i].verdict);
+		putchar(' ');
 	}
+	printf("%s: %s\n", rows[i].word, rows[i].text);
+	return rows[i].code;
 }
 
 static int run(struct hf_cli *cli, int argc, char **argv)
@@ -113,7 +128,6 @@ static int run(struct hf_cli *cli, int argc, char **argv)
 	const struct hf_cli_option options[] = {HF_CLI_TARGET_OPTIONS(&target), {0}};
 	cleanup_json struct json_object *reply = NULL;
 	struct json_object *params, *target_json;
-	const char *verdict;
 	int r;
 
 	r = hf_cli_parse(cli, argc, argv, options, 0, NULL);
@@ -127,17 +141,12 @@ static int run(struct hf_cli *cli, int argc, char **argv)
 	if (r != HF_CLI_GO_ON)
 		return r;
 
-	verdict = hf_json_get_string(reply, "verdict", "refusal");
-	if (cli->json) {
+	if (cli->json)
 		hf_cli_print_json(reply);
-	} else {
+	else
 		hf_cli_show_findings(cli, hf_json_get_array(reply, "findings"),
 			hf_json_get_array(reply, "guests"));
-		show_verdict(cli, verdict);
-	}
-	if (strcmp(verdict, "ok") == 0 || strcmp(verdict, "warning") == 0)
-		return HF_EXIT_OK;
-	return HF_EXIT_NOT_READY;
+	return hf_cli_show_verdict(cli, hf_json_get_string(reply, "verdict", "refusal"));
 }
 
 const struct hf_cli_verb hf_cli_verb_check = {
@@ -145,8 +154,8 @@ const struct hf_cli_verb hf_cli_verb_check = {
 	.usage = "[--kernel FILE [--initrd FILE] [--append TEXT | --cmdline TEXT]]",
 	.summary = "can this host and its guests be updated? Changes nothing",
 	.help = "Looks at the host, at every guest and, if one is given, at the kernel to jump\n"
-		"into, and changes nothing. Exit code 0: it can be done, perhaps with\n"
-		"warnings; 3: it can't.\n"
+		"into, and changes nothing. The host is ready or ready with caveats, exit\n"
+		"code 0, or not ready, exit code 3.\n"
 		"\n" HF_CLI_TARGET_HELP,
 	.run = run,
 };

@@ -70,8 +70,8 @@ struct hf_cli {
 };
 
 extern const struct hf_cli_verb hf_cli_verb_abort, hf_cli_verb_check, hf_cli_verb_commit,
-	hf_cli_verb_guests, hf_cli_verb_inspect, hf_cli_verb_prepare, hf_cli_verb_report,
-	hf_cli_verb_status, hf_cli_verb_upgrade;
+	hf_cli_verb_guests, hf_cli_verb_history, hf_cli_verb_inspect, hf_cli_verb_plan,
+	hf_cli_verb_prepare, hf_cli_verb_report, hf_cli_verb_status, hf_cli_verb_upgrade;
 
 /* ---- options.c ---- */
 
@@ -255,7 +255,18 @@ int hf_cli_follow(struct hf_cli *cli, const char *method, struct json_object *pa
 /** hf_cli_inspect_kernel() - Look into a kernel image, without the agent. Return: an exit code. */
 int hf_cli_inspect_kernel(struct hf_cli *cli, const char *path);
 
-/* ---- check.c, guests.c, report.c ---- */
+/* ---- check.c, guests.c, history.c, report.c ---- */
+
+/**
+ * hf_cli_show_verdict() - Print whether the host is ready, unless for programs.
+ * @verdict: ok, warning, refusal
+ *
+ * Return: the exit code for it.
+ */
+int hf_cli_show_verdict(const struct hf_cli *cli, const char *verdict);
+
+/** hf_cli_show_skipped() - Say on stderr which reports could not be read. NULL is fine. */
+void hf_cli_show_skipped(struct json_object *skipped);
 
 /** hf_cli_show_findings() - Print findings grouped by host and guest. Both arrays may be NULL. */
 void hf_cli_show_findings(

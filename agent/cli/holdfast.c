@@ -10,6 +10,7 @@
 
 static const struct hf_cli_verb *const verbs[] = {
 	&hf_cli_verb_check,
+	&hf_cli_verb_plan,
 	&hf_cli_verb_guests,
 	&hf_cli_verb_prepare,
 	&hf_cli_verb_commit,
@@ -17,6 +18,7 @@ static const struct hf_cli_verb *const verbs[] = {
 	&hf_cli_verb_abort,
 	&hf_cli_verb_status,
 	&hf_cli_verb_report,
+	&hf_cli_verb_history,
 	&hf_cli_verb_inspect,
 };
 

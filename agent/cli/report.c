@@ -128,6 +128,7 @@ static void show_host(struct json_object *report)
 	char text[1024];
 
 	hf_cli_field("update", hf_json_get_string(report, "id", "?"));
+	hf_cli_field("time", hf_json_get_string(report, "time", NULL));
 	hf_cli_field("outcome", hf_json_get_string(report, "outcome", "?"));
 	hf_cli_field("message", hf_json_get_string(report, "message", NULL));
 	hf_cli_field("carrier", hf_json_get_string(report, "carrier", NULL));

@@ -32,6 +32,7 @@ static void check_lists(struct json_object *v)
 	struct hf_qmp_memdev memdevs[N];
 	struct hf_qmp_chardev chardevs[N];
 	struct hf_qmp_virtio_device devices[N];
+	struct hf_qmp_block blocks[N];
 	size_t i, n;
 	bool on;
 
@@ -53,6 +54,14 @@ static void check_lists(struct json_object *v)
 			TEXT(devices[i].path);
 		}
 	}
+	memset(blocks, 0xff, sizeof(blocks));
+	if (hf_qmp_parse_blocks(v, blocks, N, &n) == 0) {
+		for (i = 0; i < n; i++) {
+			TEXT(blocks[i].device);
+			TEXT(blocks[i].qdev);
+		}
+	}
+	hf_qmp_parse_bool(v, &on);
 	hf_qmp_parse_capability(v, "x-ignore-shared", &on);
 }
 

@@ -5,6 +5,7 @@
  - docs/ARCHITECTURE.md has exactly the tables of `holdfastd --print-states` and of
    common/fault-points.def, between its markers
  - `make help` names every target, and none that is gone
+ - holdfast(1) has an entry for every id of a finding that the agent uses, and for no other
  - links to files lead somewhere, and so do paths of this tree in `backticks`
 
     docs.py HOLDFASTD     check the tree
@@ -77,6 +78,22 @@ def reference_problems(path, text, exists):
                 yield f"{path}:{number}: there is no {target}"
 
 
+FINDING = re.compile(r'"((?:host|guest|target)\.[a-z][a-z-]*)"')
+FINDING_ENTRY = re.compile(r"^\*((?:host|guest|target)\.[a-z-]+)\*", re.MULTILINE)
+FINDINGS_PAGE = "deploy/man/holdfast.1.scd"
+
+
+def finding_problems(sources, page):
+    used = {id_ for text in sources for id_ in FINDING.findall(text)}
+    described = FINDING_ENTRY.findall(page)
+    for id_ in sorted(used - set(described)):
+        yield f"{FINDINGS_PAGE}: no entry for the finding {id_}"
+    for id_ in sorted(set(described) - used):
+        yield f"{FINDINGS_PAGE}: there is no finding {id_} any more"
+    for id_ in sorted({id_ for id_ in described if described.count(id_) > 1}):
+        yield f"{FINDINGS_PAGE}: two entries for the finding {id_}"
+
+
 def documents():
     return [TOP / "README.md", *sorted((TOP / "docs").glob("*.md"))]
 
@@ -88,6 +105,8 @@ def check(program):
     helped = subprocess.run(["make", "-s", "--no-print-directory", "help"], cwd=TOP, check=True,
                             stdout=subprocess.PIPE, text=True).stdout
     problems += help_problems(helped, phony_targets(file.read_text() for file in makefiles))
+    sources = [file.read_text() for folder in ("agent", "vmm-glue") for file in (TOP / folder).glob("*.c")]
+    problems += finding_problems(sources, (TOP / FINDINGS_PAGE).read_text())
     for file in documents():
         problems += reference_problems(file.relative_to(TOP).as_posix(), file.read_text(),
                                        lambda path: (TOP / path).exists())
@@ -117,12 +136,16 @@ def self_test():
         "no markers": list(tables_problems("", BEGIN, "")),
         "target missing": list(help_problems("  make a\n", {"all", "a", "b"})),
         "target gone": list(help_problems("  make a\n  make b\n", {"all", "a"})),
+        "finding without entry": list(finding_problems(['add("host.new", 1)'], "*host.old*\n")),
+        "entry without finding": list(finding_problems([], "*guest.old*\n\tIt is so.\n")),
+        "two entries": list(finding_problems(['"host.a"'], "*host.a*\n*host.a*\n")),
         "dead link": refers("see [b](B.md#x)"),
         "dead path": refers("see `agent/gone.c`"),
     }
     fine = {
         "table": list(tables_problems(good, BEGIN, "| a |\n")),
         "help": list(help_problems("  make a  x\n", {"all", "a"})),
+        "finding": list(finding_problems(['x("host.a-b", "see host.c")', '"guest.%s"'], "*host.a-b*\n\tIt.\n")),
         "link": refers("[a](A.md), [w](https://varlink.org), `agent/state.c`, `tests/NAME.c`, `agent/`"),
     }
     for name in (name for name, problems in bites.items() if not problems):

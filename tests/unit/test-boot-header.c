@@ -37,6 +37,20 @@ static void test_bzimage(void **state)
 	assert_true(h.payload_bytes > 0 && h.payload_offset + h.payload_bytes <= s.size);
 	assert_string_equal(h.version, SAMPLE_VERSION);
 
+	/* How much room it needs, and where: of 2.10 only. */
+	assert_int_equal(h.init_bytes, 0);
+	sample_put32(s.data + 0x230, 2 << 20);
+	sample_put32(s.data + 0x258, 16 << 20);
+	sample_put32(s.data + 0x25c, 1);
+	sample_put32(s.data + 0x260, 0xfff00000);
+	assert_int_equal(parse(&s, &h, NULL), 0);
+	assert_int_equal(h.init_bytes, 0xfff00000);
+	assert_int_equal(h.alignment, 2 << 20);
+	assert_int_equal(h.pref_address, (1ULL << 32) + (16 << 20));
+	sample_put16(s.data + 0x206, 0x0209);
+	assert_int_equal(parse(&s, &h, NULL), 0);
+	assert_int_equal(h.init_bytes + h.alignment + h.pref_address, 0);
+
 	/* Such flags are of 2.12 only. */
 	sample_put16(s.data + 0x206, 0x020b);
 	assert_int_equal(parse(&s, &h, NULL), 0);

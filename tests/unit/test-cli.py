@@ -214,7 +214,8 @@ class CliTest(unittest.TestCase):
 
 
 class CommandLines(CliTest):
-    VERBS = ("check", "guests", "prepare", "commit", "upgrade", "abort", "status", "report", "inspect")
+    VERBS = ("check", "plan", "guests", "prepare", "commit", "upgrade", "abort", "status", "report", "history",
+             "inspect")
 
     def test_no_verb(self):
         r = self.run_cli()
@@ -244,6 +245,9 @@ class CommandLines(CliTest):
                 (["upgrade", "--dry-run"], "--kernel FILE is missing"),
                 (["upgrade", "--kernel"], "option '--kernel' needs a value"),
                 (["check", "--initrd", "x"], "need --kernel"),
+                (["plan", "--initrd", "x"], "need --kernel"),
+                (["plan", "x"], "too many arguments: 'x'"),
+                (["history", "x"], "too many arguments: 'x'"),
                 (["prepare", "--kernel", "k", "--append", "a", "--cmdline", "b"], "one of them"),
                 (["inspect"], "inspect what?"),
                 (["inspect", "kernel"], "inspect which kernel?"),
@@ -259,7 +263,7 @@ class CommandLines(CliTest):
     def test_agent_not_running(self):
         for args in (["check"], ["guests"], ["prepare", "--kernel", "k"], ["commit"], ["abort"],
                      ["upgrade", "--kernel", "k"], ["status"], ["status", "--watch"], ["report"],
-                     ["inspect", "kho"]):
+                     ["plan"], ["history"], ["inspect", "kho"]):
             r = self.run_cli(*args)
             self.assertEqual((r.code, r.out), (3, ""), args)
             self.assertIn("holdfast: the agent is not running", r.err)
@@ -337,9 +341,16 @@ class Check(CliTest):
         return {"verdict": verdict, "findings": findings, "guests": list(guests)}
 
     def test_verdicts(self):
-        for verdict, code in (("ok", 0), ("warning", 0), ("refusal", 3), ("unheard-of", 3)):
+        for verdict, code, text in (
+                ("ok", 0, "ready: the host can be updated"),
+                ("warning", 0, "ready with caveats: the host can be updated; look at the warnings first"),
+                ("refusal", 3, "not ready: the host can't be updated as it is"),
+                ("unheard-of", 3, "not ready: the host can't be updated as it is")):
             self.serve(Check=replies(self.reply(verdict, [self.OK])))
-            self.assertEqual(self.run_cli("check").code, code)
+            r = self.run_cli("check")
+            self.assertEqual(r.code, code)
+            self.assertTrue(r.out.endswith(f"\n\nVerdict: {text}\n"), r.out)
+            self.assertEqual(self.run_cli("check", "-o", "json").code, code)
             self.agent.stop()
 
     def test_table(self):
@@ -358,7 +369,7 @@ Guest datenbank
   refusal it has a PCI device of the host
           Detach it.
 
-Verdict: refusal the host can't be updated as it is
+Verdict: not ready: the host can't be updated as it is
 """)
 
     def test_terminal(self):
@@ -393,6 +404,68 @@ Verdict: refusal the host can't be updated as it is
         self.serve(Check=replies(reply))
         r = self.run_cli("check", "-o", "json")
         self.assertEqual((r.code, json.loads(r.out)), (0, reply))
+
+
+def estimate(updates, median, worst, **more):
+    return {"updates": updates, "median_ns": int(median * 1e6), "worst_ns": int(worst * 1e6), **more}
+
+
+class Plan(CliTest):
+    REPLY = {
+        "verdict": "warning", "findings": [Check.OK, Check.WARNING, OTHER["findings"][0]],
+        "steps": [{"name": "prepare", "guests": "run", "what": "RAM is kept", "estimate": estimate(3, 20, 25.5)},
+                  {"name": "jump", "guests": "paused", "what": "the kernel changes"}],
+        "guests": [
+            {"uuid": "u", "name": "web1", "action": "carry", "ram_bytes": 1 << 30, "preserve": estimate(3, 10, 12),
+             "blackout": estimate(2, 412.3, 1500), "phases": [estimate(2, 1, 2, name="pause")]},
+            {"uuid": "v", "name": "new\x1b[2J", "action": "keep_paused", "ram_bytes": 1 << 29, "phases": []},
+            {"uuid": "w", "name": "datenbank", "action": "refuse", "ram_bytes": 1 << 20, "phases": [],
+             "message": "it has a PCI device of the host"}],
+        "blackout": estimate(3, 500, 2000), "preserve": estimate(3, 15, 18), "updates": 3, "skipped": ["bad-1"]}
+
+    def test_table(self):
+        self.serve(Plan=replies(self.REPLY))
+        r = self.run_cli("plan", "--kernel", "/k", "--append", "a")
+        self.assertEqual(r.code, 0)
+        self.assertEqual(self.agent.calls[0]["parameters"], {"target": {"kernel": "/k", "append": "a"}})
+        self.assertEqual(r.err, "holdfast: the report of update bad-1 can't be read, and is left out\n")
+        self.assertEqual(r.out, """\
+Host
+  ok      LUO is there
+  warning little memory
+          Free some.
+Guest datenbank
+  refusal it has a PCI device of the host
+          Detach it.
+
+STEP     GUESTS   MEDIAN    WORST  WHAT HAPPENS
+prepare  run     20.0 ms  25.5 ms  RAM is kept
+jump     paused        -        -  the kernel changes
+
+GUEST      ACTION                          RAM  PRESERVE  BLACKOUT    WORST  UPDATES  WHY
+web1       carried over                  1 GiB   10.0 ms  412.3 ms  1.500 s        2  -
+new?[2J    carried over, stays paused  512 MiB         -         -        -        -  -
+datenbank  REFUSES THE UPDATE            1 MiB         -         -        -        -  it has a PCI device of the host
+
+Blackout   500.0 ms, 2.000 s at worst: first guest paused to last guest running
+Preserving 15.0 ms, 18.0 ms at worst: by RAM, for all guests one after the other
+Times are of the last 3 updates of this host that were done.
+
+Verdict: ready with caveats: the host can be updated; look at the warnings first
+""")
+
+    def test_no_history(self):
+        self.serve(Plan=replies(dict(self.REPLY, verdict="refusal", guests=[], updates=0, blackout=None,
+                                     preserve=None, skipped=[])))
+        r = self.run_cli("plan")
+        self.assertEqual((r.code, r.err, self.agent.calls[0]["parameters"]), (3, "", {}))
+        self.assertIn("\nNo guests.\n\nNo history yet: ", r.out)
+        self.assertNotIn("at worst", r.out)
+
+    def test_json(self):
+        self.serve(Plan=replies(self.REPLY))
+        r = self.run_cli("plan", "-o", "json")
+        self.assertEqual((r.code, r.err, json.loads(r.out)), (0, "", self.REPLY))
 
 
 class Looking(CliTest):
@@ -489,6 +562,30 @@ web1   resumed  412.3 ms  128 MiB  68.4 KiB   1.500 s  0.800 ms  -
         r = self.run_cli("report", "-o", "json")
         self.assertEqual(json.loads(r.out), {"report": REPORT})
         self.assertEqual(self.agent.calls[1]["parameters"], {})
+
+    UPDATES = [
+        {"id": "u-2", "time": "2026-11-21T15:00:00Z", "outcome": "done", "carrier": "luo", "from_kernel": "7.2.1",
+         "to_kernel": "7.3.0", "guests": 12, "longest_blackout_ns": 412345678},
+        {"id": "u-1", "outcome": "rolled-back", "carrier": "luo", "from_kernel": "7.2.1", "to_kernel": "7.2.1",
+         "guests": 0, "longest_blackout_ns": 0, "message": "it broke"}]
+
+    def test_history(self):
+        reply = {"updates": self.UPDATES, "skipped": ["u-0\x07"]}
+        self.serve(History=replies(reply))
+        r = self.run_cli("history")
+        self.assertEqual(r.code, 0)
+        self.assertEqual(r.err, "holdfast: the report of update u-0? can't be read, and is left out\n")
+        self.assertEqual(r.out, """\
+TIME                  UPDATE  KERNEL          OUTCOME      GUESTS  BLACKOUT
+2026-11-21T15:00:00Z  u-2     7.2.1 -> 7.3.0  done             12  412.3 ms
+-                     u-1     7.2.1 -> 7.2.1  rolled-back       0         -
+""")
+        r = self.run_cli("history", "-o", "json")
+        self.assertEqual((r.err, json.loads(r.out)), ("", reply))
+        self.agent.stop()
+        self.serve(History=replies({"updates": [], "skipped": []}))
+        r = self.run_cli("history")
+        self.assertEqual((r.code, r.out, r.err), (0, "No update has been made yet.\n", ""))
 
     def test_report_of_a_failure_is_a_report(self):
         self.serve(Report=replies({"report": dict(REPORT, outcome="degraded", guests=[], phases=[])}))

@@ -298,6 +298,7 @@ static void test_typed_commands(void **state)
 	SAYS("qom-get {\"path\":\"/machine\",\"property\":\"type\"}", hf_qmp_qom_get, "/machine",
 		"type");
 	SAYS("qom-list {\"path\":\"/machine\"}", hf_qmp_qom_list, "/machine");
+	SAYS("query-block -", hf_qmp_query_block);
 	SAYS("x-query-virtio -", hf_qmp_query_virtio);
 	SAYS("x-query-virtio-queue-status {\"path\":\"/machine/d\",\"queue\":1}",
 		hf_qmp_query_virtqueue, "/machine/d", 1);

@@ -216,9 +216,12 @@ static void check_parts(struct vmm *v, struct answer *a)
 {
 	struct hf_qmp_chardev chardevs[8];
 	struct hf_qmp_memdev memdevs[4];
+	struct hf_qmp_block blocks[8];
 	uint64_t actual;
 	size_t n;
 
+	must(v, a, hf_qmp_query_block);
+	assert_int_equal(hf_qmp_parse_blocks(a->ret, blocks, HF_ARRAY_SIZE(blocks), &n), 0);
 	must(v, a, hf_qmp_query_memdev);
 	assert_int_equal(hf_qmp_parse_memdevs(a->ret, memdevs, HF_ARRAY_SIZE(memdevs), &n), 0);
 	assert_int_equal(n, 1);
@@ -244,12 +247,16 @@ static void check_virtio(struct vmm *v, struct answer *a)
 	struct hf_qmp_virtio_device devices[4];
 	struct hf_qmp_virtqueue queue;
 	size_t n;
+	bool on;
 
 	must(v, a, hf_qmp_query_virtio);
 	assert_int_equal(
 		hf_qmp_parse_virtio_devices(a->ret, devices, HF_ARRAY_SIZE(devices), &n), 0);
 	assert_int_equal(n, 1);
 	assert_string_equal(devices[0].name, "virtio-balloon");
+	must(v, a, hf_qmp_qom_get, devices[0].path, "free-page-reporting");
+	assert_int_equal(hf_qmp_parse_bool(a->ret, &on), 0);
+	assert_false(on);
 	must(v, a, hf_qmp_query_virtqueue, devices[0].path, 0);
 	assert_int_equal(hf_qmp_parse_virtqueue(a->ret, &queue), 0);
 	assert_int_equal(queue.num, queue.num_default);

@@ -203,6 +203,49 @@ static void test_devices(void **state)
 	assert_true(actual == UINT64_MAX);
 }
 
+static void test_blocks(void **state)
+{
+	/* A drive, a node of -blockdev, an empty CD drive; as 7.2 and 10.0 say it, shortened. */
+	static const char good[] =
+		"[{\"io-status\":\"ok\",\"device\":\"d0\",\"locked\":false,\"removable\":false,"
+		"\"inserted\":{\"ro\":false,\"drv\":\"raw\",\"cache\":{\"no-flush\":true,"
+		"\"direct\":false,\"writeback\":true},\"file\":\"/d\"},\"qdev\":"
+		"\"/machine/peripheral/v/virtio-backend\",\"type\":\"unknown\"},"
+		"{\"device\":\"\",\"qdev\":\"v1\",\"inserted\":{\"cache\":{\"no-flush\":false,"
+		"\"direct\":true,\"writeback\":false}}},{\"device\":\"ide1-cd0\",\"locked\":false}"
+		"]";
+	struct hf_qmp_block b[3];
+	size_t n;
+	bool on;
+
+	assert_int_equal(PARSE(good, hf_qmp_parse_blocks, b, 3, &n), 0);
+	assert_int_equal(n, 3);
+	assert_string_equal(b[0].device, "d0");
+	assert_string_equal(b[0].qdev, "/machine/peripheral/v/virtio-backend");
+	assert_true(b[0].inserted && b[0].no_flush && b[0].writeback && !b[0].direct);
+	assert_string_equal(b[1].device, "");
+	assert_true(b[1].inserted && b[1].direct && !b[1].no_flush && !b[1].writeback);
+	assert_false(b[2].inserted);
+	assert_int_equal(PARSE(good, hf_qmp_parse_blocks, b, 2, &n), -ENOBUFS);
+	assert_int_equal(PARSE("[]", hf_qmp_parse_blocks, b, 3, &n), 0);
+	assert_int_equal(n, 0);
+	assert_int_equal(PARSE("{}", hf_qmp_parse_blocks, b, 3, &n), -EBADMSG);
+	assert_int_equal(PARSE("[{}]", hf_qmp_parse_blocks, b, 3, &n), -EBADMSG);
+	assert_int_equal(
+		PARSE("[{\"device\":\"a\",\"inserted\":1}]", hf_qmp_parse_blocks, b, 3, &n),
+		-EBADMSG);
+	assert_int_equal(
+		PARSE("[{\"device\":\"a\",\"inserted\":{}}]", hf_qmp_parse_blocks, b, 3, &n),
+		-EBADMSG);
+	assert_int_equal(PARSE("[{\"device\":\"a\",\"inserted\":{\"cache\":{\"direct\":true,"
+			       "\"writeback\":true}}}]",
+				 hf_qmp_parse_blocks, b, 3, &n),
+		-EBADMSG);
+	assert_int_equal(PARSE("true", hf_qmp_parse_bool, &on), 0);
+	assert_true(on);
+	assert_int_equal(PARSE("1", hf_qmp_parse_bool, &on), -EBADMSG);
+}
+
 static int ramblocks(const char *text, struct hf_qmp_ramblock *b, size_t max, size_t *n)
 {
 	/* No NUL behind it, so that reading on is caught. */
@@ -387,6 +430,7 @@ int main(void)
 		cmocka_unit_test(test_migration),
 		cmocka_unit_test(test_migrate_settings),
 		cmocka_unit_test(test_devices),
+		cmocka_unit_test(test_blocks),
 		cmocka_unit_test(test_ramblocks),
 		cmocka_unit_test(test_roms),
 		cmocka_unit_test(test_romfiles),

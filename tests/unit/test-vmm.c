@@ -264,6 +264,9 @@ static void fake_virtio(struct fake *f, const char *name, struct json_object *ar
 			snprintf(text + strlen(text), sizeof(text) - strlen(text),
 				"%s{\"name\": \"%s\", \"path\": \"/v/%u\"}", i ? ", " : "", device,
 				i);
+		else if (i == index && strcmp(device, "virtio-balloon") == 0 &&
+			 strcmp(name, "qom-get") == 0)
+			fake_send(f, "{\"return\": true, \"id\": %ld}\r\n", id);
 		else if (i == index && strcmp(name, "qom-get") == 0)
 			fake_send(f, "{\"return\": %u, \"id\": %ld}\r\n", asked, id);
 		else if (i == index)
@@ -331,6 +334,22 @@ static void fake_command(struct fake *f, const char *name, struct json_object *a
 	else if (strcmp(name, "query-status") == 0)
 		fake_send(f, "{\"return\": {\"status\": \"%s\", \"running\": %s}, \"id\": %ld}\r\n",
 			f->status, f->running ? "true" : "false", id);
+	else if (strcmp(name, "query-balloon") == 0 && strstr(f->mode, "balloon"))
+		fake_send(f, "{\"return\": {\"actual\": 1048576}, \"id\": %ld}\r\n", id);
+	else if (strcmp(name, "query-chardev") == 0)
+		fake_send(f,
+			"{\"return\": [{\"frontend-open\": true, \"filename\": \"unix:\", "
+			"\"label\": \"other\"}, {\"frontend-open\": %s, \"filename\": \"unix:\", "
+			"\"label\": \"qga0\"}], \"id\": %ld}\r\n",
+			strstr(f->mode, "agent") ? "true" : "false", id);
+	else if (strcmp(name, "query-block") == 0)
+		fake_send(f,
+			"{\"return\": [{\"device\": \"d0\", \"inserted\": {\"cache\": "
+			"{\"no-flush\": false, \"direct\": true, \"writeback\": true}}}, "
+			"{\"device\": \"\", \"qdev\": \"v1\", \"inserted\": {\"cache\": "
+			"{\"no-flush\": true, \"direct\": false, \"writeback\": true}}}, "
+			"{\"device\": \"cd\"}], \"id\": %ld}\r\n",
+			id);
 	else if (strcmp(name, "qom-get") == 0)
 		fake_send(f, "{\"return\": \"pc-q35-9.2-machine\", \"id\": %ld}\r\n", id);
 	else if (strcmp(name, "qom-list") == 0)
@@ -557,6 +576,59 @@ static void test_odd_queues(void **state)
 			strcmp(p->odd_queue_device, cases[i].device) != 0)
 			fail_msg("%s: %lu of %s", cases[i].mode, p->odd_queue_entries,
 				p->odd_queue_device);
+		guest_free(&t);
+	}
+}
+
+/* Balloon, guest agent's channel and disks: asked for on demand, and nothing fails for them. */
+static void test_details(void **state)
+{
+	static const char *const commands[] = {"query-balloon", "query-chardev", "query-block"};
+	static const char *const hows[] = {"error", "nonsense"};
+	const struct hf_vmm_probe *p;
+	struct test_guest t;
+	char mode[96];
+
+	fake_start(&t, "agent,virtio=virtio-rng-8-8-0;virtio-balloon-128-128-0");
+	hf_vmm_want_details(t.vmm);
+	assert_int_equal(guest_attach(&t), 0);
+	p = hf_vmm_get_probe(t.vmm);
+	assert_true(p->balloon && p->free_page_reporting && p->agent_known);
+	assert_int_equal(p->balloon_bytes, 1048576);
+	assert_int_equal(p->n_no_flush, 1);
+	assert_string_equal(p->no_flush_disk, "v1");
+	/* Its command line has no port for it, whatever the chardev is called. */
+	assert_false(p->agent_channel);
+	guest_free(&t);
+	fake_start(&t, "virtio=virtio-rng-8-8-0");
+	hf_vmm_want_details(t.vmm);
+	assert_int_equal(guest_attach(&t), 0);
+	p = hf_vmm_get_probe(t.vmm);
+	assert_false(p->balloon || p->free_page_reporting);
+	guest_free(&t);
+	/* Not asked for. */
+	fake_attach(&t, "virtio=virtio-balloon-128-128-0");
+	p = hf_vmm_get_probe(t.vmm);
+	assert_false(p->balloon || p->free_page_reporting || p->agent_known || p->n_no_flush);
+	guest_free(&t);
+	for (size_t i = 0; i < HF_ARRAY_SIZE(commands); i++) {
+		for (size_t j = 0; j < HF_ARRAY_SIZE(hows); j++) {
+			snprintf(mode, sizeof(mode), "virtio=virtio-balloon-128-128-0,%s=%s",
+				commands[i], hows[j]);
+			fake_start(&t, mode);
+			hf_vmm_want_details(t.vmm);
+			assert_int_equal(guest_attach(&t), 0);
+			p = hf_vmm_get_probe(t.vmm);
+			assert_int_equal(p->balloon, i != 0);
+			assert_int_equal(p->agent_known, i != 1);
+			assert_int_equal(p->n_no_flush, i != 2);
+			guest_free(&t);
+		}
+		/* One that dies meanwhile is news. */
+		snprintf(mode, sizeof(mode), "%s=die", commands[i]);
+		fake_start(&t, mode);
+		hf_vmm_want_details(t.vmm);
+		assert_true(guest_attach(&t) < 0);
 		guest_free(&t);
 	}
 }
@@ -965,6 +1037,7 @@ static int run_groups(void)
 	const struct CMUnitTest attach[] = {
 		cmocka_unit_test(test_probe),
 		cmocka_unit_test(test_odd_queues),
+		cmocka_unit_test(test_details),
 		cmocka_unit_test(test_roms),
 		cmocka_unit_test(test_plugged_device),
 		cmocka_unit_test(test_attach_fails),

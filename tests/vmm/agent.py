@@ -8,6 +8,7 @@ Each test has an agent and guests of its own in a folder of its own. The tests o
 first QEMU, those marked @every_qemu with each. Last line: N passed, N failed, N skipped."""
 
 import argparse
+import calendar
 import concurrent.futures
 import json
 import os
@@ -816,7 +817,7 @@ def newer_qemu_is_installed(world):
     odd, old = has_odd_queues(virtio), full_version(plain)
     for guest in (plain, virtio):
         eligible, found = findings_of(world, guest.name)
-        check(eligible and list(found) == ["guest.eligible"], f"the same QEMU, but: {found}")
+        check(eligible and set(found) == {"guest.eligible", "guest.agent"}, f"the same QEMU, but: {found}")
 
     package.install("11.1")
     eligible, found = findings_of(world, "plain")
@@ -850,7 +851,7 @@ def newer_qemu_is_installed(world):
     check(full_version(plain).startswith("11.1."), f"plain runs on {full_version(plain)}")
     plain.wait_alive()
     eligible, found = findings_of(world, "plain")
-    check(eligible and list(found) == ["guest.eligible"], f"the same QEMU, but: {found}")
+    check(eligible and set(found) == {"guest.eligible", "guest.agent"}, f"the same QEMU, but: {found}")
 
 
 @test
@@ -1104,6 +1105,149 @@ def targets_of_several_callers(world):
                   os.path.exists("/sys/kernel/debug/kho"), f"{name}: {found}")
     check(world.state == "normal", f"the host is {world.state}")
     guest.wait_alive()
+
+
+def found(answer, guest=None):
+    """Findings by id: (verdict, message); of a guest, or of the host."""
+    return {f["id"]: (f["verdict"], f["message"]) for f in answer["findings"] if f.get("guest") == guest}
+
+
+@every_qemu
+def caveats_of_a_guest(world):
+    """What QEMU says of its balloon, its disks and its agent's channel; and its CPU, beside another kernel."""
+    unsafe = world.path / "unsafe.img"
+    with open(unsafe, "wb") as image:
+        image.truncate(1 << 20)
+    plain = Guest(world, "plain").wait_ready()
+    guest = Guest(world, "g", memory=160, extra=[
+        "-cpu", "max", "-device", "virtio-balloon-pci,free-page-reporting=on",
+        "-drive", f"if=none,id=u,file={unsafe},format=raw,cache=unsafe", "-device", "virtio-blk-pci,drive=u",
+        "-device", "virtio-serial-pci",
+        "-chardev", f"socket,id=qga0,path={world.path}/qga,server=on,wait=off",
+        "-device", "virtserialport,chardev=qga0,name=org.qemu.guest_agent.0"]).wait_ready()
+    wanted = {"guest.balloon": "it has a balloon: ", "guest.free-page-reporting": "reports free pages",
+              "guest.disk-cache": "its disk u ignores"}
+    world.start_agent()
+    for round_ in range(2):
+        answer = world.ask("check")
+        has = found(answer, "g")
+        check(answer["verdict"] == "warning", f"the verdict is {answer['verdict']}")
+        world.expect(0, "check", says="Verdict: ready with caveats: ")
+        for id_, says in wanted.items():
+            check(has[id_][0] == "warning" and says in has[id_][1], f"round {round_}: {id_}: {has}")
+        check(has["guest.agent"][0] == "ok" and "nothing in the guest has it open" in has["guest.agent"][1], f"{has}")
+        check(set(has) == {*wanted, "guest.agent", "guest.eligible"}, f"round {round_}: {sorted(has)}")
+        check(set(found(answer, "plain")) == {"guest.agent", "guest.eligible"}, f"{found(answer, 'plain')}")
+        check(found(world.ask("guests", "g")["guests"][0], "g") == has, "`guests` says something else")
+        world.upgrade()
+    guest.wait_alive()
+    plain.wait_alive()
+    # Its CPU is a caveat where the kernel changes.
+    world.agent.terminate()
+    world.agent.wait()
+    world.start_agent("--carrier", "luo")
+    (world.path / "new").write_bytes(kernel_sample.bzimage(release="7.99.1"))
+    (world.path / "same").write_bytes(kernel_sample.bzimage(release=os.uname().release))
+    has = found(world.ask("check", "--kernel", str(world.path / "new")), "g")
+    check("`max`" in has["guest.cpu-model"][1], f"{has}")
+    check("guest.cpu-model" not in found(world.ask("check", "--kernel", str(world.path / "same")), "g"), "same kernel")
+    check(guest.status == "running", f"the guest is {guest.status}")
+
+
+@test
+def guest_on_huge_pages(world):
+    """hugetlbfs: refused, under a name of its own. Not reserved, so that no page of them is needed."""
+    world.start_agent()
+    guest = Guest(world, "g", extra=[
+        "-object", "memory-backend-memfd,id=m,size=96M,hugetlb=on,reserve=off", "-machine", "memory-backend=m", "-S"])
+    poll(lambda: guest.own_monitor.exists() or guest.process.poll() is not None, 20, "QEMU")
+    if guest.process.poll() is not None:
+        raise Skip("QEMU gets no memory on huge pages here")
+    answer = world.ask("check")
+    check(found(answer, "g") == {"guest.hugetlb": ("refusal", "RAM m is on hugetlb pages, which the kernel can't "
+                                                   "preserve")}, f"{answer}")
+    check(answer["verdict"] == "refusal", f"{answer}")
+    world.expect(3, "check", says="Verdict: not ready: ")
+    world.expect(3, "plan", says="REFUSES THE UPDATE.*RAM m is on hugetlb")
+    world.upgrade(code=3, says="hugetlb")
+
+
+@test
+def host_that_is_looked_at(world):
+    """The luo carrier's findings on this very machine: each is there, whatever it says."""
+    world.start_agent("--carrier", "luo")
+    has = found(world.ask("check"))
+    for id_ in ("host.luo", "host.kexec", "host.memory", "host.cgroup", "host.init", "host.storage"):
+        check(id_ in has, f"no {id_} in {has}")
+    comm = pathlib.Path("/proc/1/comm").read_text().strip()
+    check(f"process 1 is {comm}" in has["host.init"][1], f"{has['host.init']}")
+    holds = world.ask("plan")
+    check({**found(holds)} == has or set(found(holds)) == set(has), f"`plan` finds something else: {found(holds)}")
+    check([step["name"] for step in holds["steps"]] ==
+          ["prepare", "freeze", "jump", "boot", "resume", "report"], f"{holds['steps']}")
+
+
+@test
+def history_and_plan(world):
+    """No estimates before the first update; then those of the reports, to the nanosecond."""
+    world.start_agent()
+    guests = [Guest(world, "a").wait_ready(), Guest(world, "b", memory=128).wait_ready()]
+    guests[1].qmp("stop")
+    plan = world.ask("plan")
+    check(plan["updates"] == 0 and not any(key in plan for key in ("blackout", "preserve")), f"{plan}")
+    check(not any("blackout" in g for g in plan["guests"]) and not any("estimate" in s for s in plan["steps"]), f"{plan}")
+    check([(g["name"], g["action"], g["ram_bytes"]) for g in plan["guests"]] ==
+          [("a", "carry", 96 << 20), ("b", "keep_paused", 128 << 20)], f"{plan['guests']}")
+    world.expect(0, "plan", says="No history yet")
+    world.expect(0, "history", says="No update has been made yet")
+    reports = []
+    for _ in range(2):
+        world.upgrade()
+        reports.insert(0, world.ask("report")["report"])
+    (world.path / "state/reports/00000000-0000-4000-8000-000000000000.json").write_text("{")
+
+    history = world.ask("history")
+    check(history["skipped"] == ["00000000-0000-4000-8000-000000000000"], f"{history}")
+    check(len(history["updates"]) == 2, f"{history}")
+    for update, report in zip(history["updates"], reports):
+        check(all(update[key] == report[key] for key in ("id", "time", "outcome", "carrier", "from_kernel", "to_kernel"))
+              and update["guests"] == 2
+              and update["longest_blackout_ns"] == max(g["blackout_ns"] for g in report["guests"]), f"{update} {report}")
+        check(abs(time.time() - calendar.timegm(time.strptime(report["time"], "%Y-%m-%dT%H:%M:%SZ"))) < 300,
+              f"it was not at {report['time']}")
+    world.expect(0, "history", says=f"{reports[0]['id']}.*done")
+
+    def matches(estimate, values, what):
+        near = abs(estimate["median_ns"] - sum(values) / len(values)) <= 1 and abs(estimate["worst_ns"] - max(values)) <= 1
+        check(near and estimate["updates"] == 2, f"{what}: {estimate} of {values}")
+
+    plan = world.ask("plan")
+    check(plan["updates"] == 2 and plan["skipped"] == history["skipped"], f"{plan}")
+    matches(plan["blackout"], [r["blackout_ns"] for r in reports], "blackout")
+    timed = {step["name"]: step["estimate"] for step in plan["steps"] if "estimate" in step}
+    for name in ("prepare", "freeze", "jump", "resume"):
+        matches(timed[name], [p["duration_ns"] for r in reports for p in r["phases"] if p["name"] == name], name)
+    check([step["name"] for step in plan["steps"]] == ["prepare", "freeze", "jump", "resume", "report"], f"{plan}")
+    for guest in plan["guests"]:
+        mine = [g for r in reports for g in r["guests"] if g["uuid"] == guest["uuid"]]
+        if guest["name"] == "a" or any(g["blackout_ns"] for g in mine):
+            matches(guest["blackout"], [g["blackout_ns"] for g in mine], guest["name"])
+        for phase in guest["phases"]:
+            matches(phase, [p["duration_ns"] for g in mine for p in g["phases"] if p["name"] == phase["name"]], phase["name"])
+        rates = sorted(g["preserve_ns"] / g["ram_bytes"] for r in reports for g in r["guests"])
+        check(len(rates) == 4 and abs(guest["preserve"]["worst_ns"] - rates[3] * guest["ram_bytes"]) <= 1 and
+              abs(guest["preserve"]["median_ns"] - (rates[1] + rates[2]) / 2 * guest["ram_bytes"]) <= 1, f"{guest} {rates}")
+    world.expect(0, "plan", says="Times are of the last 2 updates")
+    # Another carrier has no history.
+    world.expect(0, "prepare", "--kernel", kernel())
+    prepared = world.ask("plan")
+    check(found(prepared)["host.state"][0] == "refusal" and prepared["verdict"] == "refusal", f"{prepared}")
+    world.expect(0, "abort")
+    world.agent.terminate()
+    world.agent.wait()
+    world.start_agent("--carrier", "luo")
+    check(world.ask("plan")["updates"] == 0, "estimates of another carrier")
+    guests[0].wait_alive()
 
 
 @test

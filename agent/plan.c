@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "agent/plan.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "agent/check.h"
+#include "common/json.h"
+
+/* ---- steps ---- */
+
+/* The host's phases have the names of the steps. */
+static const struct {
+	const char *name;
+	const char *guests;
+	const char *luo, *hold; /* NULL: there is no such step with that carrier */
+} steps[] = {
+	{"prepare", "run",
+		"every guest's RAM is preserved and the kernel is loaded; from here to the end RAM "
+		"keeps its size",
+		"every guest's RAM is kept by the agent; from here to the end RAM keeps its size"},
+	{"freeze", "paused",
+		"all guests are paused, the state of their devices is saved, disks are written "
+		"back",
+		"all guests are paused and the state of their devices is saved"},
+	{"jump", "paused", "the new kernel starts in the place of the old one",
+		"the guests' QEMUs end, and the agent starts itself anew"},
+	{"boot", "paused", "the new kernel boots as far as the agent", NULL},
+	{"resume", "paused",
+		"all guests get a new QEMU on their RAM at the same time; each runs as soon as its "
+		"state is loaded",
+		"all guests get a new QEMU on their RAM at the same time; each runs as soon as its "
+		"state is loaded"},
+	{"report", "run", "what was handed over is released, and the report is written",
+		"what was handed over is released, and the report is written"},
+};
+
+static struct json_object *steps_json(bool luo, const struct hf_sample *sample)
+{
+	struct json_object *list = json_object_new_array();
+
+	for (size_t i = 0; i < HF_ARRAY_SIZE(steps); i++) {
+		const char *what = luo ? steps[i].luo : steps[i].hold;
+		struct json_object *o;
+
+		if (!what)
+			continue;
+		o = json_object_new_object();
+		hf_json_add_string(o, "name", steps[i].name);
+		hf_json_add_string(o, "guests", steps[i].guests);
+		hf_json_add_string(o, "what", what);
+		hf_json_add(o, "estimate", hf_sample_phase(sample, NULL, steps[i].name));
+		hf_json_append(list, o);
+	}
+	return list;
+}
+
+/* ---- guests ---- */
+
+/* The first refusal speaks for all of them: they are among the findings. */
+static const char *first_refusal(struct json_object *findings)
+{
+	for (size_t i = 0; i < hf_json_array_size(findings); i++) {
+		struct json_object *f = json_object_array_get_idx(findings, i);
+
+		if (strcmp(hf_json_get_string(f, "verdict", ""), hf_verdict_name(HF_REFUSAL)) == 0)
+			return hf_json_get_string(f, "message", "");
+	}
+	return NULL;
+}
+
+static uint64_t ram_bytes(const struct hf_manifest_guest *g)
+{
+	uint64_t bytes = 0;
+
+	for (size_t i = 0; i < g->n_ram; i++)
+		bytes += g->ram[i].size;
+	return bytes;
+}
+
+static struct json_object *guest_json(const struct hf_survey_guest *g, const char *to_kernel,
+	const struct hf_sample *sample, uint64_t *total_bytes)
+{
+	const struct hf_manifest_guest *guest = &g->reg.guest;
+	cleanup_json struct json_object *findings = json_object_new_array();
+	struct json_object *o = json_object_new_object();
+	bool refused = hf_check_guest(g, to_kernel, findings) == HF_REFUSAL;
+	bool paused = g->asked && !g->error.err && !g->probe.running;
+	uint64_t bytes = ram_bytes(guest);
+
+	hf_json_add_string(o, "uuid", guest->uuid);
+	hf_json_add_string(o, "name", guest->name);
+	hf_json_add_string(o, "action", refused ? "refuse" : paused ? "keep_paused" : "carry");
+	hf_json_add_int(o, "ram_bytes", (int64_t)bytes);
+	if (refused) {
+		hf_json_add(o, "phases", json_object_new_array());
+		hf_json_add_string(o, "message", first_refusal(findings));
+		return o;
+	}
+	*total_bytes += bytes;
+	hf_json_add(o, "preserve", hf_sample_preserve(sample, bytes));
+	hf_json_add(o, "blackout", hf_sample_blackout(sample, guest->uuid));
+	hf_json_add(o, "phases", hf_sample_phases(sample, guest->uuid));
+	return o;
+}
+
+void hf_plan_add(struct json_object *reply, const struct hf_agent *agent,
+	const struct hf_survey *survey, const char *to_kernel, const struct hf_history *history)
+{
+	struct json_object *list = json_object_new_array();
+	struct hf_sample sample;
+	uint64_t total_bytes = 0;
+	size_t n;
+	const struct hf_survey_guest *guests = hf_survey_guests(survey, &n);
+
+	hf_sample_take(history, hf_carrier_name(agent->carrier), &sample);
+	for (size_t i = 0; i < n; i++)
+		hf_json_append(list, guest_json(&guests[i], to_kernel, &sample, &total_bytes));
+	hf_json_add(reply, "guests", list);
+	hf_json_add(reply, "steps", steps_json(hf_agent_is_luo(agent), &sample));
+	hf_json_add(reply, "blackout", hf_sample_blackout(&sample, NULL));
+	if (total_bytes > 0)
+		hf_json_add(reply, "preserve", hf_sample_preserve(&sample, total_bytes));
+	hf_json_add_int(reply, "updates", (int64_t)sample.n);
+	hf_json_add(reply, "skipped", json_object_get(history->skipped));
+}
