@@ -5,9 +5,13 @@
  * One file a guest under /run/holdfast/resumed, written before `cont` is sent. From then on the
  * guest may have run, and its device state in the session is of the past: it must not be loaded
  * again. Removed when every guest of the arrival has been dealt with.
+ *
+ * Beside it lie what an operator decided for a held guest: that its memory is given up, written
+ * before it is, and the QEMU that it is tried with in place of its own.
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -24,8 +28,34 @@ int hf_resume_journal_write(const char *uuid, pid_t pid, struct hf_error *error)
  */
 int hf_resume_journal_read(const char *uuid, pid_t *ret_pid, uint64_t *ret_start_ticks);
 
+/** hf_resume_journal_release() - Note that a guest is about to be given up. 0 or -errno. */
+int hf_resume_journal_release(const char *uuid, struct hf_error *error);
+
+/** hf_resume_journal_unrelease() - It could not be given up after all. */
+void hf_resume_journal_unrelease(const char *uuid);
+
+/** hf_resume_journal_released() - Was a guest given up, or about to be? */
+bool hf_resume_journal_released(const char *uuid);
+
+/**
+ * hf_resume_journal_set_vmm() - Note that a guest is tried with another VMM binary.
+ * @vmm: its path; NULL: with its own again
+ *
+ * Return: 0 or -errno.
+ */
+int hf_resume_journal_set_vmm(const char *uuid, const char *vmm, struct hf_error *error);
+
+/**
+ * hf_resume_journal_get_vmm() - The VMM binary noted for a guest.
+ * @ret: its path, owned by the caller
+ *
+ * Return: 0; -ENOENT when there is none; -EBADMSG when what is there makes no sense; -errno.
+ */
+int hf_resume_journal_get_vmm(const char *uuid, char **ret);
+
 /** hf_resume_journal_remove() - Forget one. */
 void hf_resume_journal_remove(const char *uuid);
 
-/** hf_resume_journal_clear() - Forget all: the arrival is over, even if its agent died meanwhile. */
+/** hf_resume_journal_clear() - Forget all: the arrival is over, even if its agent died meanwhile.
+ */
 void hf_resume_journal_clear(void);
