@@ -24,6 +24,8 @@ static const char *const step_names[] = {
 	[HF_IN_FINISHING] = "finishing",
 	[HF_IN_RESUMED] = "resumed",
 	[HF_IN_HELD] = "held",
+	[HF_IN_RELEASING] = "releasing",
+	[HF_IN_RELEASED] = "released",
 };
 static_assert(HF_ARRAY_SIZE(step_names) == HF_IN_N_, "every step has its name");
 
@@ -38,16 +40,30 @@ struct hf_incoming {
 	int state_fds[HF_MANIFEST_MAX_CHUNKS];
 	struct hf_vmm *vmm;
 	struct hf_vmm_stamps stamps;
-	/* What an agent before this one did, when that died: */
-	bool over;    /* the guest ran, and its session is finished */
-	pid_t ran_in; /* the guest was let run in this process, or 0 */
+	/* What this agent did, or one before it that died: */
+	bool over;     /* the guest ran, or was given up, and its session is finished */
+	bool released; /* an operator gave it up */
+	bool looked;   /* at what the agent before noted of it */
+	pid_t ran_in;  /* the guest was let run in this process, or 0 */
 	uint64_t ran_in_start;
+	bool runs;	  /* it was resumed: only its session is left to finish */
+	bool retried;	  /* not the first attempt of this agent */
+	bool dumping;	  /* its files are being read */
+	char *own_vmm;	  /* the manifest's, while it is tried with another; or NULL */
 	bool was_running; /* and status: before the update, which an attach overwrites */
 	char *status;
 	size_t n_ended; /* QEMUs that had its RAM but never ran it */
 	uint64_t retrieve_ns;
 	struct hf_error error;
+	struct hf_error release_error;
 };
+
+static void own_vmm_again(struct hf_incoming *in)
+{
+	free(in->guest->vmm);
+	in->guest->vmm = TAKE_PTR(in->own_vmm);
+	hf_resume_journal_set_vmm(in->guest->uuid, NULL, NULL);
+}
 
 static void hold(struct hf_incoming *in, const struct hf_error *error)
 {
@@ -59,9 +75,12 @@ static void hold(struct hf_incoming *in, const struct hf_error *error)
 		snprintf(in->error.remedy, sizeof(in->error.remedy),
 			hf_agent_is_luo(in->agent)
 				? "its RAM is kept until the next reboot; see holdfastd's log and "
-				  "the guest's; holdfastd tries again when it is killed and started"
-				: "its RAM is held as long as holdfastd runs: don't stop it; see "
-				  "its log and the guest's");
+				  "the guest's, then retry or release it"
+				: "its RAM is held as long as holdfastd runs: don't kill it; see "
+				  "its log and the guest's, then retry or release it");
+	/* The QEMU that it may run in is the one to go on with; else the next try is its own's. */
+	if (in->own_vmm && !in->ran_in)
+		own_vmm_again(in);
 	in->done(in, &in->error, in->data);
 }
 
@@ -97,21 +116,33 @@ static void on_finished(void *data, int result)
 
 	if (result < 0) {
 		/* It runs; only the kernel's bookkeeping of it could not be ended. */
-		hf_error_prefix(&in->error, "it runs, but its session can't be finished");
+		hf_error_prefix(&in->error, "it %s, but its session can't be finished",
+			in->released ? "was released" : "runs");
 		hold(in, &in->error);
 		return;
 	}
 	/* Leaves the guest's monitor to whoever comes next. */
 	hf_vmm_free(in->vmm);
 	in->vmm = NULL;
-	in->step = HF_IN_RESUMED;
+	in->step = in->released ? HF_IN_RELEASED : HF_IN_RESUMED;
+	hf_error_clear(&in->error);
 	in->done(in, NULL, in->data);
+}
+
+static void start_finish(struct hf_incoming *in)
+{
+	int r;
+
+	in->step = HF_IN_FINISHING;
+	hf_error_clear(&in->error);
+	r = hf_worker_run(in->agent->event, finish, on_finished, in);
+	if (r < 0)
+		hold_errno(in, r, "can't start a thread");
 }
 
 static void on_resumed(struct hf_vmm *vmm, const struct hf_error *error, void *data)
 {
 	struct hf_incoming *in = data;
-	int r;
 
 	if (error) {
 		hold(in, error);
@@ -121,39 +152,42 @@ static void on_resumed(struct hf_vmm *vmm, const struct hf_error *error, void *d
 	if (hf_vmm_get_warning(vmm)[0])
 		hf_log(LOG_WARNING, in->guest->uuid, "%s: %s", in->guest->name,
 			hf_vmm_get_warning(vmm));
-	in->step = HF_IN_FINISHING;
 	in->stamps = *hf_vmm_get_stamps(vmm);
+	in->runs = true;
 	/* QEMU has its own hold on the RAM now. */
 	close_fds(in);
-	hf_error_clear(&in->error);
-	r = hf_worker_run(in->agent->event, finish, on_finished, in);
-	if (r < 0)
-		hold_errno(in, r, "can't start a thread");
+	start_finish(in);
 }
 
-static void resume(struct hf_incoming *in)
+static int resume(struct hf_incoming *in)
 {
-	int r;
-
 	in->step = HF_IN_RESUMING;
-	r = hf_vmm_resume(in->vmm, RESUME_TIMEOUT_NS, on_resumed, in);
-	if (r < 0)
-		hold_errno(in, r, "can't resume it");
+	return hf_vmm_resume(in->vmm, RESUME_TIMEOUT_NS, on_resumed, in);
 }
 
 static void on_loaded(struct hf_vmm *vmm, const struct hf_error *error, void *data)
 {
 	struct hf_incoming *in = data;
 	struct hf_error e = {0};
+	int r;
 
 	if (error) {
 		hold(in, error);
 		return;
 	}
 	/* From here on nobody may load it again. That it can't be noted keeps no guest waiting. */
+	in->ran_in = hf_vmm_pid(vmm);
+	if (hf_pid_start_time(in->ran_in, &in->ran_in_start) < 0)
+		in->ran_in_start = 0;
 	if (hf_resume_journal_write(in->guest->uuid, hf_vmm_pid(vmm), &e) < 0)
 		hf_log(LOG_WARNING, in->guest->uuid, "%s: %s", in->guest->name, e.message);
-	resume(in);
+	r = resume(in);
+	if (r < 0) {
+		/* Nothing was sent: it did not run, and may be loaded again. */
+		in->ran_in = 0;
+		hf_resume_journal_remove(in->guest->uuid);
+		hold_errno(in, r, "can't resume it");
+	}
 }
 
 /* ---- a guest that ran already ---- */
@@ -162,6 +196,7 @@ static void on_adopted(struct hf_vmm *vmm, const struct hf_error *error, void *d
 {
 	struct hf_incoming *in = data;
 	struct hf_error e = {0};
+	int r;
 
 	in->guest->was_running = in->was_running;
 	hf_manifest_set(&in->guest->status, in->status);
@@ -169,9 +204,11 @@ static void on_adopted(struct hf_vmm *vmm, const struct hf_error *error, void *d
 		hold(in, error ? error : &e);
 		return;
 	}
-	hf_log(LOG_NOTICE, in->guest->uuid, "%s was let run by an agent that died: taken over",
-		in->guest->name);
-	resume(in);
+	hf_log(LOG_NOTICE, in->guest->uuid, "%s was let run before%s: taken over", in->guest->name,
+		in->retried ? "" : " by an agent that died");
+	r = resume(in);
+	if (r < 0)
+		hold_errno(in, r, "can't resume it");
 }
 
 static void adopt(struct hf_incoming *in)
@@ -186,53 +223,88 @@ static void adopt(struct hf_incoming *in)
 		hold_errno(in, r, "can't take its QEMU over");
 }
 
-static int retrieve_fd(
-	struct hf_incoming *in, uint64_t token, const char *what, uint64_t size, int *ret_fd)
+static int retrieve_fd(struct hf_incoming *in, uint64_t token, const char *what, uint64_t size,
+	int *ret_fd, struct hf_error *error)
 {
 	struct hf_inode inode;
 	uint64_t have = 0;
 	int r;
 
-	r = hf_session_retrieve(in->session, token, ret_fd, &in->error);
+	r = hf_session_retrieve(in->session, token, ret_fd, error);
 	if (r == 0)
 		r = hf_fd_inode(*ret_fd, &inode, &have);
 	if (r == 0 && have < size)
-		r = hf_error_set(&in->error, -EBADMSG, HF_ERR_DEGRADED, NULL,
+		r = hf_error_set(error, -EBADMSG, HF_ERR_DEGRADED, NULL,
 			"it came back with %llu bytes, the manifest says %llu",
 			(unsigned long long)have, (unsigned long long)size);
 	if (r < 0)
-		hf_error_prefix(&in->error, "%s", what);
+		hf_error_prefix(error, "%s", what);
 	return r;
 }
 
-static int retrieve_files(struct hf_incoming *in)
+static int retrieve_files(struct hf_incoming *in, struct hf_error *error)
 {
 	struct hf_manifest_guest *g = in->guest;
 	int r = 0;
 
+	/* What an attempt before this one got stays open. */
 	for (size_t i = 0; r == 0 && i < g->n_ram; i++)
-		r = retrieve_fd(in, g->ram[i].token, g->ram[i].id, g->ram[i].size, &in->ram_fds[i]);
+		if (in->ram_fds[i] < 0)
+			r = retrieve_fd(in, g->ram[i].token, g->ram[i].id, g->ram[i].size,
+				&in->ram_fds[i], error);
 	for (size_t i = 0; r == 0 && i < g->n_state; i++)
-		r = retrieve_fd(in, g->state[i].token, "device state", g->state[i].length,
-			&in->state_fds[i]);
+		if (in->state_fds[i] < 0)
+			r = retrieve_fd(in, g->state[i].token, "device state", g->state[i].length,
+				&in->state_fds[i], error);
 	return r;
 }
 
-/* Was the guest let run by an agent that died? What it was saved with is then of the past. */
-static int look_back(struct hf_incoming *in)
+/* What the agent that died noted of the guest. */
+static int read_journal(struct hf_incoming *in, struct hf_error *error)
 {
-	uint64_t ticks = 0;
-	int r = hf_resume_journal_read(in->guest->uuid, &in->ran_in, &in->ran_in_start);
+	const char *uuid = in->guest->uuid;
+	char *vmm = NULL;
+	int r;
 
+	if (!in->agent->again || in->looked)
+		return 0;
+	r = hf_resume_journal_read(uuid, &in->ran_in, &in->ran_in_start);
+
+	in->released = hf_resume_journal_released(uuid);
+	if (r < 0 && r != -ENOENT)
+		return hf_error_set(error, r, HF_ERR_DEGRADED,
+			"see whether a QEMU of it runs; if none does, remove its file under "
+			"`resumed` in holdfastd's runtime folder and retry it",
+			"whether it ran on this kernel already can't be read: %s", strerror(-r));
+	in->looked = true;
 	if (r == -ENOENT)
 		return 0;
-	if (r < 0)
-		return hf_error_set(&in->error, r, HF_ERR_DEGRADED, NULL,
-			"whether it ran on this kernel already can't be read: %s", strerror(-r));
-	if (in->over)
-		return 0;
-	if (hf_pid_start_time(in->ran_in, &ticks) < 0 || ticks != in->ran_in_start)
-		return hf_error_set(&in->error, -ESRCH, HF_ERR_DEGRADED, NULL,
+	/* It may run in another QEMU than the manifest's: the next update has to know. */
+	if (hf_resume_journal_get_vmm(uuid, &vmm) == 0) {
+		free(in->guest->vmm);
+		in->guest->vmm = vmm;
+	}
+	return 0;
+}
+
+static bool process_lives(const struct hf_incoming *in)
+{
+	uint64_t ticks = 0;
+
+	return in->ran_in && hf_pid_start_time(in->ran_in, &ticks) == 0 &&
+	       ticks == in->ran_in_start;
+}
+
+/* Was the guest let run before? What it was saved with is then of the past. */
+static int look_back(struct hf_incoming *in)
+{
+	int r = read_journal(in, &in->error);
+
+	if (r < 0 || in->over || in->released || !in->ran_in)
+		return r;
+	if (!process_lives(in))
+		return hf_error_set(&in->error, -ESRCH, HF_ERR_DEGRADED,
+			"release it, and boot it anew",
 			"it ran on this kernel already, as process %d, which has ended since: it "
 			"is not put back to what it was before",
 			(int)in->ran_in);
@@ -240,43 +312,45 @@ static int look_back(struct hf_incoming *in)
 }
 
 /* A QEMU of an agent that died: it never ran the guest, and two must not have its RAM. */
-static int end_others(struct hf_incoming *in)
+static int end_others(struct hf_incoming *in, struct hf_error *error)
 {
 	struct hf_inode files[HF_MANIFEST_MAX_RAM];
-	size_t n = in->guest->n_ram;
+	size_t n = 0;
 	int r = 0;
 
-	for (size_t i = 0; r == 0 && i < n; i++)
-		r = hf_fd_inode(in->ram_fds[i], &files[i], NULL);
+	for (size_t i = 0; r == 0 && i < in->guest->n_ram; i++)
+		if (in->ram_fds[i] >= 0)
+			r = hf_fd_inode(in->ram_fds[i], &files[n++], NULL);
 	if (r < 0)
-		return hf_error_set(
-			&in->error, r, HF_ERR_DEGRADED, NULL, "its RAM: %s", strerror(-r));
-	return hf_ram_users_end(files, n, END_TIMEOUT_NS, &in->n_ended, &in->error);
+		return hf_error_set(error, r, HF_ERR_DEGRADED, NULL, "its RAM: %s", strerror(-r));
+	return hf_ram_users_end(files, n, END_TIMEOUT_NS, &in->n_ended, error);
 }
 
 /* In a worker: the kernel takes time in proportion to RAM here. */
 static int retrieve(void *data)
 {
 	struct hf_incoming *in = data;
-	bool again = in->agent->again;
+	bool again = in->agent->again || in->retried;
 	uint64_t begin = hf_agent_now_ns();
-	int r = hf_carrier_session_retrieve(
-		in->agent->carrier, in->guest->session, &in->session, &in->error);
+	int r = 0;
 
-	in->over = again && r == -EALREADY;
+	if (!in->session)
+		r = hf_carrier_session_retrieve(
+			in->agent->carrier, in->guest->session, &in->session, &in->error);
+	in->over = in->agent->again && r == -EALREADY;
 	if (again && (r == 0 || in->over)) {
 		r = look_back(in);
-		if (r == 0 && in->over && !in->ran_in)
+		if (r == 0 && in->over && !in->ran_in && !in->released)
 			return in->error.err;
 		if (r == 0)
 			hf_error_clear(&in->error);
-		if (r == 0 && in->over)
+		if (r == 0 && (in->over || in->released))
 			return 0;
 	}
 	if (r == 0)
-		r = retrieve_files(in);
+		r = retrieve_files(in, &in->error);
 	if (r == 0 && again && !in->ran_in)
-		r = end_others(in);
+		r = end_others(in, &in->error);
 	in->retrieve_ns = hf_agent_now_ns() - begin;
 	return r;
 }
@@ -294,13 +368,17 @@ static void on_retrieved(void *data, int result)
 		on_finished(in, 0);
 		return;
 	}
+	if (in->released) {
+		/* The agent that died had no more than begun. */
+		start_finish(in);
+		return;
+	}
 	if (in->ran_in) {
 		adopt(in);
 		return;
 	}
 	if (in->n_ended > 0)
-		hf_log(LOG_NOTICE, in->guest->uuid,
-			"%s: ended the QEMU that an agent which died had begun to load",
+		hf_log(LOG_NOTICE, in->guest->uuid, "%s: ended a QEMU that had begun to load it",
 			in->guest->name);
 	in->step = HF_IN_LOADING;
 	r = hf_vmm_respawn(in->vmm, in->ram_fds, in->state_fds, RESPAWN_TIMEOUT_NS, on_loaded, in);
@@ -316,6 +394,182 @@ void hf_incoming_start(struct hf_incoming *in)
 	r = hf_worker_run(in->agent->event, retrieve, on_retrieved, in);
 	if (r < 0)
 		hold_errno(in, r, "can't start a thread");
+}
+
+/* ---- what an operator decides for a held guest ---- */
+
+static int no_thread(int r, struct hf_error *error)
+{
+	return hf_error_set(
+		error, r, HF_ERR_FAILED, "try again", "can't start a thread: %s", strerror(-r));
+}
+
+int hf_incoming_may_act(const struct hf_incoming *in, struct hf_error *error)
+{
+	hf_error_clear(error);
+	if (in->dumping)
+		hf_error_set(error, -EBUSY, HF_ERR_BUSY, "try again when that is over",
+			"its memory is being written to a file");
+	else if (in->step == HF_IN_RESUMED)
+		hf_error_set(error, -EPERM, HF_ERR_STATE, NULL, "it is not held: it was resumed");
+	else if (in->step == HF_IN_RELEASED)
+		hf_error_set(error, -EPERM, HF_ERR_STATE, NULL, "it was released: it is gone");
+	else if (in->step != HF_IN_HELD)
+		hf_error_set(error, -EBUSY, HF_ERR_BUSY, "see `holdfast status`, and try again",
+			"it is under way (%s)", step_names[in->step]);
+	return error->err;
+}
+
+static int take_other_vmm(struct hf_incoming *in, const char *vmm, struct hf_error *error)
+{
+	char *copy;
+	int r;
+
+	if (in->ran_in)
+		return hf_error_set(error, -EINVAL, HF_ERR_INVALID, "retry it without --qemu",
+			"it ran on this kernel already, as process %d: another QEMU can't have it",
+			(int)in->ran_in);
+	/* Before it can run there: an agent after this one has to know. */
+	r = hf_resume_journal_set_vmm(in->guest->uuid, vmm, error);
+	if (r < 0)
+		return r;
+	copy = strdup(vmm);
+	if (!copy)
+		return hf_error_set(error, -ENOMEM, HF_ERR_FAILED, NULL, "out of memory");
+	in->own_vmm = in->guest->vmm;
+	in->guest->vmm = copy;
+	return 0;
+}
+
+/* A new hand on the guest: what the attempt before left in the old one must not count. */
+static int renew_vmm(struct hf_incoming *in, struct hf_error *error)
+{
+	struct hf_vmm *vmm = NULL;
+	int r = hf_vmm_new(in->agent->event, in->guest, in->agent->ring, NULL, NULL, &vmm);
+
+	if (r < 0)
+		return hf_error_set(error, r, HF_ERR_FAILED, NULL, "out of memory");
+	/* Its QEMU, if there is one, lives on: it is taken over, or ended by its RAM's files. */
+	hf_vmm_free(in->vmm);
+	in->vmm = vmm;
+	return 0;
+}
+
+int hf_incoming_retry(struct hf_incoming *in, const char *vmm, struct hf_error *error)
+{
+	struct hf_error held_for = in->error;
+	int r = hf_incoming_may_act(in, error);
+
+	if (r == 0 && !in->runs)
+		r = renew_vmm(in, error);
+	if (r == 0 && vmm && !in->runs)
+		r = take_other_vmm(in, vmm, error);
+	if (r < 0)
+		return r;
+	in->retried = true;
+	in->n_ended = 0;
+	hf_error_clear(&in->error);
+	in->step = in->runs ? HF_IN_FINISHING : HF_IN_RETRIEVING;
+	r = hf_worker_run(in->agent->event, in->runs ? finish : retrieve,
+		in->runs ? on_finished : on_retrieved, in);
+	if (r < 0) {
+		in->step = HF_IN_HELD;
+		if (in->own_vmm)
+			own_vmm_again(in);
+		in->error = held_for;
+		return no_thread(r, error);
+	}
+	return 0;
+}
+
+static int refuse_living(const struct hf_incoming *in, struct hf_error *error)
+{
+	return hf_error_set(error, -EBUSY, HF_ERR_STATE,
+		"retry it, which takes that process over; or end the process first",
+		"it was let run as process %d, which is still there", (int)in->ran_in);
+}
+
+int hf_incoming_may_release(const struct hf_incoming *in, struct hf_error *error)
+{
+	int r = hf_incoming_may_act(in, error);
+
+	if (r == 0 && in->runs)
+		r = hf_error_set(error, -EPERM, HF_ERR_STATE, "retry it",
+			"it runs: only its session could not be finished");
+	if (r == 0 && process_lives(in))
+		r = refuse_living(in, error);
+	return r;
+}
+
+/* In a worker: it waits for processes, and giving memory back takes time. */
+static int release(void *data)
+{
+	struct hf_incoming *in = data;
+	struct hf_error e = {0};
+	int r = 0;
+
+	hf_error_clear(&in->release_error);
+	if (!in->session) {
+		r = hf_carrier_session_retrieve(
+			in->agent->carrier, in->guest->session, &in->session, &e);
+		/* Nothing came over, or it was finished before: there is nothing to give up. */
+		if (r == -ENOENT || r == -EALREADY)
+			r = 0;
+	}
+	if (r == 0)
+		r = read_journal(in, &e);
+	if (r == 0 && process_lives(in))
+		r = refuse_living(in, &e);
+	if (r == 0 && !in->ran_in)
+		r = end_others(in, &e);
+	/* The next agent, if it comes to that, goes on with it. */
+	if (r == 0)
+		r = hf_resume_journal_release(in->guest->uuid, &e);
+	if (r == 0 && in->session) {
+		r = hf_session_finish(in->session, &e);
+		if (r == 0)
+			in->session = NULL;
+		else
+			hf_resume_journal_unrelease(in->guest->uuid);
+	}
+	if (r == 0)
+		close_fds(in);
+	else
+		in->release_error = e;
+	return r;
+}
+
+static void on_released(void *data, int result)
+{
+	struct hf_incoming *in = data;
+
+	if (result < 0) {
+		/* Why it is held is as it was. */
+		in->step = HF_IN_HELD;
+		hf_error_prefix(&in->release_error, "can't release it");
+		hf_error_guest(&in->release_error, in->guest->name);
+		in->done(in, &in->release_error, in->data);
+		return;
+	}
+	hf_vmm_free(in->vmm);
+	in->vmm = NULL;
+	in->step = HF_IN_RELEASED;
+	in->done(in, NULL, in->data);
+}
+
+int hf_incoming_release(struct hf_incoming *in, struct hf_error *error)
+{
+	int r = hf_incoming_may_release(in, error);
+
+	if (r < 0)
+		return r;
+	in->step = HF_IN_RELEASING;
+	r = hf_worker_run(in->agent->event, release, on_released, in);
+	if (r < 0) {
+		in->step = HF_IN_HELD;
+		return no_thread(r, error);
+	}
+	return 0;
 }
 
 int hf_incoming_new(struct hf_agent *agent, struct hf_manifest_guest *guest,
@@ -350,6 +604,7 @@ void hf_incoming_free(struct hf_incoming *in)
 		hf_session_detach(in->session);
 	else
 		close_fds(in);
+	free(in->own_vmm);
 	free(in->status);
 	free(in);
 }

@@ -4,8 +4,12 @@
  *
  * One chain, started by hf_incoming_start(), ended by exactly one callback, on the loop. After a
  * failure the guest is *held*: its session and whatever was retrieved of it stay open, nothing is
- * freed, until hf_incoming_free(), which must not be called for a held guest but at the very end of
- * the process.
+ * freed, until an operator has it tried again (which ends in the same callback) or gives it up, or
+ * until hf_incoming_free(), which must not be called for a held guest but at the very end of the
+ * process.
+ *
+ * A guest that was let run is never loaded again, by nobody: its device state is of the past. A
+ * retry of such a guest goes on with the process that it runs in, if that is still there.
  */
 #pragma once
 
@@ -21,6 +25,8 @@ enum hf_incoming_step {
 	HF_IN_FINISHING,
 	HF_IN_RESUMED,
 	HF_IN_HELD,
+	HF_IN_RELEASING,
+	HF_IN_RELEASED,
 	HF_IN_N_,
 };
 
@@ -34,6 +40,31 @@ int hf_incoming_new(struct hf_agent *agent, struct hf_manifest_guest *guest,
 	hf_incoming_done_fn done, void *data, struct hf_incoming **ret);
 void hf_incoming_free(struct hf_incoming *in);
 void hf_incoming_start(struct hf_incoming *in);
+
+/** hf_incoming_may_act() - Is it held, and nobody busy with it? Return: 0 or -errno, @error filled.
+ */
+int hf_incoming_may_act(const struct hf_incoming *in, struct hf_error *error);
+
+/**
+ * hf_incoming_retry() - Try once more to bring a held guest up.
+ * @vmm: absolute path of another VMM binary for it, or NULL
+ *
+ * Ends in the callback of hf_incoming_new(), as the first attempt did. When it fails, the guest is
+ * held as before, for a reason that may be another one. Return: 0 when it is under way; -errno with
+ * @error filled.
+ */
+int hf_incoming_retry(struct hf_incoming *in, const char *vmm, struct hf_error *error);
+
+/** hf_incoming_may_release() - Can it be given up? Return: 0 or -errno, @error filled. */
+int hf_incoming_may_release(const struct hf_incoming *in, struct hf_error *error);
+
+/**
+ * hf_incoming_release() - Give a held guest up: its RAM is freed. IRREVERSIBLE.
+ *
+ * Noted in the resume journal before. Ends in the callback of hf_incoming_new(); after a failure
+ * the guest is held as before. Return: 0 when it is under way; -errno with @error filled.
+ */
+int hf_incoming_release(struct hf_incoming *in, struct hf_error *error);
 
 enum hf_incoming_step hf_incoming_get_step(const struct hf_incoming *in);
 const char *hf_incoming_step_name(enum hf_incoming_step step);

@@ -7,6 +7,7 @@
 
 #include "agent/arrival.h"
 #include "agent/guest-json.h"
+#include "agent/held.h"
 #include "agent/interface.h"
 #include "agent/report.h"
 #include "agent/requests.h"
@@ -404,6 +405,8 @@ static const struct hf_varlink_method methods[] = {
 	{"Commit", handle_commit, HF_VARLINK_MUTATING},
 	{"Upgrade", hf_request_upgrade, HF_VARLINK_MUTATING},
 	{"Abort", handle_abort, HF_VARLINK_MUTATING},
+	{"Retry", hf_held_retry, HF_VARLINK_MUTATING},
+	{"Release", hf_held_release, HF_VARLINK_MUTATING},
 	{"Status", handle_status, 0},
 	{"Report", handle_report, 0},
 	{"InspectManifest", handle_inspect_manifest, HF_VARLINK_MUTATING},

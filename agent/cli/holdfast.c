@@ -17,6 +17,8 @@ static const struct hf_cli_verb *const verbs[] = {
 	&hf_cli_verb_abort,
 	&hf_cli_verb_status,
 	&hf_cli_verb_report,
+	&hf_cli_verb_retry,
+	&hf_cli_verb_release,
 	&hf_cli_verb_inspect,
 };
 

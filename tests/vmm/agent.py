@@ -214,7 +214,7 @@ class World:
         return self.ask("status")["state"]
 
     def registrations(self):
-        entries = [json.loads(p.read_text()) for p in (self.path / "run/guests").glob("*.json")]
+        entries = [json.loads(p.read_text()) for p in (self.path / "run/guests").glob("*.json") if p.is_file()]
         return [{"name": find(e, "name"), "pid": find(e, "pid")} for e in entries]
 
     def log(self):
@@ -872,6 +872,240 @@ def failed_respawn_holds_the_guest(world):
     world.agent.terminate()
     time.sleep(1)
     check(world.agent.poll() is None, "the agent stopped and gave the held guest's memory up")
+    good.wait_alive()
+
+
+class PrivateQemu:
+    """A program of one guest's own: QEMU, until a test has it be something else."""
+
+    def __init__(self, world, name="qemu-private"):
+        self.world, self.path = world, world.path / name
+        self.works()
+
+    def write(self, script):
+        new = self.path.with_suffix(".new")
+        new.write_text(f"#!/bin/sh\n{script}\n")
+        new.chmod(0o755)
+        new.rename(self.path)
+
+    def works(self):
+        self.write(f"exec {self.world.qemu} \"$@\"")
+
+    def fails_to_load(self):
+        """As one does that can't read the device state: only when there is one to be loaded."""
+        self.write(f'case "$*" in *-incoming*) echo no such state; exit 1;; esac\nexec {self.world.qemu} "$@"')
+
+    def is_slow(self, seconds):
+        self.write(f'case "$*" in *-incoming*) sleep {seconds};; esac\nexec {self.world.qemu} "$@"')
+
+    def guest(self, name, **kwargs):
+        usual, self.world.qemu = self.world.qemu, self.path
+        try:
+            return Guest(self.world, name, **kwargs)
+        finally:
+            self.world.qemu = usual
+
+
+def guest_json(world, name):
+    return next((g for g in world.ask("status")["guests"] if g["name"] == name), None)
+
+
+def memfds(pid):
+    links = []
+    for fd in pathlib.Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            links.append(os.readlink(fd))
+        except FileNotFoundError:
+            pass
+    return [link for link in links if link.startswith("/memfd:")]
+
+
+@every_qemu
+def held_guest_is_retried(world):
+    """Held because its QEMU is missing; retried in vain; back with all of its memory when QEMU is."""
+    private = PrivateQemu(world)
+    good, bad = Guest(world, "good").wait_ready(), private.guest("bad", cpus=2).wait_ready()
+    bad.wait_alive()
+    world.start_agent()
+    world.expect(1, "retry", "bad", says="no guest of this name")
+    world.expect(0, "prepare", "--kernel", kernel())
+    private.path.unlink()
+    world.expect(6, "commit", says="bad")
+    held = guest_json(world, "bad")
+    check(held["status"] == "held" and "qemu-private" in held["findings"][0]["message"], f"{held}")
+    world.expect(0, "status", says="holdfast retry bad")
+    check("holdfast retry bad" in world.log(), "the log does not say what to do")
+    world.expect(2, "retry", says="which guest")
+    world.expect(1, "retry", "good", says="good: .*not held")
+    world.expect(1, "retry", "nobody", says="nobody: no guest")
+    for _ in range(2):
+        world.expect(6, "retry", "bad", says="bad: .*qemu-private")
+        check(world.state == "degraded" and guest_json(world, "bad")["status"] == "held", "it is not held any more")
+    private.fails_to_load()
+    world.expect(6, "retry", "bad", says="bad: .*no such state")
+    good.wait_alive()
+    private.works()
+    done = world.expect(0, "retry", held["uuid"])
+    check("bad" in done.stderr, f"no progress: {done.stderr}")
+    check(world.state == "normal" and bad.status == "running", f"the host is {world.state}")
+    check(not memfds(world.agent.pid), f"the agent keeps {memfds(world.agent.pid)}")
+    check(not bad.capability("x-ignore-shared"), "x-ignore-shared is still on")
+    report = world.ask("report")["report"]
+    check(report["outcome"] == "done" and [g["outcome"] for g in report["guests"]] == ["resumed"] * 2, f"{report}")
+    check(not list((world.path / "run/resumed").glob("*")), "notes stay behind")
+    world.expect(1, "retry", "bad", says="no guest of this name")
+    for guest in (good, bad):
+        guest.wait_alive()
+    world.upgrade()
+    for guest in (good, bad):
+        guest.wait_alive()
+
+
+@test
+def retry_with_another_qemu(world):
+    """It is checked, and what the guest runs in is what the next update starts."""
+    private, other = PrivateQemu(world), PrivateQemu(world, "qemu-other")
+    guest = private.guest("g").wait_ready()
+    world.start_agent()
+    world.expect(0, "prepare", "--kernel", kernel())
+    private.path.unlink()
+    world.expect(6, "commit", says="g")
+    (world.path / "text").write_text("no program")
+    world.expect(2, "retry", "g", "--qemu", "qemu-other", says="absolute path")
+    world.expect(2, "retry", "g", "--qemu", str(world.path / "nothing"), says="No such file")
+    world.expect(2, "retry", "g", "--qemu", str(world.path / "text"), says="not a program")
+    world.expect(2, "retry", "g", "--qemu", str(world.path), says="not a program")
+    check(guest_json(world, "g")["status"] == "held", "it is not held any more")
+    other.fails_to_load()
+    world.expect(6, "retry", "g", "--qemu", str(other.path), says="no such state")
+    check(guest_json(world, "g")["vmm"] == str(private.path), "a QEMU that failed is taken for its own")
+    check(not list((world.path / "run/resumed").glob("*")), "notes stay behind")
+    other.works()
+    world.expect(0, "retry", "g", "--qemu", str(other.path))
+    check(world.state == "normal" and guest.status == "running", f"the host is {world.state}")
+    check(guest_json(world, "g")["vmm"] == str(other.path), "the registration has another QEMU")
+    guest.wait_alive()
+    world.upgrade()
+    guest.wait_alive()
+
+
+@test
+def retries_at_once(world):
+    """One at a time; while others are still coming in; and for a caller that goes away."""
+    private, slow = PrivateQemu(world), PrivateQemu(world, "qemu-slow")
+    bad, late = private.guest("bad").wait_ready(), slow.guest("late").wait_ready()
+    world.start_agent()
+    world.expect(0, "prepare", "--kernel", kernel())
+    private.path.unlink()
+    slow.is_slow(6)
+    commit = subprocess.Popen([str(BUILD / "holdfast"), "commit"], env=world.env,
+                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    poll(lambda: "bad is held" in world.log(), 20, "the guest to be held")
+    poll(lambda: (guest_json(world, "bad") or {}).get("status") == "held", 10, "the new agent")
+    check(world.state == "resuming", f"the host is {world.state}")
+    world.expect(6, "retry", "bad", says="bad: ")
+    private.is_slow(3)
+    first = raw_call(world, "org.holdfast.Host.Retry", {"guest": "bad"})
+    time.sleep(0.5)
+    world.expect(75, "retry", "bad", says="bad: it is under way")
+    world.expect(75, "release", "bad", "--yes", says="bad: it is under way")
+    first.close()
+    poll(lambda: world.state == "normal", 30, "both to come back")
+    commit.wait(30)
+    for guest in (bad, late):
+        check(guest.status == "running", f"{guest.name} is {guest.status}")
+        guest.wait_alive()
+    report = world.ask("report")["report"]
+    check(report["outcome"] == "done" and len(report["guests"]) == 2, f"{report}")
+
+
+@test
+def guest_that_ran_is_never_loaded_again(world):
+    """Let run, but not registered: taken over by a retry. Where its process has ended, a retry is refused."""
+    private, folder = PrivateQemu(world), world.path / "run/guests"
+    alive, dead = private.guest("alive").wait_ready(), private.guest("dead").wait_ready()
+    world.start_agent()
+    world.expect(0, "prepare", "--kernel", kernel())
+    # A folder is in the place of its file.
+    private.write(f'case "$*" in *-incoming*) for f in {folder}/*.json; do [ -f $f ] && rm $f && mkdir $f; done;; esac'
+                  f'\nexec {world.qemu} "$@"')
+    world.expect(6, "commit", says="registered")
+    for path in folder.glob("*.json"):
+        path.rmdir()
+    check(alive.status == dead.status == "running", "they don't run")
+    pids = {}
+    for guest in (alive, dead):
+        text = world.expect(1, "release", guest.name, "--yes", says="let run as process").stderr
+        pids[guest.name] = int(re.search(r"process (\d+)", text).group(1))
+    world.expect(2, "retry", "dead", "--qemu", world.qemu, says="another QEMU can't have it")
+    os.kill(pids["dead"], signal.SIGKILL)
+    poll(lambda: not os.path.exists(f"/proc/{pids['dead']}"), 10, "the end of its process")
+    for _ in range(2):
+        world.expect(6, "retry", "dead", says="dead: it ran on this kernel already")
+    world.expect(0, "retry", "alive")
+    check(world.state == "degraded" and alive.pid == pids["alive"], "it was not taken over")
+    alive.wait_alive()
+    world.expect(0, "release", "dead", "--yes")
+    check(world.state == "normal", f"the host is {world.state}")
+    alive.wait_alive()
+    private.works()
+    world.upgrade()
+    alive.wait_alive()
+
+
+@test
+def held_guest_is_released(world):
+    """Not without --yes; then its memory is free, the others run, and the host is normal."""
+    private = PrivateQemu(world)
+    good = Guest(world, "good").wait_ready()
+    private.guest("bad", memory=128).wait_ready()
+    private.guest("worse").wait_ready()
+    world.start_agent()
+    world.expect(0, "prepare", "--kernel", kernel())
+    private.fails_to_load()
+    world.expect(6, "commit", says="bad")
+    world.expect(2, "release", "bad", says="128 MiB, for good")
+    world.expect(2, "release", says="which guest")
+    world.expect(1, "release", "good", says="good: .*not held")
+    world.expect(1, "release", "good", "--yes", says="good: .*not held")
+    world.expect(1, "release", "nobody", "--yes", says="nobody: no guest")
+    check(guest_json(world, "bad")["status"] == "held", "it was released without --yes")
+    before = len(memfds(world.agent.pid))
+    world.expect(0, "release", "bad", "--yes", says="128 MiB")
+    check(world.state == "degraded" and guest_json(world, "bad") is None, "it is still there, or nobody is held")
+    check(0 < len(memfds(world.agent.pid)) < before, f"the agent keeps {memfds(world.agent.pid)}")
+    world.expect(1, "retry", "bad", says="it is gone")
+    world.expect(1, "release", "bad", "--yes", says="it is gone")
+    world.expect(6, "retry", "worse")
+    world.expect(0, "release", "worse", "--yes")
+    check(world.state == "normal", f"the host is {world.state}")
+    check(not memfds(world.agent.pid), f"the agent keeps {memfds(world.agent.pid)}")
+    report = world.ask("report")["report"]
+    check(report["outcome"] == "done" and sorted(g["outcome"] for g in report["guests"]) ==
+          ["released", "released", "resumed"], f"{report}")
+    good.wait_alive()
+    world.upgrade()
+    good.wait_alive()
+    world.agent.terminate()
+    check(world.agent.wait(20) == 0, "the agent does not stop")
+
+
+@test
+def agent_killed_while_a_guest_is_held(world):
+    """The hold carrier has no keeper: what is held ends with the agent. The others run on."""
+    private = PrivateQemu(world)
+    good = Guest(world, "good").wait_ready()
+    private.guest("bad").wait_ready()
+    world.start_agent()
+    world.expect(0, "prepare", "--kernel", kernel())
+    private.path.unlink()
+    world.expect(6, "commit", says="bad")
+    world.agent.kill()
+    world.agent.wait()
+    world.start_agent()
+    check(world.state == "normal" and guest_json(world, "bad") is None, "there is still something of it")
+    good.wait_alive()
+    world.upgrade()
     good.wait_alive()
 
 
