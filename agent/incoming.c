@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "agent/incoming.h"
+#include "agent/incoming-internal.h"
 
 #include <assert.h>
 #include <stdio.h>
@@ -29,36 +29,7 @@ static const char *const step_names[] = {
 };
 static_assert(HF_ARRAY_SIZE(step_names) == HF_IN_N_, "every step has its name");
 
-struct hf_incoming {
-	struct hf_agent *agent;
-	struct hf_manifest_guest *guest;
-	hf_incoming_done_fn done;
-	void *data;
-	enum hf_incoming_step step;
-	struct hf_session *session;
-	int ram_fds[HF_MANIFEST_MAX_RAM];
-	int state_fds[HF_MANIFEST_MAX_CHUNKS];
-	struct hf_vmm *vmm;
-	struct hf_vmm_stamps stamps;
-	/* What this agent did, or one before it that died: */
-	bool over;     /* the guest ran, or was given up, and its session is finished */
-	bool released; /* an operator gave it up */
-	bool looked;   /* at what the agent before noted of it */
-	pid_t ran_in;  /* the guest was let run in this process, or 0 */
-	uint64_t ran_in_start;
-	bool runs;	  /* it was resumed: only its session is left to finish */
-	bool retried;	  /* not the first attempt of this agent */
-	bool dumping;	  /* its files are being read */
-	char *own_vmm;	  /* the manifest's, while it is tried with another; or NULL */
-	bool was_running; /* and status: before the update, which an attach overwrites */
-	char *status;
-	size_t n_ended; /* QEMUs that had its RAM but never ran it */
-	uint64_t retrieve_ns;
-	struct hf_error error;
-	struct hf_error release_error;
-};
-
-static void own_vmm_again(struct hf_incoming *in)
+void hf_incoming_own_vmm_again(struct hf_incoming *in)
 {
 	free(in->guest->vmm);
 	in->guest->vmm = TAKE_PTR(in->own_vmm);
@@ -75,12 +46,12 @@ static void hold(struct hf_incoming *in, const struct hf_error *error)
 		snprintf(in->error.remedy, sizeof(in->error.remedy),
 			hf_agent_is_luo(in->agent)
 				? "its RAM is kept until the next reboot; see holdfastd's log and "
-				  "the guest's, then retry or release it"
+				  "the guest's, then retry, dump or release it"
 				: "its RAM is held as long as holdfastd runs: don't kill it; see "
-				  "its log and the guest's, then retry or release it");
+				  "its log and the guest's, then retry, dump or release it");
 	/* The QEMU that it may run in is the one to go on with; else the next try is its own's. */
 	if (in->own_vmm && !in->ran_in)
-		own_vmm_again(in);
+		hf_incoming_own_vmm_again(in);
 	in->done(in, &in->error, in->data);
 }
 
@@ -92,7 +63,7 @@ static void hold_errno(struct hf_incoming *in, int err, const char *what)
 	hold(in, &e);
 }
 
-static void close_fds(struct hf_incoming *in)
+void hf_incoming_close_fds(struct hf_incoming *in)
 {
 	for (size_t i = 0; i < HF_ARRAY_SIZE(in->ram_fds); i++)
 		hf_close(&in->ram_fds[i]);
@@ -155,7 +126,7 @@ static void on_resumed(struct hf_vmm *vmm, const struct hf_error *error, void *d
 	in->stamps = *hf_vmm_get_stamps(vmm);
 	in->runs = true;
 	/* QEMU has its own hold on the RAM now. */
-	close_fds(in);
+	hf_incoming_close_fds(in);
 	start_finish(in);
 }
 
@@ -216,6 +187,11 @@ static void adopt(struct hf_incoming *in)
 	int r;
 
 	in->step = HF_IN_RESUMING;
+	/* That is what the next update has to start. */
+	if (in->ran_vmm) {
+		free(in->guest->vmm);
+		in->guest->vmm = TAKE_PTR(in->ran_vmm);
+	}
 	in->was_running = in->guest->was_running;
 	hf_manifest_set(&in->status, in->guest->status);
 	r = hf_vmm_attach(in->vmm, in->ran_in, in->ran_in_start, ADOPT_TIMEOUT_NS, on_adopted, in);
@@ -242,7 +218,7 @@ static int retrieve_fd(struct hf_incoming *in, uint64_t token, const char *what,
 	return r;
 }
 
-static int retrieve_files(struct hf_incoming *in, struct hf_error *error)
+int hf_incoming_retrieve_files(struct hf_incoming *in, struct hf_error *error)
 {
 	struct hf_manifest_guest *g = in->guest;
 	int r = 0;
@@ -260,10 +236,9 @@ static int retrieve_files(struct hf_incoming *in, struct hf_error *error)
 }
 
 /* What the agent that died noted of the guest. */
-static int read_journal(struct hf_incoming *in, struct hf_error *error)
+int hf_incoming_read_journal(struct hf_incoming *in, struct hf_error *error)
 {
 	const char *uuid = in->guest->uuid;
-	char *vmm = NULL;
 	int r;
 
 	if (!in->agent->again || in->looked)
@@ -279,15 +254,11 @@ static int read_journal(struct hf_incoming *in, struct hf_error *error)
 	in->looked = true;
 	if (r == -ENOENT)
 		return 0;
-	/* It may run in another QEMU than the manifest's: the next update has to know. */
-	if (hf_resume_journal_get_vmm(uuid, &vmm) == 0) {
-		free(in->guest->vmm);
-		in->guest->vmm = vmm;
-	}
+	hf_resume_journal_get_vmm(uuid, &in->ran_vmm);
 	return 0;
 }
 
-static bool process_lives(const struct hf_incoming *in)
+bool hf_incoming_process_lives(const struct hf_incoming *in)
 {
 	uint64_t ticks = 0;
 
@@ -298,13 +269,13 @@ static bool process_lives(const struct hf_incoming *in)
 /* Was the guest let run before? What it was saved with is then of the past. */
 static int look_back(struct hf_incoming *in)
 {
-	int r = read_journal(in, &in->error);
+	int r = hf_incoming_read_journal(in, &in->error);
 
 	if (r < 0 || in->over || in->released || !in->ran_in)
 		return r;
-	if (!process_lives(in))
+	if (!hf_incoming_process_lives(in))
 		return hf_error_set(&in->error, -ESRCH, HF_ERR_DEGRADED,
-			"release it, and boot it anew",
+			"dump its memory if you want to look into it, then release it",
 			"it ran on this kernel already, as process %d, which has ended since: it "
 			"is not put back to what it was before",
 			(int)in->ran_in);
@@ -312,7 +283,7 @@ static int look_back(struct hf_incoming *in)
 }
 
 /* A QEMU of an agent that died: it never ran the guest, and two must not have its RAM. */
-static int end_others(struct hf_incoming *in, struct hf_error *error)
+int hf_incoming_end_others(struct hf_incoming *in, struct hf_error *error)
 {
 	struct hf_inode files[HF_MANIFEST_MAX_RAM];
 	size_t n = 0;
@@ -348,9 +319,9 @@ static int retrieve(void *data)
 			return 0;
 	}
 	if (r == 0)
-		r = retrieve_files(in, &in->error);
+		r = hf_incoming_retrieve_files(in, &in->error);
 	if (r == 0 && again && !in->ran_in)
-		r = end_others(in, &in->error);
+		r = hf_incoming_end_others(in, &in->error);
 	in->retrieve_ns = hf_agent_now_ns() - begin;
 	return r;
 }
@@ -386,190 +357,19 @@ static void on_retrieved(void *data, int result)
 		hold_errno(in, r, "can't start its QEMU");
 }
 
+int hf_incoming_again(struct hf_incoming *in)
+{
+	in->step = in->runs ? HF_IN_FINISHING : HF_IN_RETRIEVING;
+	return hf_worker_run(in->agent->event, in->runs ? finish : retrieve,
+		in->runs ? on_finished : on_retrieved, in);
+}
+
 void hf_incoming_start(struct hf_incoming *in)
 {
-	int r;
+	int r = hf_incoming_again(in);
 
-	in->step = HF_IN_RETRIEVING;
-	r = hf_worker_run(in->agent->event, retrieve, on_retrieved, in);
 	if (r < 0)
 		hold_errno(in, r, "can't start a thread");
-}
-
-/* ---- what an operator decides for a held guest ---- */
-
-static int no_thread(int r, struct hf_error *error)
-{
-	return hf_error_set(
-		error, r, HF_ERR_FAILED, "try again", "can't start a thread: %s", strerror(-r));
-}
-
-int hf_incoming_may_act(const struct hf_incoming *in, struct hf_error *error)
-{
-	hf_error_clear(error);
-	if (in->dumping)
-		hf_error_set(error, -EBUSY, HF_ERR_BUSY, "try again when that is over",
-			"its memory is being written to a file");
-	else if (in->step == HF_IN_RESUMED)
-		hf_error_set(error, -EPERM, HF_ERR_STATE, NULL, "it is not held: it was resumed");
-	else if (in->step == HF_IN_RELEASED)
-		hf_error_set(error, -EPERM, HF_ERR_STATE, NULL, "it was released: it is gone");
-	else if (in->step != HF_IN_HELD)
-		hf_error_set(error, -EBUSY, HF_ERR_BUSY, "see `holdfast status`, and try again",
-			"it is under way (%s)", step_names[in->step]);
-	return error->err;
-}
-
-static int take_other_vmm(struct hf_incoming *in, const char *vmm, struct hf_error *error)
-{
-	char *copy;
-	int r;
-
-	if (in->ran_in)
-		return hf_error_set(error, -EINVAL, HF_ERR_INVALID, "retry it without --qemu",
-			"it ran on this kernel already, as process %d: another QEMU can't have it",
-			(int)in->ran_in);
-	/* Before it can run there: an agent after this one has to know. */
-	r = hf_resume_journal_set_vmm(in->guest->uuid, vmm, error);
-	if (r < 0)
-		return r;
-	copy = strdup(vmm);
-	if (!copy)
-		return hf_error_set(error, -ENOMEM, HF_ERR_FAILED, NULL, "out of memory");
-	in->own_vmm = in->guest->vmm;
-	in->guest->vmm = copy;
-	return 0;
-}
-
-/* A new hand on the guest: what the attempt before left in the old one must not count. */
-static int renew_vmm(struct hf_incoming *in, struct hf_error *error)
-{
-	struct hf_vmm *vmm = NULL;
-	int r = hf_vmm_new(in->agent->event, in->guest, in->agent->ring, NULL, NULL, &vmm);
-
-	if (r < 0)
-		return hf_error_set(error, r, HF_ERR_FAILED, NULL, "out of memory");
-	/* Its QEMU, if there is one, lives on: it is taken over, or ended by its RAM's files. */
-	hf_vmm_free(in->vmm);
-	in->vmm = vmm;
-	return 0;
-}
-
-int hf_incoming_retry(struct hf_incoming *in, const char *vmm, struct hf_error *error)
-{
-	struct hf_error held_for = in->error;
-	int r = hf_incoming_may_act(in, error);
-
-	if (r == 0 && !in->runs)
-		r = renew_vmm(in, error);
-	if (r == 0 && vmm && !in->runs)
-		r = take_other_vmm(in, vmm, error);
-	if (r < 0)
-		return r;
-	in->retried = true;
-	in->n_ended = 0;
-	hf_error_clear(&in->error);
-	in->step = in->runs ? HF_IN_FINISHING : HF_IN_RETRIEVING;
-	r = hf_worker_run(in->agent->event, in->runs ? finish : retrieve,
-		in->runs ? on_finished : on_retrieved, in);
-	if (r < 0) {
-		in->step = HF_IN_HELD;
-		if (in->own_vmm)
-			own_vmm_again(in);
-		in->error = held_for;
-		return no_thread(r, error);
-	}
-	return 0;
-}
-
-static int refuse_living(const struct hf_incoming *in, struct hf_error *error)
-{
-	return hf_error_set(error, -EBUSY, HF_ERR_STATE,
-		"retry it, which takes that process over; or end the process first",
-		"it was let run as process %d, which is still there", (int)in->ran_in);
-}
-
-int hf_incoming_may_release(const struct hf_incoming *in, struct hf_error *error)
-{
-	int r = hf_incoming_may_act(in, error);
-
-	if (r == 0 && in->runs)
-		r = hf_error_set(error, -EPERM, HF_ERR_STATE, "retry it",
-			"it runs: only its session could not be finished");
-	if (r == 0 && process_lives(in))
-		r = refuse_living(in, error);
-	return r;
-}
-
-/* In a worker: it waits for processes, and giving memory back takes time. */
-static int release(void *data)
-{
-	struct hf_incoming *in = data;
-	struct hf_error e = {0};
-	int r = 0;
-
-	hf_error_clear(&in->release_error);
-	if (!in->session) {
-		r = hf_carrier_session_retrieve(
-			in->agent->carrier, in->guest->session, &in->session, &e);
-		/* Nothing came over, or it was finished before: there is nothing to give up. */
-		if (r == -ENOENT || r == -EALREADY)
-			r = 0;
-	}
-	if (r == 0)
-		r = read_journal(in, &e);
-	if (r == 0 && process_lives(in))
-		r = refuse_living(in, &e);
-	if (r == 0 && !in->ran_in)
-		r = end_others(in, &e);
-	/* The next agent, if it comes to that, goes on with it. */
-	if (r == 0)
-		r = hf_resume_journal_release(in->guest->uuid, &e);
-	if (r == 0 && in->session) {
-		r = hf_session_finish(in->session, &e);
-		if (r == 0)
-			in->session = NULL;
-		else
-			hf_resume_journal_unrelease(in->guest->uuid);
-	}
-	if (r == 0)
-		close_fds(in);
-	else
-		in->release_error = e;
-	return r;
-}
-
-static void on_released(void *data, int result)
-{
-	struct hf_incoming *in = data;
-
-	if (result < 0) {
-		/* Why it is held is as it was. */
-		in->step = HF_IN_HELD;
-		hf_error_prefix(&in->release_error, "can't release it");
-		hf_error_guest(&in->release_error, in->guest->name);
-		in->done(in, &in->release_error, in->data);
-		return;
-	}
-	hf_vmm_free(in->vmm);
-	in->vmm = NULL;
-	in->step = HF_IN_RELEASED;
-	in->done(in, NULL, in->data);
-}
-
-int hf_incoming_release(struct hf_incoming *in, struct hf_error *error)
-{
-	int r = hf_incoming_may_release(in, error);
-
-	if (r < 0)
-		return r;
-	in->step = HF_IN_RELEASING;
-	r = hf_worker_run(in->agent->event, release, on_released, in);
-	if (r < 0) {
-		in->step = HF_IN_HELD;
-		return no_thread(r, error);
-	}
-	return 0;
 }
 
 int hf_incoming_new(struct hf_agent *agent, struct hf_manifest_guest *guest,
@@ -603,7 +403,8 @@ void hf_incoming_free(struct hf_incoming *in)
 	if (in->session)
 		hf_session_detach(in->session);
 	else
-		close_fds(in);
+		hf_incoming_close_fds(in);
+	free(in->ran_vmm);
 	free(in->own_vmm);
 	free(in->status);
 	free(in);
