@@ -83,10 +83,10 @@ static void on_guest_done(struct hf_incoming *in, const struct hf_error *error, 
 	if (error) {
 		a->n_held++;
 		hf_log(LOG_ERR, g->uuid,
-			"%s is held: %s%s%s%s. To do: `holdfast retry %s` or "
-			"`holdfast release %s`",
+			"%s is held: %s%s%s%s. To do: `holdfast retry %s`, `holdfast "
+			"dump %s FILE` or `holdfast release %s`",
 			g->name, error->message, error->remedy[0] ? " (" : "", error->remedy,
-			error->remedy[0] ? ")" : "", g->name, g->name);
+			error->remedy[0] ? ")" : "", g->name, g->name, g->name);
 		hf_agent_progress(a->agent, g->name, "held: %s", error->message);
 	} else if (hf_incoming_get_step(in) == HF_IN_RELEASED) {
 		a->n_released++;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
- * DOC: What an operator decides for a held guest: once more, or given up.
+ * DOC: What an operator decides for a held guest: once more, given up, dumped.
  */
 #include <stdio.h>
 #include <string.h>
@@ -178,5 +178,48 @@ int hf_incoming_release(struct hf_incoming *in, struct hf_error *error)
 		in->step = HF_IN_HELD;
 		return no_thread(r, error);
 	}
+	return 0;
+}
+
+int hf_incoming_begin_dump(struct hf_incoming *in, struct hf_error *error)
+{
+	int r = hf_incoming_may_act(in, error);
+
+	if (r == 0 && (in->runs || hf_incoming_process_lives(in)))
+		r = hf_error_set(error, -EBUSY, HF_ERR_STATE,
+			"dump it with dump-guest-memory of its QEMU; or retry it",
+			"it was let run as process %d, which has its memory", (int)in->ran_in);
+	in->dumping = r == 0;
+	return r;
+}
+
+void hf_incoming_end_dump(struct hf_incoming *in)
+{
+	in->dumping = false;
+}
+
+int hf_incoming_open_files(struct hf_incoming *in, const int **ret_ram, const int **ret_state,
+	bool *ret_ran, struct hf_error *error)
+{
+	int r = 0;
+
+	if (!in->session)
+		r = hf_carrier_session_retrieve(
+			in->agent->carrier, in->guest->session, &in->session, error);
+	if (r == 0)
+		r = hf_incoming_read_journal(in, error);
+	if (r == 0 && hf_incoming_process_lives(in))
+		r = refuse_living(in, error);
+	if (r < 0)
+		return r;
+	r = hf_incoming_retrieve_files(in, error);
+	*ret_state = r == 0 ? in->state_fds : NULL;
+	/* What debuggers need most is the RAM. */
+	for (size_t i = 0; r < 0 && i < in->guest->n_ram; i++)
+		if (in->ram_fds[i] < 0)
+			return r;
+	*ret_ram = in->ram_fds;
+	*ret_ran = in->ran_in != 0;
+	hf_error_clear(error);
 	return 0;
 }

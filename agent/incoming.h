@@ -66,6 +66,26 @@ int hf_incoming_may_release(const struct hf_incoming *in, struct hf_error *error
  */
 int hf_incoming_release(struct hf_incoming *in, struct hf_error *error);
 
+/**
+ * hf_incoming_begin_dump() - Have a held guest's files read; nothing else is done with it
+ * meanwhile.
+ *
+ * Return: 0, and hf_incoming_end_dump() has to follow; -errno with @error filled.
+ */
+int hf_incoming_begin_dump(struct hf_incoming *in, struct hf_error *error);
+void hf_incoming_end_dump(struct hf_incoming *in);
+
+/**
+ * hf_incoming_open_files() - Between the two, in a worker: see that its files are here.
+ * @ret_ram:      one a block of its description, borrowed
+ * @ret_state:    one a chunk, borrowed; NULL when its device state can't be had
+ * @ret_ran:      whether it was let run: its device state is then older than its RAM
+ *
+ * Return: 0; -errno with @error filled when its RAM can't be had, or a process has it.
+ */
+int hf_incoming_open_files(struct hf_incoming *in, const int **ret_ram, const int **ret_state,
+	bool *ret_ran, struct hf_error *error);
+
 enum hf_incoming_step hf_incoming_get_step(const struct hf_incoming *in);
 const char *hf_incoming_step_name(enum hf_incoming_step step);
 const struct hf_manifest_guest *hf_incoming_guest(const struct hf_incoming *in);

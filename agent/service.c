@@ -406,6 +406,7 @@ static const struct hf_varlink_method methods[] = {
 	{"Upgrade", hf_request_upgrade, HF_VARLINK_MUTATING},
 	{"Abort", handle_abort, HF_VARLINK_MUTATING},
 	{"Retry", hf_held_retry, HF_VARLINK_MUTATING},
+	{"Dump", hf_held_dump, HF_VARLINK_MUTATING},
 	{"Release", hf_held_release, HF_VARLINK_MUTATING},
 	{"Status", handle_status, 0},
 	{"Report", handle_report, 0},

@@ -25,9 +25,11 @@ static int only_ask(struct hf_cli *cli, const char *guest)
 		"holdfast: %s: nothing was done: this would give up its memory, %s, for good\n"
 		"  What the guest had not written to its disks would be lost, and it could only "
 		"be\n"
-		"  booted anew. `holdfast retry %s` tries once more to bring it up.\n"
+		"  booted anew. `holdfast retry %s` tries once more to bring it up, `holdfast dump "
+		"%s\n"
+		"  FILE` keeps a copy of its memory.\n"
 		"  To give it up: holdfast release %s --yes\n",
-		guest, hf_cli_bytes(hf_json_get_int(reply, "ram_bytes", 0)), guest, guest);
+		guest, hf_cli_bytes(hf_json_get_int(reply, "ram_bytes", 0)), guest, guest, guest);
 	return HF_EXIT_USAGE;
 }
 

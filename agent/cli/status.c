@@ -26,6 +26,7 @@ static void show_held(struct json_object *guest)
 	}
 	name = hf_cli_clean(name);
 	printf("  To try once more:                 holdfast retry %s [--qemu PATH]\n", name);
+	printf("  To keep a copy of its memory:     holdfast dump %s FILE\n", name);
 	printf("  To give it up, with its memory:   holdfast release %s --yes\n", name);
 }
 

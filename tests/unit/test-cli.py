@@ -215,7 +215,7 @@ class CliTest(unittest.TestCase):
 
 class CommandLines(CliTest):
     VERBS = ("check", "guests", "prepare", "commit", "upgrade", "abort", "status", "report",
-             "retry", "release", "inspect")
+             "retry", "dump", "release", "inspect")
 
     def test_no_verb(self):
         r = self.run_cli()
@@ -250,6 +250,9 @@ class CommandLines(CliTest):
                 (["retry", "a", "b"], "too many arguments: 'b'"),
                 (["retry", "a", "--qemu", "qemu"], "--qemu takes an absolute path"),
                 (["release", "--yes"], "release which guest?"),
+                (["dump"], "dump which guest?"),
+                (["dump", "web1"], "dump it to which file?"),
+                (["dump", "web1", "a", "b"], "too many arguments: 'b'"),
                 (["inspect"], "inspect what?"),
                 (["inspect", "kernel"], "inspect which kernel?"),
                 (["inspect", "kernel", "a", "b"], "too many arguments: 'b'"),
@@ -621,6 +624,7 @@ class Held(CliTest):
         out = self.run_cli("status").out
         self.assertIn("\nweb1 is held:\n  its QEMU is gone\n  Install it.\n", out)
         self.assertRegex(out, r"holdfast retry web1 \[--qemu PATH\]\n")
+        self.assertRegex(out, r"holdfast dump web1 FILE\n")
         self.assertRegex(out, r"holdfast release web1 --yes\n")
         self.assertNotIn("datenbank is held", out)
 
@@ -639,6 +643,24 @@ class Held(CliTest):
         self.serve(Retry=lambda call: call.error("Degraded", message="it is so", guest="web1"))
         r = self.run_cli("retry", "web1")
         self.assertEqual((r.code, r.err), (6, "holdfast: web1: it is so\n"))
+
+    def test_dump(self):
+        def dump(call):
+            call.progress("degraded", "300 of 512 MiB", guest="web1")
+            call.reply({"ram_bytes": 512 << 20, "data_bytes": 3 << 20, "vcpus": 2, "missing": []})
+        agent = self.serve(Dump=dump)
+        r = self.run_cli("dump", "web1", "/d/f")
+        self.assertEqual((r.code, r.out), (0, "web1: 512 MiB of memory, 3 MiB of them not zero, and the registers "
+                                              "of 2 vCPUs are in /d/f.\n"))
+        self.assertIn("web1: 300 of 512 MiB", r.err)
+        self.run_cli("dump", "web1", "f", cwd=self.dir)
+        self.assertEqual([c["parameters"] for c in agent.calls], [
+            {"guest": "web1", "path": "/d/f"}, {"guest": "web1", "path": os.path.join(self.dir, "f")}])
+        agent.stop()
+        self.serve(Dump=replies({"ram_bytes": 1, "data_bytes": 1, "vcpus": 0, "missing": ["registers: a\x1bb"]}))
+        r = self.run_cli("dump", "web1", "/f")
+        self.assertEqual((r.code, r.out), (0, "web1: 1 B of memory, 1 B of them not zero are in /f.\n"
+                                              "Missing: registers: a?b.\n"))
 
     def test_release(self):
         agent = self.serve(Release=replies({"ram_bytes": 512 << 20}))
