@@ -41,7 +41,8 @@ int hf_agent_event(struct hf_agent *agent, enum hf_state_event event)
 	return 0;
 }
 
-static struct json_object *progress_json(struct hf_agent *agent, const char *guest)
+static struct json_object *progress_json(
+	struct hf_agent *agent, uint64_t begin_ns, const char *guest, const char *message)
 {
 	struct json_object *params = json_object_new_object();
 	struct json_object *p = json_object_new_object();
@@ -49,8 +50,8 @@ static struct json_object *progress_json(struct hf_agent *agent, const char *gue
 	hf_json_add_string(p, "update_id", agent->update_id);
 	hf_json_add_string(p, "state", hf_state_name(agent->state));
 	hf_json_add_string(p, "guest", guest);
-	hf_json_add_string(p, "message", agent->message);
-	hf_json_add_int(p, "elapsed_ns", hf_agent_now_ns() - agent->update_begin_ns);
+	hf_json_add_string(p, "message", message);
+	hf_json_add_int(p, "elapsed_ns", hf_agent_now_ns() - begin_ns);
 	hf_json_add(params, "progress", p);
 	return params;
 }
@@ -64,7 +65,20 @@ void hf_agent_progress(struct hf_agent *agent, const char *guest, const char *fm
 	va_end(ap);
 	hf_log(LOG_INFO, NULL, "%s%s%s", guest ? guest : "", guest ? ": " : "", agent->message);
 	for (size_t i = 0; i < agent->n_watchers; i++)
-		hf_varlink_call_notify(agent->watchers[i], progress_json(agent, guest));
+		hf_varlink_call_notify(agent->watchers[i],
+			progress_json(agent, agent->update_begin_ns, guest, agent->message));
+}
+
+void hf_agent_tell(struct hf_agent *agent, struct hf_varlink_call *call, uint64_t begin_ns,
+	const char *guest, const char *fmt, ...)
+{
+	char message[512];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(message, sizeof(message), fmt, ap);
+	va_end(ap);
+	hf_varlink_call_notify(call, progress_json(agent, begin_ns, guest, message));
 }
 
 int hf_agent_watch(struct hf_agent *agent, struct hf_varlink_call *call)

@@ -68,6 +68,13 @@ void hf_agent_progress(struct hf_agent *agent, const char *guest, const char *fm
 	HF_PRINTF(3, 4);
 
 /**
+ * hf_agent_tell() - Tell one call that watches, and nobody else.
+ * @begin_ns: since when the elapsed time counts
+ */
+void hf_agent_tell(struct hf_agent *agent, struct hf_varlink_call *call, uint64_t begin_ns,
+	const char *guest, const char *fmt, ...) HF_PRINTF(5, 6);
+
+/**
  * hf_agent_watch() - Send progress to a call from now on, as replies with `continues`.
  *
  * The caller keeps its own reference; hf_agent_unwatch() ends it. Return: 0 or -ENOBUFS.

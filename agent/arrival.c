@@ -15,6 +15,14 @@
 #include "common/worker.h"
 #include "memfd-preserve/readahead.h"
 
+/* Somebody who asked for something to be done with a held guest. */
+struct waiter {
+	struct hf_incoming *in; /* NULL: a free place */
+	hf_arrival_done_fn done;
+	void *data;
+	bool is_done; /* well: to be told when the host is where it belongs */
+};
+
 struct hf_arrival {
 	struct hf_agent *agent;
 	struct hf_manifest *manifest;
@@ -24,6 +32,8 @@ struct hf_arrival {
 	size_t pending; /* guests, the read-ahead, the last finish */
 	size_t n_held;
 	size_t n_afresh;
+	size_t n_released;
+	struct waiter *waiters; /* one place a guest */
 	struct hf_readahead_result readahead;
 	struct hf_error error; /* of the worker */
 	sd_event_source *advance;
@@ -36,6 +46,37 @@ static void one_done(struct hf_arrival *a)
 		sd_event_source_set_enabled(a->advance, SD_EVENT_ONESHOT);
 }
 
+/* ---- who asked for it ---- */
+
+static void answer(struct waiter *w, const struct hf_error *error)
+{
+	struct waiter copy = *w;
+
+	*w = (struct waiter){0};
+	copy.done(error, copy.data);
+}
+
+static void tell_waiter(struct hf_arrival *a, struct hf_incoming *in, const struct hf_error *error)
+{
+	for (size_t i = 0; i < a->n_guests; i++) {
+		if (a->waiters[i].in != in)
+			continue;
+		/* The last of all: it is told what became of the host. */
+		if (!error && a->pending == 1)
+			a->waiters[i].is_done = true;
+		else
+			answer(&a->waiters[i], error);
+		return;
+	}
+}
+
+static void tell_done(struct hf_arrival *a)
+{
+	for (size_t i = 0; i < a->n_guests; i++)
+		if (a->waiters[i].is_done)
+			answer(&a->waiters[i], NULL);
+}
+
 static void on_guest_done(struct hf_incoming *in, const struct hf_error *error, void *data)
 {
 	struct hf_arrival *a = data;
@@ -43,16 +84,25 @@ static void on_guest_done(struct hf_incoming *in, const struct hf_error *error, 
 
 	if (error) {
 		a->n_held++;
-		hf_log(LOG_ERR, g->uuid, "%s is held: %s", g->name, error->message);
+		hf_log(LOG_ERR, g->uuid,
+			"%s is held: %s%s%s%s. To do: `holdfast retry %s`, `holdfast "
+			"dump %s FILE` or `holdfast release %s`",
+			g->name, error->message, error->remedy[0] ? " (" : "", error->remedy,
+			error->remedy[0] ? ")" : "", g->name, g->name, g->name);
 		hf_agent_progress(a->agent, g->name, "held: %s", error->message);
 	} else if (hf_incoming_get_step(in) == HF_IN_COLD_BOOTED) {
 		a->n_afresh++;
 		hf_agent_progress(
 			a->agent, g->name, "started afresh, its memory could not be brought back");
+	} else if (hf_incoming_get_step(in) == HF_IN_RELEASED) {
+		a->n_released++;
+		hf_log(LOG_NOTICE, g->uuid, "%s was released: its memory is given up", g->name);
+		hf_agent_progress(a->agent, g->name, "released");
 	} else {
 		hf_agent_progress(a->agent, g->name, "%s",
 			g->was_running ? "resumed" : "back, paused as before");
 	}
+	tell_waiter(a, in, error);
 	one_done(a);
 }
 
@@ -69,7 +119,7 @@ static void release_next(struct hf_arrival *a)
 	}
 	for (size_t i = 0; i < a->n_guests; i++) {
 		if (hf_incoming_guest(a->guests[i])->policies.priority >= highest)
-			hf_incoming_release(a->guests[i]);
+			hf_incoming_go(a->guests[i]);
 	}
 }
 
@@ -147,6 +197,7 @@ static void arrival_free(struct hf_arrival *a)
 	for (size_t i = 0; i < a->n_guests; i++)
 		hf_incoming_free(a->guests[i]);
 	free(a->guests);
+	free(a->waiters);
 	if (a->session)
 		hf_session_detach(a->session);
 	hf_manifest_free(a->manifest);
@@ -157,6 +208,18 @@ static void arrival_free(struct hf_arrival *a)
 	free(a);
 }
 
+static void tell_sums(struct hf_arrival *a)
+{
+	char afresh[48] = "", released[48] = "";
+
+	if (a->n_afresh > 0)
+		snprintf(afresh, sizeof(afresh), ", %zu started afresh", a->n_afresh);
+	if (a->n_released > 0)
+		snprintf(released, sizeof(released), ", %zu released", a->n_released);
+	hf_agent_progress(a->agent, NULL, "done: %zu guests resumed%s%s",
+		a->n_guests - a->n_afresh - a->n_released, afresh, released);
+}
+
 static int advance(sd_event_source *s, void *userdata)
 {
 	struct hf_arrival *a = userdata;
@@ -165,10 +228,12 @@ static int advance(sd_event_source *s, void *userdata)
 	if (a->pending > 0)
 		return 0;
 	if (a->n_held > 0) {
-		hf_agent_event(agent, HF_EVENT_SOME_HELD);
+		if (agent->state == HF_STATE_RESUMING)
+			hf_agent_event(agent, HF_EVENT_SOME_HELD);
 		make_report(a);
 		hf_agent_progress(agent, NULL, "degraded: %zu of %zu guests are held", a->n_held,
 			a->n_guests);
+		tell_done(a);
 		return 0;
 	}
 	if (!a->finishing) {
@@ -183,11 +248,8 @@ static int advance(sd_event_source *s, void *userdata)
 		return 0;
 	}
 	hf_agent_event(agent, HF_EVENT_ALL_RESUMED);
-	if (a->n_afresh > 0)
-		hf_agent_progress(agent, NULL, "done: %zu guests resumed, %zu started afresh",
-			a->n_guests - a->n_afresh, a->n_afresh);
-	else
-		hf_agent_progress(agent, NULL, "done: %zu guests resumed", a->n_guests);
+	tell_sums(a);
+	tell_done(a);
 	arrival_free(a);
 	return 0;
 }
@@ -223,7 +285,8 @@ static int read_manifest(struct hf_arrival *a, struct hf_error *error)
 static int make_guests(struct hf_arrival *a)
 {
 	a->guests = calloc(a->manifest->n_guests ? a->manifest->n_guests : 1, sizeof(*a->guests));
-	if (!a->guests)
+	a->waiters = calloc(a->manifest->n_guests ? a->manifest->n_guests : 1, sizeof(*a->waiters));
+	if (!a->guests || !a->waiters)
 		return -ENOMEM;
 	for (size_t i = 0; i < a->manifest->n_guests; i++) {
 		int r = hf_incoming_new(a->agent, a->manifest->guests[i], on_guest_passed,
@@ -340,4 +403,73 @@ const struct hf_error *hf_arrival_guest_error(const struct hf_arrival *a, const 
 
 	return in && !hf_incoming_is_up(in) && hf_incoming_error(in)->err ? hf_incoming_error(in)
 									  : NULL;
+}
+
+/* ---- what an operator decides ---- */
+
+int hf_arrival_find(const struct hf_agent *agent, const char *id, struct hf_incoming **ret,
+	struct hf_error *error)
+{
+	const struct hf_arrival *a = agent->arrival;
+	struct hf_incoming *in = a ? find(a, id) : NULL;
+
+	for (size_t i = 0; !in && a && i < a->n_guests; i++)
+		if (strcmp(hf_incoming_guest(a->guests[i])->name, id) == 0)
+			in = a->guests[i];
+	if (!in) {
+		hf_error_set(error, -ENOENT, HF_ERR_NO_GUEST, "see `holdfast status`",
+			"no guest of this name or uuid is held");
+		hf_error_guest(error, id);
+		return -ENOENT;
+	}
+	*ret = in;
+	return 0;
+}
+
+/* Its callback comes with a later turn of the loop. */
+static void add_waiter(
+	struct hf_arrival *a, struct hf_incoming *in, hf_arrival_done_fn done, void *data)
+{
+	for (size_t i = 0; i < a->n_guests; i++) {
+		if (a->guests[i] != in)
+			continue;
+		a->waiters[i] = (struct waiter){.in = in, .done = done, .data = data};
+		a->n_held--;
+		a->pending++;
+	}
+}
+
+int hf_arrival_retry(struct hf_agent *agent, const char *id, const char *vmm,
+	hf_arrival_done_fn done, void *data, struct hf_error *error)
+{
+	struct hf_incoming *in = NULL;
+	int r = hf_arrival_find(agent, id, &in, error);
+
+	if (r == 0)
+		r = hf_incoming_retry(in, vmm, error);
+	if (r < 0) {
+		hf_error_guest(error, in ? hf_incoming_guest(in)->name : id);
+		return r;
+	}
+	add_waiter(agent->arrival, in, done, data);
+	hf_agent_progress(agent, hf_incoming_guest(in)->name, "tried once more%s%s",
+		vmm ? ", with " : "", vmm ? vmm : "");
+	return 0;
+}
+
+int hf_arrival_release(struct hf_agent *agent, const char *id, hf_arrival_done_fn done, void *data,
+	struct hf_error *error)
+{
+	struct hf_incoming *in = NULL;
+	int r = hf_arrival_find(agent, id, &in, error);
+
+	if (r == 0)
+		r = hf_incoming_release(in, error);
+	if (r < 0) {
+		hf_error_guest(error, in ? hf_incoming_guest(in)->name : id);
+		return r;
+	}
+	add_waiter(agent->arrival, in, done, data);
+	hf_agent_progress(agent, hf_incoming_guest(in)->name, "being released");
+	return 0;
 }

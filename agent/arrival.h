@@ -7,7 +7,8 @@
  * or held. None waits for another, unless that has a higher priority. While sessions are retrieved,
  * the files the VMMs start from are read into the page cache.
  *
- * A held guest keeps its session and its RAM fds open in this process; the host is `degraded`.
+ * A held guest keeps its session and its RAM fds open in this process; the host is `degraded` until
+ * an operator has had every one of them resumed or released.
  */
 #pragma once
 
@@ -33,3 +34,34 @@ const char *hf_arrival_guest_step(const struct hf_arrival *arrival, const char *
 
 /** hf_arrival_guest_error() - Why a guest is held; NULL when it is not. */
 const struct hf_error *hf_arrival_guest_error(const struct hf_arrival *arrival, const char *uuid);
+
+/** Called when what was asked for a held guest has ended. @error is NULL on success. */
+typedef void (*hf_arrival_done_fn)(const struct hf_error *error, void *data);
+
+/**
+ * hf_arrival_retry() - Try once more to bring a held guest up.
+ * @id:  its uuid or name
+ * @vmm: absolute path of another VMM binary for it, or NULL
+ * @done: called on the loop, once, when 0 was returned. When the last held guest is resumed, the
+ *        host is `normal` by then.
+ *
+ * Return: 0 when it is under way; -errno with @error filled.
+ */
+int hf_arrival_retry(struct hf_agent *agent, const char *id, const char *vmm,
+	hf_arrival_done_fn done, void *data, struct hf_error *error);
+
+/** hf_arrival_release() - Give a held guest up: its RAM is freed. As hf_arrival_retry(). */
+int hf_arrival_release(struct hf_agent *agent, const char *id, hf_arrival_done_fn done, void *data,
+	struct hf_error *error);
+
+struct hf_incoming;
+
+/**
+ * hf_arrival_find() - A guest that came over.
+ * @id:  its uuid or name
+ * @ret: borrowed: as long as it is held, or something is under way with it
+ *
+ * Return: 0; -ENOENT when there is none, with @error filled.
+ */
+int hf_arrival_find(const struct hf_agent *agent, const char *id, struct hf_incoming **ret,
+	struct hf_error *error);

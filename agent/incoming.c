@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "agent/incoming.h"
+#include "agent/incoming-internal.h"
 
 #include <assert.h>
 #include <stdio.h>
@@ -26,35 +26,17 @@ static const char *const step_names[] = {
 	[HF_IN_RESUMED] = "resumed",
 	[HF_IN_COLD_BOOTED] = "cold-booted",
 	[HF_IN_HELD] = "held",
+	[HF_IN_RELEASING] = "releasing",
+	[HF_IN_RELEASED] = "released",
 };
 static_assert(HF_ARRAY_SIZE(step_names) == HF_IN_N_, "every step has its name");
 
-struct hf_incoming {
-	struct hf_agent *agent;
-	struct hf_manifest_guest *guest;
-	hf_incoming_passed_fn passed;
-	hf_incoming_done_fn done;
-	void *data;
-	bool released;
-	bool has_passed;
-	bool afresh;	     /* it was, or is being, started afresh */
-	struct hf_error why; /* it had to be, when this agent knows */
-	enum hf_incoming_step step;
-	struct hf_session *session;
-	int ram_fds[HF_MANIFEST_MAX_RAM];
-	int state_fds[HF_MANIFEST_MAX_CHUNKS];
-	struct hf_vmm *vmm;
-	struct hf_vmm_stamps stamps;
-	/* What an agent before this one did, when that died: */
-	bool over;    /* the guest ran, and its session is finished */
-	pid_t ran_in; /* the guest was let run in this process, or 0 */
-	uint64_t ran_in_start;
-	bool was_running; /* and status: before the update, which an attach overwrites */
-	char *status;
-	size_t n_ended; /* QEMUs that had its RAM but never ran it */
-	uint64_t retrieve_ns;
-	struct hf_error error;
-};
+void hf_incoming_own_vmm_again(struct hf_incoming *in)
+{
+	free(in->guest->vmm);
+	in->guest->vmm = TAKE_PTR(in->own_vmm);
+	hf_resume_journal_set_vmm(in->guest->uuid, NULL, NULL);
+}
 
 static void pass(struct hf_incoming *in)
 {
@@ -72,12 +54,12 @@ static void hold(struct hf_incoming *in, const struct hf_error *error)
 	hf_error_guest(&in->error, in->guest->name);
 	if (!in->error.remedy[0])
 		snprintf(in->error.remedy, sizeof(in->error.remedy),
-			hf_agent_is_luo(in->agent)
-				? "its RAM is kept until the next reboot; see holdfastd's log and "
-				  "the guest's; holdfastd tries again when it is killed and started"
-				: "its RAM is held as long as holdfastd runs: don't stop it; see "
-				  "its log and the guest's");
+			"its RAM is kept until the next reboot; see holdfastd's log and the "
+			"guest's, then retry, dump or release it");
 	pass(in);
+	/* The QEMU that it may run in is the one to go on with; else the next try is its own's. */
+	if (in->own_vmm && !in->ran_in)
+		hf_incoming_own_vmm_again(in);
 	in->done(in, &in->error, in->data);
 }
 
@@ -89,7 +71,7 @@ static void hold_errno(struct hf_incoming *in, int err, const char *what)
 	hold(in, &e);
 }
 
-static void close_fds(struct hf_incoming *in)
+void hf_incoming_close_fds(struct hf_incoming *in)
 {
 	for (size_t i = 0; i < HF_ARRAY_SIZE(in->ram_fds); i++)
 		hf_close(&in->ram_fds[i]);
@@ -115,14 +97,16 @@ static void on_finished(void *data, int result)
 
 	if (result < 0) {
 		/* It runs; only the kernel's bookkeeping of it could not be ended. */
-		hf_error_prefix(&in->error, "it runs, but its session can't be finished");
+		hf_error_prefix(&in->error, "it %s, but its session can't be finished",
+			in->released ? "was released" : "runs");
 		hold(in, &in->error);
 		return;
 	}
 	/* Leaves the guest's monitor to whoever comes next. */
 	hf_vmm_free(in->vmm);
 	in->vmm = NULL;
-	in->step = in->afresh ? HF_IN_COLD_BOOTED : HF_IN_RESUMED;
+	in->step = in->released ? HF_IN_RELEASED : in->afresh ? HF_IN_COLD_BOOTED : HF_IN_RESUMED;
+	hf_error_clear(&in->error);
 	if (in->afresh) {
 		in->error = in->why;
 		hf_log(LOG_WARNING, in->guest->uuid,
@@ -133,10 +117,20 @@ static void on_finished(void *data, int result)
 	in->done(in, NULL, in->data);
 }
 
+static void start_finish(struct hf_incoming *in)
+{
+	int r;
+
+	in->step = HF_IN_FINISHING;
+	hf_error_clear(&in->error);
+	r = hf_worker_run(in->agent->event, finish, on_finished, in);
+	if (r < 0)
+		hold_errno(in, r, "can't start a thread");
+}
+
 static void on_resumed(struct hf_vmm *vmm, const struct hf_error *error, void *data)
 {
 	struct hf_incoming *in = data;
-	int r;
 
 	if (error) {
 		hold(in, error);
@@ -146,27 +140,38 @@ static void on_resumed(struct hf_vmm *vmm, const struct hf_error *error, void *d
 	if (hf_vmm_get_warning(vmm)[0])
 		hf_log(LOG_WARNING, in->guest->uuid, "%s: %s", in->guest->name,
 			hf_vmm_get_warning(vmm));
-	in->step = HF_IN_FINISHING;
 	in->stamps = *hf_vmm_get_stamps(vmm);
 	pass(in);
+	in->runs = true;
 	/* QEMU has its own hold on the RAM now. */
-	close_fds(in);
-	hf_error_clear(&in->error);
-	r = hf_worker_run(in->agent->event, finish, on_finished, in);
-	if (r < 0)
-		hold_errno(in, r, "can't start a thread");
+	hf_incoming_close_fds(in);
+	start_finish(in);
 }
 
-static void resume(struct hf_incoming *in)
+static int resume(struct hf_incoming *in)
 {
 	int r;
 
 	in->step = HF_IN_RESUMING;
 	r = hf_fault(HF_FAULT_RESUME, NULL);
-	if (r == 0)
-		r = hf_vmm_resume(in->vmm, in->guest->policies.resume_timeout_ns, on_resumed, in);
+	return r < 0 ? r
+		     : hf_vmm_resume(
+			       in->vmm, in->guest->policies.resume_timeout_ns, on_resumed, in);
+}
+
+static void resume_or_hold(struct hf_incoming *in)
+{
+	int r = resume(in);
+
 	if (r < 0)
 		hold_errno(in, r, "can't resume it");
+}
+
+static void set_ran_in(struct hf_incoming *in, pid_t pid)
+{
+	in->ran_in = pid;
+	if (hf_pid_start_time(pid, &in->ran_in_start) < 0)
+		in->ran_in_start = 0;
 }
 
 /* ---- a guest that can't be loaded ---- */
@@ -178,8 +183,11 @@ static void resume(struct hf_incoming *in)
 static int on_spawned_afresh(struct hf_vmm *vmm, void *data, struct hf_error *error)
 {
 	struct hf_incoming *in = data;
+	int r = hf_resume_journal_write(in->guest->uuid, hf_vmm_pid(vmm), true, error);
 
-	return hf_resume_journal_write(in->guest->uuid, hf_vmm_pid(vmm), true, error);
+	if (r == 0)
+		set_ran_in(in, hf_vmm_pid(vmm));
+	return r;
 }
 
 static void hold_after_all(struct hf_incoming *in, const struct hf_error *error)
@@ -187,6 +195,7 @@ static void hold_after_all(struct hf_incoming *in, const struct hf_error *error)
 	struct hf_error e = in->why;
 
 	in->afresh = false;
+	in->ran_in = 0;
 	hf_resume_journal_remove(in->guest->uuid);
 	hf_log(LOG_ERR, in->guest->uuid, "%s can't be started afresh, either: %s", in->guest->name,
 		error->message);
@@ -200,7 +209,7 @@ static void on_started_afresh(struct hf_vmm *vmm, const struct hf_error *error, 
 	if (error)
 		hold_after_all(in, error);
 	else
-		resume(in);
+		resume_or_hold(in);
 }
 
 /* It never ran in this kernel. Its RAM stays as it is until the new QEMU runs. */
@@ -232,6 +241,7 @@ static void on_loaded(struct hf_vmm *vmm, const struct hf_error *error, void *da
 {
 	struct hf_incoming *in = data;
 	struct hf_error e = {0};
+	int r;
 
 	if (error) {
 		not_loaded(in, error);
@@ -244,7 +254,14 @@ static void on_loaded(struct hf_vmm *vmm, const struct hf_error *error, void *da
 		hold(in, &e);
 		return;
 	}
-	resume(in);
+	set_ran_in(in, hf_vmm_pid(vmm));
+	r = resume(in);
+	if (r < 0) {
+		/* Nothing was sent: it did not run, and may be loaded again. */
+		in->ran_in = 0;
+		hf_resume_journal_remove(in->guest->uuid);
+		hold_errno(in, r, "can't resume it");
+	}
 }
 
 /* ---- a guest that ran already ---- */
@@ -253,6 +270,7 @@ static void on_adopted(struct hf_vmm *vmm, const struct hf_error *error, void *d
 {
 	struct hf_incoming *in = data;
 	struct hf_error e = {0};
+	int r;
 
 	in->guest->was_running = in->was_running;
 	hf_manifest_set(&in->guest->status, in->status);
@@ -264,9 +282,11 @@ static void on_adopted(struct hf_vmm *vmm, const struct hf_error *error, void *d
 		hold(in, error ? error : &e);
 		return;
 	}
-	hf_log(LOG_NOTICE, in->guest->uuid, "%s was let run by an agent that died: taken over",
-		in->guest->name);
-	resume(in);
+	hf_log(LOG_NOTICE, in->guest->uuid, "%s was let run before%s: taken over", in->guest->name,
+		in->retried ? "" : " by an agent that died");
+	r = resume(in);
+	if (r < 0)
+		hold_errno(in, r, "can't resume it");
 }
 
 static void adopt(struct hf_incoming *in)
@@ -274,6 +294,11 @@ static void adopt(struct hf_incoming *in)
 	int r;
 
 	in->step = HF_IN_RESUMING;
+	/* That is what the next update has to start. */
+	if (in->ran_vmm) {
+		free(in->guest->vmm);
+		in->guest->vmm = TAKE_PTR(in->ran_vmm);
+	}
 	in->was_running = in->guest->was_running;
 	hf_manifest_set(&in->status, in->guest->status);
 	r = hf_fault(HF_FAULT_TAKE_OVER, NULL);
@@ -284,54 +309,83 @@ static void adopt(struct hf_incoming *in)
 		hold_errno(in, r, "can't take its QEMU over");
 }
 
-static int retrieve_fd(
-	struct hf_incoming *in, uint64_t token, const char *what, uint64_t size, int *ret_fd)
+static int retrieve_fd(struct hf_incoming *in, uint64_t token, const char *what, uint64_t size,
+	int *ret_fd, struct hf_error *error)
 {
 	struct hf_inode inode;
 	uint64_t have = 0;
 	int r;
 
-	r = hf_session_retrieve(in->session, token, ret_fd, &in->error);
+	r = hf_session_retrieve(in->session, token, ret_fd, error);
 	if (r == 0)
 		r = hf_fd_inode(*ret_fd, &inode, &have);
 	if (r == 0 && have < size)
-		r = hf_error_set(&in->error, -EBADMSG, HF_ERR_DEGRADED, NULL,
+		r = hf_error_set(error, -EBADMSG, HF_ERR_DEGRADED, NULL,
 			"it came back with %llu bytes, the manifest says %llu",
 			(unsigned long long)have, (unsigned long long)size);
 	if (r < 0)
-		hf_error_prefix(&in->error, "%s", what);
+		hf_error_prefix(error, "%s", what);
 	return r;
 }
 
-static int retrieve_files(struct hf_incoming *in)
+int hf_incoming_retrieve_files(struct hf_incoming *in, struct hf_error *error)
 {
 	struct hf_manifest_guest *g = in->guest;
-	int r = hf_fault(HF_FAULT_RETRIEVE_FILES, &in->error);
+	int r = hf_fault(HF_FAULT_RETRIEVE_FILES, error);
 
+	/* What an attempt before this one got stays open. */
 	for (size_t i = 0; r == 0 && i < g->n_ram; i++)
-		r = retrieve_fd(in, g->ram[i].token, g->ram[i].id, g->ram[i].size, &in->ram_fds[i]);
+		if (in->ram_fds[i] < 0)
+			r = retrieve_fd(in, g->ram[i].token, g->ram[i].id, g->ram[i].size,
+				&in->ram_fds[i], error);
 	for (size_t i = 0; r == 0 && i < g->n_state; i++)
-		r = retrieve_fd(in, g->state[i].token, "device state", g->state[i].length,
-			&in->state_fds[i]);
+		if (in->state_fds[i] < 0)
+			r = retrieve_fd(in, g->state[i].token, "device state", g->state[i].length,
+				&in->state_fds[i], error);
 	return r;
 }
 
-/* Was the guest let run by an agent that died? What it was saved with is then of the past. */
-static int look_back(struct hf_incoming *in)
+/* What the agent that died noted of the guest. */
+int hf_incoming_read_journal(struct hf_incoming *in, struct hf_error *error)
 {
-	uint64_t ticks = 0;
-	int r = hf_resume_journal_read(
-		in->guest->uuid, &in->ran_in, &in->ran_in_start, &in->afresh);
+	const char *uuid = in->guest->uuid;
+	int r;
 
+	if (!in->agent->again || in->looked)
+		return 0;
+	r = hf_resume_journal_read(uuid, &in->ran_in, &in->ran_in_start, &in->afresh);
+
+	in->released = hf_resume_journal_released(uuid);
+	if (r < 0 && r != -ENOENT)
+		return hf_error_set(error, r, HF_ERR_DEGRADED,
+			"see whether a QEMU of it runs; if none does, remove its file under "
+			"`resumed` in holdfastd's runtime folder and retry it",
+			"whether it ran on this kernel already can't be read: %s", strerror(-r));
+	in->looked = true;
 	if (r == -ENOENT)
 		return 0;
-	if (r < 0)
-		return hf_error_set(&in->error, r, HF_ERR_DEGRADED, NULL,
-			"whether it ran on this kernel already can't be read: %s", strerror(-r));
-	if (in->over)
-		return 0;
-	if (hf_pid_start_time(in->ran_in, &ticks) < 0 || ticks != in->ran_in_start)
-		return hf_error_set(&in->error, -ESRCH, HF_ERR_DEGRADED, NULL,
+	hf_resume_journal_get_vmm(uuid, &in->ran_vmm);
+	return 0;
+}
+
+bool hf_incoming_process_lives(const struct hf_incoming *in)
+{
+	uint64_t ticks = 0;
+
+	return in->ran_in && hf_pid_start_time(in->ran_in, &ticks) == 0 &&
+	       ticks == in->ran_in_start;
+}
+
+/* Was the guest let run before? What it was saved with is then of the past. */
+static int look_back(struct hf_incoming *in)
+{
+	int r = hf_incoming_read_journal(in, &in->error);
+
+	if (r < 0 || in->over || in->released || !in->ran_in)
+		return r;
+	if (!hf_incoming_process_lives(in))
+		return hf_error_set(&in->error, -ESRCH, HF_ERR_DEGRADED,
+			"dump its memory if you want to look into it, then release it",
 			"it ran on this kernel already, as process %d, which has ended since: it "
 			"is not put back to what it was before",
 			(int)in->ran_in);
@@ -339,49 +393,50 @@ static int look_back(struct hf_incoming *in)
 }
 
 /* A QEMU of an agent that died: it never ran the guest, and two must not have its RAM. */
-static int end_others(struct hf_incoming *in)
+int hf_incoming_end_others(struct hf_incoming *in, struct hf_error *error)
 {
 	struct hf_inode files[HF_MANIFEST_MAX_RAM];
-	size_t n = in->guest->n_ram;
-	int r = hf_fault(HF_FAULT_END_OTHERS, &in->error);
+	size_t n = 0;
+	int r = hf_fault(HF_FAULT_END_OTHERS, error);
 
+	for (size_t i = 0; r == 0 && i < in->guest->n_ram; i++) {
+		if (in->ram_fds[i] < 0)
+			continue;
+		r = hf_fd_inode(in->ram_fds[i], &files[n++], NULL);
+		if (r < 0)
+			hf_error_set(error, r, HF_ERR_DEGRADED, NULL, "its RAM: %s", strerror(-r));
+	}
 	if (r < 0)
 		return r;
-	for (size_t i = 0; r == 0 && i < n; i++)
-		r = hf_fd_inode(in->ram_fds[i], &files[i], NULL);
-	if (r < 0)
-		return hf_error_set(
-			&in->error, r, HF_ERR_DEGRADED, NULL, "its RAM: %s", strerror(-r));
 	return hf_ram_users_end(files, n, hf_carrier_keeper(in->agent->carrier), END_TIMEOUT_NS,
-		&in->n_ended, &in->error);
+		&in->n_ended, error);
 }
 
 /* In a worker: the kernel takes time in proportion to RAM here. */
 static int retrieve(void *data)
 {
 	struct hf_incoming *in = data;
-	bool again = in->agent->again;
+	bool again = in->agent->again || in->retried;
 	uint64_t begin = hf_agent_now_ns();
 	int r = hf_fault(HF_FAULT_RETRIEVE_SESSION, &in->error);
 
-	if (r == 0)
+	if (r == 0 && !in->session)
 		r = hf_carrier_session_retrieve(
 			in->agent->carrier, in->guest->session, &in->session, &in->error);
-
-	in->over = again && r == -EALREADY;
+	in->over = in->agent->again && r == -EALREADY;
 	if (again && (r == 0 || in->over)) {
 		r = look_back(in);
-		if (r == 0 && in->over && !in->ran_in)
+		if (r == 0 && in->over && !in->ran_in && !in->released)
 			return in->error.err;
 		if (r == 0)
 			hf_error_clear(&in->error);
-		if (r == 0 && in->over)
+		if (r == 0 && (in->over || in->released))
 			return 0;
 	}
 	if (r == 0)
-		r = retrieve_files(in);
+		r = hf_incoming_retrieve_files(in, &in->error);
 	if (r == 0 && again && !in->ran_in)
-		r = end_others(in);
+		r = hf_incoming_end_others(in, &in->error);
 	in->retrieve_ns = hf_agent_now_ns() - begin;
 	return r;
 }
@@ -403,9 +458,9 @@ static void load(struct hf_incoming *in)
 	}
 }
 
-void hf_incoming_release(struct hf_incoming *in)
+void hf_incoming_go(struct hf_incoming *in)
 {
-	in->released = true;
+	in->may_load = true;
 	if (in->step == HF_IN_WAITING)
 		load(in);
 }
@@ -422,25 +477,34 @@ static void on_retrieved(void *data, int result)
 		on_finished(in, 0);
 		return;
 	}
+	if (in->released) {
+		/* The agent that died had no more than begun. */
+		start_finish(in);
+		return;
+	}
 	if (in->ran_in) {
 		adopt(in);
 		return;
 	}
 	if (in->n_ended > 0)
-		hf_log(LOG_NOTICE, in->guest->uuid,
-			"%s: ended the QEMU that an agent which died had begun to load",
+		hf_log(LOG_NOTICE, in->guest->uuid, "%s: ended a QEMU that had begun to load it",
 			in->guest->name);
 	in->step = HF_IN_WAITING;
-	if (in->released)
+	if (in->may_load)
 		load(in);
+}
+
+int hf_incoming_again(struct hf_incoming *in)
+{
+	in->step = in->runs ? HF_IN_FINISHING : HF_IN_RETRIEVING;
+	return hf_worker_run(in->agent->event, in->runs ? finish : retrieve,
+		in->runs ? on_finished : on_retrieved, in);
 }
 
 void hf_incoming_start(struct hf_incoming *in)
 {
-	int r;
+	int r = hf_incoming_again(in);
 
-	in->step = HF_IN_RETRIEVING;
-	r = hf_worker_run(in->agent->event, retrieve, on_retrieved, in);
 	if (r < 0)
 		hold_errno(in, r, "can't start a thread");
 }
@@ -485,7 +549,9 @@ void hf_incoming_free(struct hf_incoming *in)
 	if (in->session)
 		hf_session_detach(in->session);
 	else
-		close_fds(in);
+		hf_incoming_close_fds(in);
+	free(in->ran_vmm);
+	free(in->own_vmm);
 	free(in->status);
 	free(in);
 }

@@ -3,13 +3,16 @@
  * DOC: One guest on its way in: retrieve, respawn, load, resume, finish.
  *
  * One chain, started by hf_incoming_start(), ended by exactly one callback, on the loop. Between
- * retrieve and respawn it waits for hf_incoming_release(): guests with a higher priority go first.
- * When this guest is out of the way of others, because it runs or can't be brought up, `passed` is
+ * retrieve and respawn it waits for hf_incoming_go(): guests with a higher priority go first. When
+ * this guest is out of the way of others, because it runs or can't be brought up, `passed` is
  * called, once, before the chain's end. A guest that can't be loaded is started afresh if that is
  * its policy, and what is kept of it given up when it runs (`cold-booted`). After any other failure
  * the guest is *held*: its session and whatever was retrieved of it stay open, nothing is freed,
- * until hf_incoming_free(), which must not be called for a held guest but at the very end of the
- * process.
+ * until an operator has it tried again (which ends in the same callback) or gives it up, or until
+ * hf_incoming_free(), which must not be called for a held guest but at the very end of the process.
+ *
+ * A guest that was let run is never loaded again, by nobody: its device state is of the past. A
+ * retry of such a guest goes on with the process that it runs in, if that is still there.
  */
 #pragma once
 
@@ -28,6 +31,8 @@ enum hf_incoming_step {
 	HF_IN_RESUMED,
 	HF_IN_COLD_BOOTED,
 	HF_IN_HELD,
+	HF_IN_RELEASING,
+	HF_IN_RELEASED,
 	HF_IN_N_,
 };
 
@@ -45,12 +50,57 @@ int hf_incoming_new(struct hf_agent *agent, struct hf_manifest_guest *guest,
 void hf_incoming_free(struct hf_incoming *in);
 void hf_incoming_start(struct hf_incoming *in);
 
-/** hf_incoming_release() - Let it be respawned as soon as it can. Once more does nothing. */
-void hf_incoming_release(struct hf_incoming *in);
+/** hf_incoming_go() - Let it be respawned as soon as it can. Once more does nothing. */
+void hf_incoming_go(struct hf_incoming *in);
 
 /** hf_incoming_has_passed() - Whether it is out of the way: `passed` has been called, or is being.
  */
 bool hf_incoming_has_passed(const struct hf_incoming *in);
+
+/** hf_incoming_may_act() - Is it held, and nobody busy with it? Return: 0 or -errno, @error filled.
+ */
+int hf_incoming_may_act(const struct hf_incoming *in, struct hf_error *error);
+
+/**
+ * hf_incoming_retry() - Try once more to bring a held guest up.
+ * @vmm: absolute path of another VMM binary for it, or NULL
+ *
+ * Ends in the callback of hf_incoming_new(), as the first attempt did. When it fails, the guest is
+ * held as before, for a reason that may be another one. Return: 0 when it is under way; -errno with
+ * @error filled.
+ */
+int hf_incoming_retry(struct hf_incoming *in, const char *vmm, struct hf_error *error);
+
+/** hf_incoming_may_release() - Can it be given up? Return: 0 or -errno, @error filled. */
+int hf_incoming_may_release(const struct hf_incoming *in, struct hf_error *error);
+
+/**
+ * hf_incoming_release() - Give a held guest up: its RAM is freed. IRREVERSIBLE.
+ *
+ * Noted in the resume journal before. Ends in the callback of hf_incoming_new(); after a failure
+ * the guest is held as before. Return: 0 when it is under way; -errno with @error filled.
+ */
+int hf_incoming_release(struct hf_incoming *in, struct hf_error *error);
+
+/**
+ * hf_incoming_begin_dump() - Have a held guest's files read; nothing else is done with it
+ * meanwhile.
+ *
+ * Return: 0, and hf_incoming_end_dump() has to follow; -errno with @error filled.
+ */
+int hf_incoming_begin_dump(struct hf_incoming *in, struct hf_error *error);
+void hf_incoming_end_dump(struct hf_incoming *in);
+
+/**
+ * hf_incoming_open_files() - Between the two, in a worker: see that its files are here.
+ * @ret_ram:      one a block of its description, borrowed
+ * @ret_state:    one a chunk, borrowed; NULL when its device state can't be had
+ * @ret_ran:      whether it was let run: its device state is then older than its RAM
+ *
+ * Return: 0; -errno with @error filled when its RAM can't be had, or a process has it.
+ */
+int hf_incoming_open_files(struct hf_incoming *in, const int **ret_ram, const int **ret_state,
+	bool *ret_ran, struct hf_error *error);
 
 enum hf_incoming_step hf_incoming_get_step(const struct hf_incoming *in);
 /** hf_incoming_is_up() - Whether it runs and its chain has ended: resumed or cold-booted. */

@@ -51,6 +51,15 @@ struct json_object *hf_report_phases(const struct hf_manifest_guest *g,
 	return phases;
 }
 
+static const char *outcome_name(enum hf_incoming_step step, bool was_running)
+{
+	if (step == HF_IN_HELD)
+		return "held";
+	if (step == HF_IN_RELEASED)
+		return "released";
+	return was_running ? "resumed" : "paused";
+}
+
 static struct json_object *guest_report(const struct hf_report_arrival *a,
 	const struct hf_incoming *in, uint64_t kernel_start, uint64_t agent_start)
 {
@@ -64,11 +73,7 @@ static struct json_object *guest_report(const struct hf_report_arrival *a,
 		ram += g->ram[i].size;
 	hf_json_add_string(o, "uuid", g->uuid);
 	hf_json_add_string(o, "name", g->name);
-	hf_json_add_string(o, "outcome",
-		held		 ? "held"
-		: afresh	 ? "cold-booted"
-		: g->was_running ? "resumed"
-				 : "paused");
+	hf_json_add_string(o, "outcome", outcome_name(hf_incoming_get_step(in), g->was_running));
 	hf_json_add(o, "phases",
 		hf_report_phases(g, hf_incoming_stamps(in), kernel_start, agent_start,
 			a->manifest->tsc_hz, &total));

@@ -9,11 +9,37 @@
 #include "common/json.h"
 #include "vmm-glue/registration.h"
 
-#define MAX_BYTES 4096
+#define MAX_BYTES 8192
+
+/* What there may be of a guest. */
+#define NOTE_RAN ".json"
+#define NOTE_RELEASED ".released"
+#define NOTE_VMM ".vmm"
+
+static void path_of_note(const char *uuid, const char *note, char *path, size_t size)
+{
+	snprintf(path, size, "%s/resumed/%s%s", hf_run_dir(), uuid, note);
+}
 
 static void path_of(const char *uuid, char *path, size_t size)
 {
-	snprintf(path, size, "%s/resumed/%s.json", hf_run_dir(), uuid);
+	path_of_note(uuid, NOTE_RAN, path, size);
+}
+
+static int write_note(const char *uuid, const char *note, const char *text, struct hf_error *error)
+{
+	char path[4096], folder[4096];
+	int r;
+
+	snprintf(folder, sizeof(folder), "%s/resumed", hf_run_dir());
+	path_of_note(uuid, note, path, sizeof(path));
+	r = hf_mkdir_p(folder, 0700);
+	if (r == 0)
+		r = hf_file_write_atomic(path, text, strlen(text), 0600);
+	if (r < 0)
+		return hf_error_set(
+			error, r, HF_ERR_FAILED, NULL, "can't write %s: %s", path, strerror(-r));
+	return 0;
 }
 
 int hf_resume_journal_write(const char *uuid, pid_t pid, bool afresh, struct hf_error *error)
@@ -67,12 +93,64 @@ int hf_resume_journal_read(
 	return 0;
 }
 
-void hf_resume_journal_remove(const char *uuid)
+int hf_resume_journal_release(const char *uuid, struct hf_error *error)
+{
+	return write_note(uuid, NOTE_RELEASED, "", error);
+}
+
+void hf_resume_journal_unrelease(const char *uuid)
 {
 	char path[4096];
 
-	path_of(uuid, path, sizeof(path));
+	path_of_note(uuid, NOTE_RELEASED, path, sizeof(path));
 	unlink(path);
+}
+
+bool hf_resume_journal_released(const char *uuid)
+{
+	char path[4096];
+
+	path_of_note(uuid, NOTE_RELEASED, path, sizeof(path));
+	return access(path, F_OK) == 0;
+}
+
+int hf_resume_journal_set_vmm(const char *uuid, const char *vmm, struct hf_error *error)
+{
+	char path[4096];
+
+	if (vmm)
+		return write_note(uuid, NOTE_VMM, vmm, error);
+	path_of_note(uuid, NOTE_VMM, path, sizeof(path));
+	unlink(path);
+	return 0;
+}
+
+int hf_resume_journal_get_vmm(const char *uuid, char **ret)
+{
+	cleanup_free char *text = NULL;
+	char path[4096];
+	size_t size;
+	int r;
+
+	path_of_note(uuid, NOTE_VMM, path, sizeof(path));
+	r = hf_file_read(path, MAX_BYTES, &text, &size);
+	if (r < 0)
+		return r;
+	if (text[0] != '/' || strlen(text) != size)
+		return -EBADMSG;
+	*ret = TAKE_PTR(text);
+	return 0;
+}
+
+void hf_resume_journal_remove(const char *uuid)
+{
+	static const char *const notes[] = {NOTE_RAN, NOTE_RELEASED, NOTE_VMM};
+	char path[4096];
+
+	for (size_t i = 0; i < HF_ARRAY_SIZE(notes); i++) {
+		path_of_note(uuid, notes[i], path, sizeof(path));
+		unlink(path);
+	}
 }
 
 void hf_resume_journal_clear(void)

@@ -7,6 +7,7 @@
 
 #include "agent/arrival.h"
 #include "agent/guest-json.h"
+#include "agent/held.h"
 #include "agent/history.h"
 #include "agent/interface.h"
 #include "agent/report.h"
@@ -459,6 +460,9 @@ static const struct hf_varlink_method methods[] = {
 	{"Commit", handle_commit, HF_VARLINK_MUTATING},
 	{"Upgrade", hf_request_upgrade, HF_VARLINK_MUTATING},
 	{"Abort", handle_abort, HF_VARLINK_MUTATING},
+	{"Retry", hf_held_retry, HF_VARLINK_MUTATING},
+	{"Dump", hf_held_dump, HF_VARLINK_MUTATING},
+	{"Release", hf_held_release, HF_VARLINK_MUTATING},
 	{"Status", handle_status, 0},
 	{"Report", handle_report, 0},
 	{"History", handle_history, 0},

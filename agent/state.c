@@ -39,8 +39,10 @@ static const struct state_row states[] = {
 		"the keeper has the sessions: the next agent takes over guests that were let run, "
 		"and loads the others once more"},
 	[HF_STATE_DEGRADED] = {"degraded", "some guest needs an operator: its RAM is held",
-		"none: the operator decides",
-		"held RAM lives in the keeper; the next agent tries once more"},
+		"none: the operator tries again, or gives the guest up",
+		"held RAM lives in the keeper: the next agent tries once more. With `hold` there "
+		"is "
+		"no keeper, and it is lost with the agent"},
 };
 static_assert(HF_ARRAY_SIZE(states) == HF_STATE_N_, "every state has its row");
 
@@ -73,6 +75,7 @@ static const struct transition {
 	{HF_STATE_ABORTING, HF_EVENT_UNDO_FAILED, HF_STATE_DEGRADED},
 	{HF_STATE_RESUMING, HF_EVENT_ALL_RESUMED, HF_STATE_NORMAL},
 	{HF_STATE_RESUMING, HF_EVENT_SOME_HELD, HF_STATE_DEGRADED},
+	{HF_STATE_DEGRADED, HF_EVENT_ALL_RESUMED, HF_STATE_NORMAL},
 };
 
 const char *hf_state_name(enum hf_state state)

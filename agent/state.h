@@ -30,7 +30,7 @@ enum hf_state_event {
 	HF_EVENT_UNDONE,      /* everything is undone, guests run as before */
 	HF_EVENT_UNDO_FAILED, /* undone as far as possible, some guest does not run as before */
 	HF_EVENT_ARRIVED,     /* a manifest was found at start: this is the new kernel */
-	HF_EVENT_ALL_RESUMED, /* every guest is resumed and finished */
+	HF_EVENT_ALL_RESUMED, /* every guest is resumed and finished, or was given up */
 	HF_EVENT_SOME_HELD,   /* every guest is accounted for, some are held */
 	HF_EVENT_N_,
 };

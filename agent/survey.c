@@ -91,8 +91,11 @@ const char *hf_survey_update_step(const struct hf_agent *agent, const char *uuid
 		step = hf_update_guest_step(agent->update, uuid);
 	if (!step && agent->arrival && hf_arrival_manifest(agent->arrival))
 		step = hf_arrival_guest_step(agent->arrival, uuid);
-	return step && strcmp(step, "resumed") != 0 && strcmp(step, "cold-booted") != 0 ? step
-											: NULL;
+	/* Those it is over for: they run, or are gone. */
+	if (step && (strcmp(step, "resumed") == 0 || strcmp(step, "cold-booted") == 0 ||
+			    strcmp(step, "released") == 0))
+		return NULL;
+	return step;
 }
 
 static void ask(struct hf_survey *s, struct hf_survey_guest *g)

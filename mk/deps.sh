@@ -17,6 +17,8 @@ build_packages() {
 	# For looking into kernel images.
 	echo zlib1g-dev liblzma-dev libzstd-dev liblz4-dev libbz2-dev
 	echo clang clang-tidy clang-format cppcheck scdoc
+	# Tests read core files with it.
+	echo gdb
 	# The sanitizer and fuzzer run-times are packaged by compiler version only.
 	local version
 	version=$({

@@ -19,6 +19,9 @@ static const struct hf_cli_verb *const verbs[] = {
 	&hf_cli_verb_status,
 	&hf_cli_verb_report,
 	&hf_cli_verb_history,
+	&hf_cli_verb_retry,
+	&hf_cli_verb_dump,
+	&hf_cli_verb_release,
 	&hf_cli_verb_inspect,
 };
 

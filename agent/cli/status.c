@@ -7,6 +7,29 @@
 #include <string.h>
 #include <time.h>
 
+/* What to do about a guest that needs its operator. */
+static void show_held(struct json_object *guest)
+{
+	const char *name = hf_json_get_string(guest, "name", "?");
+	struct json_object *findings = hf_json_get_array(guest, "findings");
+
+	if (strcmp(hf_json_get_string(guest, "status", ""), "held") != 0)
+		return;
+	printf("\n%s is held:\n", hf_cli_clean(name));
+	for (size_t i = 0; i < hf_json_array_size(findings); i++) {
+		struct json_object *finding = json_object_array_get_idx(findings, i);
+		const char *remedy = hf_json_get_string(finding, "remedy", NULL);
+
+		printf("  %s\n", hf_cli_clean(hf_json_get_string(finding, "message", "")));
+		if (remedy)
+			printf("  %s\n", hf_cli_clean(remedy));
+	}
+	name = hf_cli_clean(name);
+	printf("  To try once more:                 holdfast retry %s [--qemu PATH]\n", name);
+	printf("  To keep a copy of its memory:     holdfast dump %s FILE\n", name);
+	printf("  To give it up, with its memory:   holdfast release %s --yes\n", name);
+}
+
 static void show_status(const struct hf_cli *cli, struct json_object *status)
 {
 	static const char *const fields[][2] = {
@@ -26,6 +49,8 @@ static void show_status(const struct hf_cli *cli, struct json_object *status)
 		return;
 	puts("");
 	hf_cli_show_guests(cli, guests, true);
+	for (size_t i = 0; i < hf_json_array_size(guests); i++)
+		show_held(json_object_array_get_idx(guests, i));
 }
 
 /* One line for one change. */

@@ -215,7 +215,7 @@ class CliTest(unittest.TestCase):
 
 class CommandLines(CliTest):
     VERBS = ("check", "plan", "guests", "prepare", "commit", "upgrade", "abort", "status", "report", "history",
-             "inspect")
+             "retry", "dump", "release", "inspect")
 
     def test_no_verb(self):
         r = self.run_cli()
@@ -249,6 +249,13 @@ class CommandLines(CliTest):
                 (["plan", "x"], "too many arguments: 'x'"),
                 (["history", "x"], "too many arguments: 'x'"),
                 (["prepare", "--kernel", "k", "--append", "a", "--cmdline", "b"], "one of them"),
+                (["retry"], "retry which guest?"),
+                (["retry", "a", "b"], "too many arguments: 'b'"),
+                (["retry", "a", "--qemu", "qemu"], "--qemu takes an absolute path"),
+                (["release", "--yes"], "release which guest?"),
+                (["dump"], "dump which guest?"),
+                (["dump", "web1"], "dump it to which file?"),
+                (["dump", "web1", "a", "b"], "too many arguments: 'b'"),
                 (["inspect"], "inspect what?"),
                 (["inspect", "kernel"], "inspect which kernel?"),
                 (["inspect", "kernel", "a", "b"], "too many arguments: 'b'"),
@@ -701,6 +708,71 @@ config       not known: neither built in nor beside the image
             self.assertIn(says, r.err)
         r = self.run_cli("inspect", "kernel", "/nonexistent")
         self.assertEqual((r.code, r.err), (1, "holdfast: /nonexistent: No such file or directory\n"))
+
+
+class Held(CliTest):
+    GUEST = dict(GUEST, status="held", step="held", pid=0, eligible=False, findings=[
+        {"id": "guest.held", "verdict": "refusal", "guest": "web1", "message": "its QEMU is gone",
+         "remedy": "Install it."}])
+
+    def test_status(self):
+        self.serve(Status=replies(dict(STATUS, state="degraded", guests=[self.GUEST, OTHER])))
+        out = self.run_cli("status").out
+        self.assertIn("\nweb1 is held:\n  its QEMU is gone\n  Install it.\n", out)
+        self.assertRegex(out, r"holdfast retry web1 \[--qemu PATH\]\n")
+        self.assertRegex(out, r"holdfast dump web1 FILE\n")
+        self.assertRegex(out, r"holdfast release web1 --yes\n")
+        self.assertNotIn("datenbank is held", out)
+
+    def test_retry(self):
+        def retry(call):
+            call.progress("degraded", "tried once more", guest="web1")
+            call.reply({})
+        agent = self.serve(Retry=retry)
+        r = self.run_cli("retry", "web1", "--qemu", "/opt/qemu")
+        self.assertEqual((r.code, r.out), (0, "web1 is back.\n"))
+        self.assertIn("web1: tried once more", r.err)
+        self.assertEqual(agent.calls[0]["parameters"], {"guest": "web1", "qemu": "/opt/qemu"})
+        self.run_cli("retry", "web1", "-o", "json")
+        self.assertEqual(agent.calls[1]["parameters"], {"guest": "web1"})
+        agent.stop()
+        self.serve(Retry=lambda call: call.error("Degraded", message="it is so", guest="web1"))
+        r = self.run_cli("retry", "web1")
+        self.assertEqual((r.code, r.err), (6, "holdfast: web1: it is so\n"))
+
+    def test_dump(self):
+        def dump(call):
+            call.progress("degraded", "300 of 512 MiB", guest="web1")
+            call.reply({"ram_bytes": 512 << 20, "data_bytes": 3 << 20, "vcpus": 2, "missing": []})
+        agent = self.serve(Dump=dump)
+        r = self.run_cli("dump", "web1", "/d/f")
+        self.assertEqual((r.code, r.out), (0, "web1: 512 MiB of memory, 3 MiB of them not zero, and the registers "
+                                              "of 2 vCPUs are in /d/f.\n"))
+        self.assertIn("web1: 300 of 512 MiB", r.err)
+        self.run_cli("dump", "web1", "f", cwd=self.dir)
+        self.assertEqual([c["parameters"] for c in agent.calls], [
+            {"guest": "web1", "path": "/d/f"}, {"guest": "web1", "path": os.path.join(self.dir, "f")}])
+        agent.stop()
+        self.serve(Dump=replies({"ram_bytes": 1, "data_bytes": 1, "vcpus": 0, "missing": ["registers: a\x1bb"]}))
+        r = self.run_cli("dump", "web1", "/f")
+        self.assertEqual((r.code, r.out), (0, "web1: 1 B of memory, 1 B of them not zero are in /f.\n"
+                                              "Missing: registers: a?b.\n"))
+
+    def test_release(self):
+        agent = self.serve(Release=replies({"ram_bytes": 512 << 20}))
+        r = self.run_cli("release", "web1")
+        self.assertEqual((r.code, r.out), (2, ""))
+        self.assertIn("web1: nothing was done: this would give up its memory, 512 MiB, for good", r.err)
+        self.assertIn("holdfast release web1 --yes\n", r.err)
+        self.assertEqual(agent.calls[0]["parameters"], {"guest": "web1", "dry_run": True})
+        r = self.run_cli("release", "web1", "--yes")
+        self.assertEqual((r.code, r.out), (0, "web1 is given up: 512 MiB are free again.\n"))
+        self.assertEqual(agent.calls[1]["parameters"], {"guest": "web1"})
+        self.assertEqual(json.loads(self.run_cli("release", "web1", "--yes", "-o", "json").out),
+                         {"ram_bytes": 512 << 20})
+        agent.stop()
+        self.serve(Release=lambda call: call.error("WrongState", message="it is not held", guest="web1"))
+        self.assertEqual(self.run_cli("release", "web1").code, 1)
 
 
 class Updates(CliTest):

@@ -83,6 +83,45 @@ static void garbage(void **state)
 	}
 }
 
+static void decisions(void **state)
+{
+	struct hf_error e = {0};
+	char path[256], *vmm = NULL;
+	uint64_t ticks;
+	bool afresh;
+	pid_t pid;
+
+	assert_false(hf_resume_journal_released(UUID_A));
+	assert_int_equal(hf_resume_journal_release(UUID_A, &e), 0);
+	assert_true(hf_resume_journal_released(UUID_A));
+	assert_false(hf_resume_journal_released(UUID_B));
+	/* It was not let run for that. */
+	assert_int_equal(hf_resume_journal_read(UUID_A, &pid, &ticks, &afresh), -ENOENT);
+	hf_resume_journal_unrelease(UUID_A);
+	assert_false(hf_resume_journal_released(UUID_A));
+
+	assert_int_equal(hf_resume_journal_get_vmm(UUID_A, &vmm), -ENOENT);
+	assert_int_equal(hf_resume_journal_set_vmm(UUID_A, "/opt/q e/m\nu", &e), 0);
+	assert_int_equal(hf_resume_journal_get_vmm(UUID_A, &vmm), 0);
+	assert_string_equal(vmm, "/opt/q e/m\nu");
+	free(vmm);
+	assert_int_equal(hf_resume_journal_set_vmm(UUID_A, NULL, &e), 0);
+	assert_int_equal(hf_resume_journal_get_vmm(UUID_A, &vmm), -ENOENT);
+	snprintf(path, sizeof(path), "%s/resumed/%s.vmm", folder, UUID_A);
+	assert_int_equal(hf_file_write_atomic(path, "/a\0b", 4, 0600), 0);
+	assert_int_equal(hf_resume_journal_get_vmm(UUID_A, &vmm), -EBADMSG);
+	assert_int_equal(hf_file_write_atomic(path, "qemu", 4, 0600), 0);
+	assert_int_equal(hf_resume_journal_get_vmm(UUID_A, &vmm), -EBADMSG);
+
+	assert_int_equal(hf_resume_journal_release(UUID_A, &e), 0);
+	hf_resume_journal_remove(UUID_A);
+	assert_false(hf_resume_journal_released(UUID_A));
+	assert_int_equal(hf_resume_journal_get_vmm(UUID_A, &vmm), -ENOENT);
+	assert_int_equal(hf_resume_journal_release(UUID_B, &e), 0);
+	hf_resume_journal_clear();
+	assert_false(hf_resume_journal_released(UUID_B));
+}
+
 static void all_forgotten(void **state)
 {
 	struct hf_error e = {0};
@@ -104,6 +143,7 @@ int main(void)
 		cmocka_unit_test(there_and_back),
 		cmocka_unit_test(dead_process),
 		cmocka_unit_test(garbage),
+		cmocka_unit_test(decisions),
 		cmocka_unit_test(all_forgotten),
 	};
 

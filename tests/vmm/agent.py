@@ -18,6 +18,7 @@ import resource
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -264,7 +265,7 @@ class World:
         return self.ask("status")["state"]
 
     def registrations(self):
-        entries = [json.loads(p.read_text()) for p in (self.path / "run/guests").glob("*.json")]
+        entries = [json.loads(p.read_text()) for p in (self.path / "run/guests").glob("*.json") if p.is_file()]
         return [{"name": find(e, "name"), "pid": find(e, "pid")} for e in entries]
 
     def log(self):
@@ -1359,6 +1360,480 @@ def failed_respawn_holds_the_guest(world):
     world.agent.terminate()
     time.sleep(1)
     check(world.agent.poll() is None, "the agent stopped and gave the held guest's memory up")
+    good.wait_alive()
+
+
+class PrivateQemu:
+    """A program of one guest's own: QEMU, until a test has it be something else."""
+
+    def __init__(self, world, name="qemu-private"):
+        self.world, self.path = world, world.path / name
+        self.works()
+
+    def write(self, script):
+        new = self.path.with_suffix(".new")
+        new.write_text(f"#!/bin/sh\n{script}\n")
+        new.chmod(0o755)
+        new.rename(self.path)
+
+    def works(self):
+        self.write(f"exec {self.world.qemu} \"$@\"")
+
+    def fails_to_load(self):
+        """As one does that can't read the device state: only when there is one to be loaded."""
+        self.write(f'case "$*" in *-incoming*) echo no such state; exit 1;; esac\nexec {self.world.qemu} "$@"')
+
+    def is_slow(self, seconds):
+        self.write(f'case "$*" in *-incoming*) sleep {seconds};; esac\nexec {self.world.qemu} "$@"')
+
+    def guest(self, name, **kwargs):
+        usual, self.world.qemu = self.world.qemu, self.path
+        try:
+            return Guest(self.world, name, **kwargs)
+        finally:
+            self.world.qemu = usual
+
+
+def guest_json(world, name):
+    return next((g for g in world.ask("status")["guests"] if g["name"] == name), None)
+
+
+def memfds(pid):
+    links = []
+    for fd in pathlib.Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            links.append(os.readlink(fd))
+        except FileNotFoundError:
+            pass
+    return [link for link in links if link.startswith("/memfd:")]
+
+
+@every_qemu
+def held_guest_is_retried(world):
+    """Held because its QEMU is missing; retried in vain; back with all of its memory when QEMU is."""
+    private = PrivateQemu(world)
+    good, bad = Guest(world, "good").wait_ready(), private.guest("bad", cpus=2).wait_ready()
+    bad.wait_alive()
+    world.start_agent()
+    world.expect(1, "retry", "bad", says="no guest of this name")
+    world.expect(0, "prepare", "--kernel", kernel())
+    private.path.unlink()
+    world.expect(6, "commit", says="bad")
+    held = guest_json(world, "bad")
+    check(held["status"] == "held" and "qemu-private" in held["findings"][0]["message"], f"{held}")
+    world.expect(0, "status", says="holdfast retry bad")
+    check("holdfast retry bad" in world.log(), "the log does not say what to do")
+    world.expect(2, "retry", says="which guest")
+    world.expect(1, "retry", "good", says="good: .*not held")
+    world.expect(1, "retry", "nobody", says="nobody: no guest")
+    for _ in range(2):
+        world.expect(6, "retry", "bad", says="bad: .*qemu-private")
+        check(world.state == "degraded" and guest_json(world, "bad")["status"] == "held", "it is not held any more")
+    private.fails_to_load()
+    world.expect(6, "retry", "bad", says="bad: .*no such state")
+    good.wait_alive()
+    private.works()
+    done = world.expect(0, "retry", held["uuid"])
+    check("bad" in done.stderr, f"no progress: {done.stderr}")
+    check(world.state == "normal" and bad.status == "running", f"the host is {world.state}")
+    check(not memfds(world.agent.pid), f"the agent keeps {memfds(world.agent.pid)}")
+    check(not bad.capability("x-ignore-shared"), "x-ignore-shared is still on")
+    report = world.ask("report")["report"]
+    check(report["outcome"] == "done" and [g["outcome"] for g in report["guests"]] == ["resumed"] * 2, f"{report}")
+    check(not list((world.path / "run/resumed").glob("*")), "notes stay behind")
+    world.expect(1, "retry", "bad", says="no guest of this name")
+    for guest in (good, bad):
+        guest.wait_alive()
+    world.upgrade()
+    for guest in (good, bad):
+        guest.wait_alive()
+
+
+@test
+def retry_with_another_qemu(world):
+    """It is checked, and what the guest runs in is what the next update starts."""
+    private, other = PrivateQemu(world), PrivateQemu(world, "qemu-other")
+    guest = private.guest("g").wait_ready()
+    world.start_agent()
+    world.expect(0, "prepare", "--kernel", kernel())
+    private.path.unlink()
+    world.expect(6, "commit", says="g")
+    (world.path / "text").write_text("no program")
+    world.expect(2, "retry", "g", "--qemu", "qemu-other", says="absolute path")
+    world.expect(2, "retry", "g", "--qemu", str(world.path / "nothing"), says="No such file")
+    world.expect(2, "retry", "g", "--qemu", str(world.path / "text"), says="not a program")
+    world.expect(2, "retry", "g", "--qemu", str(world.path), says="not a program")
+    check(guest_json(world, "g")["status"] == "held", "it is not held any more")
+    other.fails_to_load()
+    world.expect(6, "retry", "g", "--qemu", str(other.path), says="no such state")
+    check(guest_json(world, "g")["vmm"] == str(private.path), "a QEMU that failed is taken for its own")
+    check(not list((world.path / "run/resumed").glob("*")), "notes stay behind")
+    other.works()
+    world.expect(0, "retry", "g", "--qemu", str(other.path))
+    check(world.state == "normal" and guest.status == "running", f"the host is {world.state}")
+    check(guest_json(world, "g")["vmm"] == str(other.path), "the registration has another QEMU")
+    guest.wait_alive()
+    world.upgrade()
+    guest.wait_alive()
+
+
+@test
+def retries_at_once(world):
+    """One at a time; while others are still coming in; and for a caller that goes away."""
+    private, slow = PrivateQemu(world), PrivateQemu(world, "qemu-slow")
+    bad, late = private.guest("bad").wait_ready(), slow.guest("late").wait_ready()
+    world.start_agent()
+    world.expect(0, "prepare", "--kernel", kernel())
+    private.path.unlink()
+    slow.is_slow(6)
+    commit = subprocess.Popen([str(BUILD / "holdfast"), "commit"], env=world.env,
+                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    poll(lambda: "bad is held" in world.log(), 20, "the guest to be held")
+    poll(lambda: (guest_json(world, "bad") or {}).get("status") == "held", 10, "the new agent")
+    check(world.state == "resuming", f"the host is {world.state}")
+    world.expect(6, "retry", "bad", says="bad: ")
+    private.is_slow(3)
+    first = raw_call(world, "org.holdfast.Host.Retry", {"guest": "bad"})
+    time.sleep(0.5)
+    world.expect(75, "retry", "bad", says="bad: it is under way")
+    world.expect(75, "release", "bad", "--yes", says="bad: it is under way")
+    first.close()
+    poll(lambda: world.state == "normal", 30, "both to come back")
+    commit.wait(30)
+    for guest in (bad, late):
+        check(guest.status == "running", f"{guest.name} is {guest.status}")
+        guest.wait_alive()
+    report = world.ask("report")["report"]
+    check(report["outcome"] == "done" and len(report["guests"]) == 2, f"{report}")
+
+
+@test
+def guest_that_ran_is_never_loaded_again(world):
+    """Let run, but not registered: taken over by a retry. Where its process has ended, a retry is refused."""
+    private, folder = PrivateQemu(world), world.path / "run/guests"
+    alive, dead = private.guest("alive").wait_ready(), private.guest("dead").wait_ready()
+    world.start_agent()
+    world.expect(0, "prepare", "--kernel", kernel())
+    # A folder is in the place of its file.
+    private.write(f'case "$*" in *-incoming*) for f in {folder}/*.json; do [ -f $f ] && rm $f && mkdir $f; done;; esac'
+                  f'\nexec {world.qemu} "$@"')
+    world.expect(6, "commit", says="registered")
+    for path in folder.glob("*.json"):
+        path.rmdir()
+    check(alive.status == dead.status == "running", "they don't run")
+    pids = {}
+    for guest in (alive, dead):
+        text = world.expect(1, "release", guest.name, "--yes", says="let run as process").stderr
+        pids[guest.name] = int(re.search(r"process (\d+)", text).group(1))
+    world.expect(2, "retry", "dead", "--qemu", world.qemu, says="another QEMU can't have it")
+    os.kill(pids["dead"], signal.SIGKILL)
+    poll(lambda: not os.path.exists(f"/proc/{pids['dead']}"), 10, "the end of its process")
+    for _ in range(2):
+        world.expect(6, "retry", "dead", says="dead: it ran on this kernel already")
+    world.expect(0, "retry", "alive")
+    check(world.state == "degraded" and alive.pid == pids["alive"], "it was not taken over")
+    alive.wait_alive()
+    world.expect(0, "release", "dead", "--yes")
+    check(world.state == "normal", f"the host is {world.state}")
+    alive.wait_alive()
+    private.works()
+    world.upgrade()
+    alive.wait_alive()
+
+
+@test
+def held_guest_is_released(world):
+    """Not without --yes; then its memory is free, the others run, and the host is normal."""
+    private = PrivateQemu(world)
+    good = Guest(world, "good").wait_ready()
+    private.guest("bad", memory=128).wait_ready()
+    private.guest("worse").wait_ready()
+    world.start_agent()
+    world.expect(0, "prepare", "--kernel", kernel())
+    private.fails_to_load()
+    world.expect(6, "commit", says="bad")
+    world.expect(2, "release", "bad", says="128 MiB, for good")
+    world.expect(2, "release", says="which guest")
+    world.expect(1, "release", "good", says="good: .*not held")
+    world.expect(1, "release", "good", "--yes", says="good: .*not held")
+    world.expect(1, "release", "nobody", "--yes", says="nobody: no guest")
+    check(guest_json(world, "bad")["status"] == "held", "it was released without --yes")
+    before = len(memfds(world.agent.pid))
+    world.expect(0, "release", "bad", "--yes", says="128 MiB")
+    check(world.state == "degraded" and guest_json(world, "bad") is None, "it is still there, or nobody is held")
+    check(0 < len(memfds(world.agent.pid)) < before, f"the agent keeps {memfds(world.agent.pid)}")
+    world.expect(1, "retry", "bad", says="it is gone")
+    world.expect(1, "release", "bad", "--yes", says="it is gone")
+    world.expect(6, "retry", "worse")
+    world.expect(0, "release", "worse", "--yes")
+    check(world.state == "normal", f"the host is {world.state}")
+    check(not memfds(world.agent.pid), f"the agent keeps {memfds(world.agent.pid)}")
+    report = world.ask("report")["report"]
+    check(report["outcome"] == "done" and sorted(g["outcome"] for g in report["guests"]) ==
+          ["released", "released", "resumed"], f"{report}")
+    good.wait_alive()
+    world.upgrade()
+    good.wait_alive()
+    world.agent.terminate()
+    check(world.agent.wait(20) == 0, "the agent does not stop")
+
+
+class Core:
+    """An ELF core, read by what the format says and by nothing of holdfast's."""
+
+    def __init__(self, path):
+        self.file = open(path, "rb")
+        head = self.file.read(64)
+        check(head[:6] == b"\x7fELF\x02\x01" and struct.unpack_from("<HH", head, 16) == (4, 62), f"{path}: {head}")
+        offset, (size, n) = struct.unpack_from("<Q", head, 32)[0], struct.unpack_from("<HH", head, 54)
+        self.loads, self.notes = [], []
+        for i in range(n):
+            kind, _, at, virtual, physical, length, _, _ = struct.unpack("<IIQQQQQQ", self.pread(56, offset + i * size))
+            if kind == 1:
+                check(virtual == physical, f"{path}: virtual {virtual:#x}, physical {physical:#x}")
+                self.loads.append((physical, length, at))
+            elif kind == 4:
+                self.read_notes(self.pread(length, at))
+
+    def pread(self, size, offset):
+        return os.pread(self.file.fileno(), size, offset)
+
+    def read_notes(self, data):
+        while data:
+            name, size, kind = struct.unpack_from("<III", data)
+            begin = 12 + (name + 3) // 4 * 4
+            self.notes.append((data[12:12 + name - 1].decode(), kind, data[begin:begin + size]))
+            data = data[begin + (size + 3) // 4 * 4:]
+
+    def read(self, physical, size):
+        for begin, length, at in self.loads:
+            if begin <= physical and physical + size <= begin + length:
+                return self.pread(size, at + physical - begin)
+        raise Failure(f"{physical:#x} is not in the core: {self.loads}")
+
+
+def gdb(core, *commands):
+    words = [word for command in commands for word in ("-ex", command)]
+    return subprocess.run(["gdb", "-batch", "-nx", *words, "-c", str(core)], text=True, capture_output=True,
+                          check=True).stdout
+
+
+def hold_it(world, private):
+    world.expect(0, "prepare", "--kernel", kernel())
+    private.fails_to_load()
+    world.expect(6, "commit", says="no such state")
+
+
+@every_qemu
+def held_guest_is_dumped(world):
+    """A core like the one that QEMU writes of the same guest; debuggers open it; the guest is as it was."""
+    private = PrivateQemu(world)
+    guest = private.guest("g", cpus=2, memory=128, machine="pc").wait_ready()
+    guest.wait_alive()
+    guest.qmp("stop")
+    guest.qmp("dump-guest-memory", paging=False, protocol=f"file:{world.path}/theirs")
+    world.start_agent()
+    hold_it(world, private)
+    ours = world.path / "ours"
+    done = world.expect(0, "dump", "g", str(ours), says=r"128 MiB of memory, .* the registers of 2 vCPUs")
+    check("Missing" not in done.stdout, done.stdout)
+    check(ours.stat().st_mode & 0o7777 == 0o600, f"its mode is {ours.stat().st_mode:o}")
+
+    mine, theirs = Core(ours), Core(world.path / "theirs")
+    check(mine.loads[0][:2] == (0, 128 << 20) and len(mine.loads) == 1, f"{mine.loads}")
+    for at in range(1 << 20, 128 << 20, 1 << 20):
+        check(mine.read(at, 1 << 20) == theirs.read(at, 1 << 20), f"memory at {at:#x} differs")
+    theirs.notes = [n for n in theirs.notes if n[0] in ("CORE", "QEMU")]
+    check([n[:2] for n in mine.notes] == [("CORE", 1)] * 2 + [("QEMU", 0)] * 2, f"{[n[:2] for n in mine.notes]}")
+    check(mine.notes == theirs.notes, "registers differ from those in QEMU's dump")
+
+    elf = subprocess.run(["readelf", "-aW", ours], text=True, capture_output=True, check=True)
+    check(not elf.stderr and "CORE (Core file)" in elf.stdout and elf.stdout.count("NT_PRSTATUS") == 2, f"{elf}")
+    rip = struct.unpack_from("<Q", mine.notes[0][2], 112 + 16 * 8)[0]
+    text = gdb(ours, "info registers rip", "x/2xg 0x1000000", "info threads")
+    check(re.search(rf"rip +{rip:#x}", text), f"gdb: not {rip:#x}: {text}")
+    words = struct.unpack("<2Q", mine.read(0x1000000, 16))
+    check(any(words), "nothing is shown by zeros")
+    check(re.search(rf"0x1000000:\s+{words[0]:#018x}\s+{words[1]:#018x}", text), f"gdb: not {words}: {text}")
+    check("LWP 2" in text, f"gdb: {text}")
+
+    check(world.state == "degraded" and guest_json(world, "g")["status"] == "held", "it is not held any more")
+    private.works()
+    world.expect(0, "retry", "g")
+    check(world.state == "normal" and guest.status == "paused", f"the host is {world.state}")
+    guest.qmp("cont")
+    guest.wait_alive()
+
+
+@test
+def dumps_that_are_refused(world):
+    """Nothing is overwritten, nothing followed, and what fails leaves no file."""
+    private = PrivateQemu(world)
+    good = Guest(world, "good").wait_ready()
+    private.guest("g").wait_ready()
+    world.start_agent()
+    hold_it(world, private)
+    there, link = world.path / "there", world.path / "link"
+    there.write_text("precious")
+    link.symlink_to(world.path / "elsewhere")
+    for path in (there, link):
+        world.expect(2, "dump", "g", str(path), says="File exists")
+    check(there.read_text() == "precious" and not (world.path / "elsewhere").exists(), "a file was touched")
+    world.expect(2, "dump", "g", str(world.path / "no/file"), says="No such file")
+    world.expect(2, "dump", "g", str(world.path) + "/", says="absolute path of a file")
+    world.expect(2, "dump", "g", says="which file")
+    world.expect(2, "dump", says="which guest")
+    world.expect(1, "dump", "good", str(world.path / "new"), says="good: .*not held")
+    world.expect(1, "dump", "nobody", str(world.path / "new"), says="nobody: no guest")
+    check(not (world.path / "new").exists(), "a dump that was refused left a file")
+    # A path from where the caller is.
+    done = subprocess.run([str(BUILD / "holdfast"), "dump", "g", "new", "-o", "json"], env=world.env, text=True,
+                          capture_output=True, cwd=world.path)
+    reply = json.loads(done.stdout)
+    check(done.returncode == 0 and reply["ram_bytes"] == 96 << 20 and reply["vcpus"] == 1, f"{done}")
+    check(0 < reply["data_bytes"] < reply["ram_bytes"], f"{reply}")
+    core = world.path / "new"
+    check(core.stat().st_blocks * 512 < reply["data_bytes"] + (1 << 20), "zeros take room in the file")
+    # Released: nothing is left to dump.
+    world.expect(0, "release", "g", "--yes")
+    world.expect(1, "dump", "g", str(world.path / "newer"), says="no guest")
+    Core(core)
+    good.wait_alive()
+
+
+@test
+def dump_under_way(world):
+    """Nothing else is done with the guest meanwhile; a caller that goes away takes the file along."""
+    private = PrivateQemu(world)
+    usual, world.qemu = world.qemu, private.path
+    process, ram = plain_guest(world, "g", "-machine", "q35", "-m", "1G")
+    world.qemu = usual
+    # To be read, though there is nothing in it.
+    with open(ram[0], "r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, 1 << 30)
+    world.start_agent()
+    hold_it(world, private)
+    path = world.path / "core"
+    dump = raw_call(world, "org.holdfast.Host.Dump", {"guest": "g", "path": str(path)})
+    poll(path.exists, 10, "the dump to begin", interval=0.005)
+    others = {method: raw_call(world, f"org.holdfast.Host.{method}", {"guest": "g", **more}) for method, more in
+              (("Retry", {}), ("Release", {}), ("Dump", {"path": str(world.path / "other")}))}
+    dump.close()
+    for method, sock in others.items():
+        sock.settimeout(10)
+        answer = sock.recv(65536).decode()
+        check("Busy" in answer and "being written" in answer, f"{method}: {answer}")
+        sock.close()
+    poll(lambda: "g was not dumped: it was interrupted" in world.log(), 10, "the end of the dump")
+    check(not path.exists() and not (world.path / "other").exists(), "a file stayed behind")
+    world.expect(0, "dump", "g", str(path), says="1 GiB of memory")
+    Core(path)
+    check(path.stat().st_blocks * 512 < 16 << 20, "zeros take room in the file")
+    private.works()
+    world.expect(0, "retry", "g")
+    check(world.state == "normal", f"the host is {world.state}")
+    process.wait()
+
+
+def plain_guest(world, name, *extra):
+    """Nothing but firmware in it: memory that nobody touches costs nothing."""
+    with open(world.path / f"{name}.log", "ab") as log:
+        process = subprocess.Popen([str(a) for a in (
+            BUILD / "holdfast-vmm", "--name", name, "--", world.qemu, "-nodefaults", "-no-user-config", "-display",
+            "none", "-accel", "tcg", "-qmp", f"unix:{world.path}/{name}.qmp,server=on,wait=off", *extra)],
+            env=world.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    poll(lambda: any(g["name"] == name for g in world.registrations()), 10, "its registration")
+    poll(lambda: (world.path / f"{name}.qmp").exists(), 10, "its monitor")
+    time.sleep(1)
+    entry = next(e for p in (world.path / "run/guests").glob("*.json")
+                 for e in [json.loads(p.read_text())] if e["name"] == name)
+    return process, [f"/proc/{entry['pid']}/fd/{block['fd']}" for block in entry["ram"]]
+
+
+def mark(path, offset, text):
+    with open(path, "r+b") as ram:
+        os.pwrite(ram.fileno(), text, offset)
+
+
+def places(world, name):
+    """Where QEMU itself says that the RAM below and above 4 GiB is: address and offset."""
+    monitor = Monitor(world.path / f"{name}.qmp")
+    text = monitor.command("human-monitor-command", **{"command-line": "info mtree"})
+    monitor.close()
+    found = re.findall(r"([0-9a-f]{16})-([0-9a-f]{16}) .*alias ram-(?:below|above)-4g @\S+ ([0-9a-f]{16})", text)
+    return sorted({(int(a, 16), int(b, 16) - int(a, 16) + 1, int(c, 16)) for a, b, c in found})
+
+
+@every_qemu
+def dump_knows_where_memory_is(world):
+    """Below the hole, above it, in several blocks: where QEMU says that it is."""
+    private = PrivateQemu(world)
+    usual, world.qemu = world.qemu, private.path
+    gib = 1 << 30
+    numa = ["-object", "memory-backend-ram,id=m0,size=2G", "-object", "memory-backend-memfd,id=m1,size=3G",
+            "-numa", "node,nodeid=1,memdev=m0", "-numa", "node,nodeid=0,memdev=m1"]
+    guests = {"q35": ("-machine", "q35", "-m", "4G"), "pc": ("-machine", "pc", "-m", "4G"),
+              "low": ("-machine", "pc,max-ram-below-4g=1G", "-m", "2G"), "small": ("-machine", "q35", "-m", "2G"),
+              "numa": ("-machine", "q35", "-m", "5G", *numa)}
+    started, wanted = [], {}
+    for name, args in guests.items():
+        process, ram = plain_guest(world, name, *args)
+        started.append(process)
+        wanted[name] = places(world, name)
+        sizes = [os.stat(path).st_size for path in ram]
+        # The last bytes of the part below the hole, and the first above it. NUMA nodes by their numbers.
+        order = [1, 0] if name == "numa" else [0]
+        for address, length, offset in wanted[name]:
+            for at, text in ((offset, b"RAMfirst"), (offset + length - 8, b"RAM last")):
+                i = 0
+                while at >= sizes[order[i]]:
+                    at -= sizes[order[i]]
+                    i += 1
+                if address or text == b"RAM last":
+                    mark(ram[order[i]], at, text)
+    world.start_agent()
+    hold_it(world, private)
+    for name in guests:
+        path = world.path / f"{name}.core"
+        world.expect(0, "dump", name, str(path), says="1 vCPU are")
+        core = Core(path)
+        spans = []
+        for address, length, _ in sorted(core.loads):
+            if spans and sum(spans[-1]) == address:
+                spans[-1] = (spans[-1][0], spans[-1][1] + length)
+            else:
+                spans.append((address, length))
+        check(spans == [(a, n) for a, n, _ in wanted[name]], f"{name}: {core.loads}, wanted {wanted[name]}")
+        for address, length, _ in wanted[name]:
+            check(core.read(address + length - 8, 8) == b"RAM last", f"{name}: the end of {address:#x} is elsewhere")
+            check(not address or core.read(address, 8) == b"RAMfirst",
+                  f"{name}: {address:#x} is elsewhere")
+        check(path.stat().st_blocks * 512 < 64 << 20, f"{name}: {path.stat().st_blocks * 512} bytes on disk")
+    check(len(wanted["q35"]) == 2 and wanted["numa"][1][0] == 4 * gib, f"{wanted}")
+    world.qemu = usual
+    for name in guests:
+        world.expect(0, "release", name, "--yes")
+    check(world.state == "normal", f"the host is {world.state}")
+    for process in started:
+        process.wait()
+
+
+@test
+def agent_killed_while_a_guest_is_held(world):
+    """The hold carrier has no keeper: what is held ends with the agent. The others run on."""
+    private = PrivateQemu(world)
+    good = Guest(world, "good").wait_ready()
+    private.guest("bad").wait_ready()
+    world.start_agent()
+    world.expect(0, "prepare", "--kernel", kernel())
+    private.path.unlink()
+    world.expect(6, "commit", says="bad")
+    world.agent.kill()
+    world.agent.wait()
+    world.start_agent()
+    check(world.state == "normal" and guest_json(world, "bad") is None, "there is still something of it")
+    good.wait_alive()
+    world.upgrade()
     good.wait_alive()
 
 

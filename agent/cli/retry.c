@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * DOC: holdfast retry: try once more to bring a held guest up.
+ */
+#include "agent/cli/cli.h"
+
+#include <string.h>
+
+static int run(struct hf_cli *cli, int argc, char **argv)
+{
+	const char *qemu = NULL;
+	const struct hf_cli_option options[] = {{"qemu", &qemu, NULL}, {0}};
+	cleanup_json struct json_object *reply = NULL;
+	struct json_object *params;
+	struct hf_error e = {0};
+	char **args = NULL;
+	int r;
+
+	r = hf_cli_parse(cli, argc, argv, options, 1, &args);
+	if (r != HF_CLI_GO_ON)
+		return r;
+	if (!args[0])
+		return hf_cli_usage_error(cli, "retry which guest?");
+	/* A name would be looked up in the agent's PATH, and is none. */
+	if (qemu && qemu[0] != '/')
+		return hf_cli_usage_error(cli, "--qemu takes an absolute path, not '%s'", qemu);
+	params = json_object_new_object();
+	hf_json_add_string(params, "guest", args[0]);
+	hf_json_add_string(params, "qemu", qemu);
+	if (hf_cli_call(cli, "Retry", params, true, &reply, &e) < 0)
+		return hf_cli_fail(cli, &e, reply);
+	if (cli->json)
+		hf_cli_print_json(reply);
+	else
+		printf("%s is back.\n", hf_cli_clean(args[0]));
+	return HF_EXIT_OK;
+}
+
+const struct hf_cli_verb hf_cli_verb_retry = {
+	.name = "retry",
+	.usage = "GUEST [--qemu PATH]",
+	.summary = "try once more to bring a held guest up",
+	.help = "Starts QEMU on the memory of a guest that is held, loads its device state and "
+		"lets\n"
+		"it run, as after the jump. It can be repeated. Exit code 6: it is still held.\n"
+		"A guest that was let run already is not loaded again: if its process is still\n"
+		"there, that is taken over. Interrupting this program ends nothing.\n"
+		"\n"
+		"  --qemu PATH       with this QEMU in place of its own, now and from then on\n",
+	.run = run,
+};

@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * DOC: Methods of the control interface for guests that are held: an operator decides about them.
+ *
+ * Each is a handler of a struct hf_varlink_method whose userdata is the struct hf_agent. What is
+ * begun for a caller that goes away is seen through: a retry and a release must not end halfway. A
+ * dump (dump.c) is given up, and its file removed.
+ */
+#pragma once
+
+#include <json-c/json.h>
+
+#include "common/varlink.h"
+
+void hf_held_retry(struct hf_varlink_call *call, struct json_object *params, void *userdata);
+void hf_held_dump(struct hf_varlink_call *call, struct json_object *params, void *userdata);
+void hf_held_release(struct hf_varlink_call *call, struct json_object *params, void *userdata);
