@@ -1820,21 +1820,29 @@ def dump_knows_where_memory_is(world):
 
 @test
 def agent_killed_while_a_guest_is_held(world):
-    """The hold carrier has no keeper: what is held ends with the agent. The others run on."""
+    """The keeper has what is held: the next agent tries once more, and holds it as before."""
     private = PrivateQemu(world)
     good = Guest(world, "good").wait_ready()
-    private.guest("bad").wait_ready()
+    bad = private.guest("bad").wait_ready()
     world.start_agent()
     world.expect(0, "prepare", "--kernel", kernel())
     private.path.unlink()
     world.expect(6, "commit", says="bad")
-    world.agent.kill()
-    world.agent.wait()
-    world.start_agent()
-    check(world.state == "normal" and guest_json(world, "bad") is None, "there is still something of it")
+    for _ in range(2):
+        world.agent.kill()
+        world.agent.wait()
+        world.start_agent()
+        poll(lambda: world.state == "degraded", 30, "the guest to be held again")
+        check(guest_json(world, "bad")["status"] == "held", "it is not shown as held")
     good.wait_alive()
+    private.works()
+    world.expect(0, "retry", "bad")
+    check(world.state == "normal", f"the host is {world.state}")
+    for guest in (good, bad):
+        guest.wait_alive()
     world.upgrade()
-    good.wait_alive()
+    for guest in (good, bad):
+        guest.wait_alive()
 
 
 @test
