@@ -24,35 +24,43 @@
 #include "memfd-preserve/luo.h"
 #include "vmm-glue/installed.h"
 #include "vmm-glue/registration.h"
+#include "vmm-glue/spawn.h"
+#include "vmm-glue/spawner.h"
 
 enum { EXIT_USAGE = 2, EXIT_NOT_READY = 3, EXIT_TEMPFAIL = 75 };
 
 struct options {
 	const char *carrier;
 	const char *socket;
+	const char *spawner;
 	uint64_t state_bytes;
 	bool readahead;
 };
 
 static void usage(FILE *out)
 {
-	fprintf(out, "Usage: holdfastd [OPTION...]\n\n"
-		     "Carries virtual machines over a change of the host kernel.\n\n"
-		     "      --carrier luo|hold  how memory crosses: through kexec (luo, default), "
-		     "or kept by\n"
-		     "                          the agent while QEMU is replaced and the kernel "
-		     "stays (hold)\n"
-		     "      --socket PATH       control socket (default: $HOLDFAST_SOCKET, or "
-		     "control.sock in\n"
-		     "                          the runtime folder)\n"
-		     "      --no-readahead      don't read the VMMs' files ahead after the jump\n"
-		     "      --state-bytes N     first room for a guest's device state, in place of "
-		     "what is\n"
-		     "                          measured; it grows when that is too little\n"
-		     "      --debug             log more\n"
-		     "      --print-states      print the state tables as Markdown and exit\n"
-		     "      --version           print the version and exit\n"
-		     "      --help              print this and exit\n");
+	fprintf(out,
+		"Usage: holdfastd [OPTION...]\n\n"
+		"Carries virtual machines over a change of the host kernel.\n\n"
+		"      --carrier luo|hold  how memory crosses: through kexec (luo, default), "
+		"or kept by\n"
+		"                          the agent while QEMU is replaced and the kernel "
+		"stays (hold)\n"
+		"      --socket PATH       control socket (default: $HOLDFAST_SOCKET, or "
+		"control.sock in\n"
+		"                          the runtime folder)\n"
+		"      --spawner PATH      have VMMs started by the spawner at this socket, which "
+		"then are not\n"
+		"                          in this process's sandbox\n"
+		"      --be-spawner        be the spawner, at the socket that systemd passes\n"
+		"      --no-readahead      don't read the VMMs' files ahead after the jump\n"
+		"      --state-bytes N     first room for a guest's device state, in place of "
+		"what is\n"
+		"                          measured; it grows when that is too little\n"
+		"      --debug             log more\n"
+		"      --print-states      print the state tables as Markdown and exit\n"
+		"      --version           print the version and exit\n"
+		"      --help              print this and exit\n");
 }
 
 /* Whole pages, 4 KiB to 1 GiB: what a memfd can sensibly start with. */
@@ -69,12 +77,24 @@ static int parse_bytes(const char *text, uint64_t *ret)
 	return 0;
 }
 
+static int be_spawner(void)
+{
+	struct hf_error e = {0};
+
+	if (hf_spawner_run(NULL, &e) == 0)
+		return EXIT_SUCCESS;
+	hf_log(LOG_ERR, NULL, "%s", e.message);
+	return EXIT_FAILURE;
+}
+
 /* Return: -1 to go on, else an exit status. */
 static int parse_options(int argc, char **argv, struct options *o)
 {
 	enum {
 		OPT_CARRIER = 256,
 		OPT_SOCKET,
+		OPT_SPAWNER,
+		OPT_BE_SPAWNER,
 		OPT_NO_READAHEAD,
 		OPT_STATE_BYTES,
 		OPT_DEBUG,
@@ -85,6 +105,8 @@ static int parse_options(int argc, char **argv, struct options *o)
 	static const struct option longs[] = {
 		{"carrier", required_argument, NULL, OPT_CARRIER},
 		{"socket", required_argument, NULL, OPT_SOCKET},
+		{"spawner", required_argument, NULL, OPT_SPAWNER},
+		{"be-spawner", no_argument, NULL, OPT_BE_SPAWNER},
 		{"no-readahead", no_argument, NULL, OPT_NO_READAHEAD},
 		{"state-bytes", required_argument, NULL, OPT_STATE_BYTES},
 		{"debug", no_argument, NULL, OPT_DEBUG},
@@ -103,6 +125,11 @@ static int parse_options(int argc, char **argv, struct options *o)
 		case OPT_SOCKET:
 			o->socket = optarg;
 			break;
+		case OPT_SPAWNER:
+			o->spawner = optarg;
+			break;
+		case OPT_BE_SPAWNER:
+			return be_spawner();
 		case OPT_NO_READAHEAD:
 			o->readahead = false;
 			break;
@@ -274,6 +301,7 @@ int main(int argc, char **argv)
 	if (r >= 0)
 		return r;
 	agent.state_bytes = o.state_bytes;
+	hf_spawn_use_spawner(o.spawner);
 	/* Before anything else opens fds: the hold carrier takes over those it was given. */
 	r = make_carrier(&agent, o.carrier, &e);
 	if (r >= 0)
