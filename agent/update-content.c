@@ -130,6 +130,7 @@ int hf_update_new(struct hf_agent *agent, const struct hf_update_request *reques
 	*u = (struct hf_update){
 		.agent = agent,
 		.commit = request->commit,
+		.keep_loaded = request->keep_loaded,
 		.luo = hf_agent_is_luo(agent),
 		.target = HF_TARGET_NONE,
 		.manifest_fd = -EBADF,
@@ -180,17 +181,35 @@ void hf_update_free(struct hf_update *u)
 	free(u);
 }
 
+int hf_update_load(void *data)
+{
+	struct hf_update *u = data;
+	int r;
+
+	if (!u->luo || u->target_loaded)
+		return 0;
+	r = hf_kexec_load(&u->target, &u->host_error);
+	u->target_loaded = r == 0;
+	return r;
+}
+
+/* Finds out while there is time that it can be loaded. */
+static int try_load(struct hf_update *u)
+{
+	int r = hf_update_load(u);
+
+	if (r < 0 || u->keep_loaded || u->commit)
+		return r;
+	u->target_loaded = false;
+	return hf_kexec_unload(&u->host_error);
+}
+
 int hf_update_prepare_host(void *data)
 {
 	struct hf_update *u = data;
 	struct hf_error *e = &u->host_error;
-	int r = 0;
+	int r = u->luo ? try_load(u) : 0;
 
-	if (u->luo) {
-		r = hf_kexec_load(&u->target, e);
-		u->target_loaded = r == 0;
-		hf_close(&u->target.kernel_fd);
-	}
 	if (r == 0)
 		r = hf_carrier_session_create(
 			u->agent->carrier, HF_MANIFEST_SESSION, &u->session, e);

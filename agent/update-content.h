@@ -41,7 +41,8 @@ struct hf_update {
 	uint8_t *manifest_map;
 	size_t manifest_capacity;
 	bool target_loaded;
-	bool noted; /* the freeze note is on disk */
+	bool keep_loaded; /* as in struct hf_update_request */
+	bool noted;	  /* the freeze note is on disk */
 	bool settled;
 	struct hf_error host_error; /* of the host's worker */
 	struct hf_varlink_call *owner;
@@ -70,6 +71,18 @@ void hf_update_free(struct hf_update *u);
 /** hf_update_prepare_host() - Load the target, preserve the manifest's memfd. In a worker: @data is
  * the update. */
 int hf_update_prepare_host(void *data);
+
+/**
+ * hf_update_load() - Load the target again, right before guests are paused. In a worker: @data is
+ * the update.
+ *
+ * While an update is prepared its target is only loaded on request: whoever else jumps into a
+ * loaded kernel
+ * (`kexec -e`) takes the preserved RAM along, but not the state of guests' devices, and so loses
+ * them. With nothing loaded that is refused by the kernel. `systemctl kexec` is refused then, too,
+ * by systemctl itself. Return: 0 or -errno, also when it was loaded already.
+ */
+int hf_update_load(void *data);
 
 /** hf_update_undo_host() - Undo of hf_update_prepare_host(), from wherever it got. In a worker. */
 int hf_update_undo_host(void *data);

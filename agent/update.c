@@ -193,10 +193,10 @@ static void finish_prepare(struct hf_update *u)
 
 /* ---- commit ---- */
 
-static int sync_disks(void *data)
+static int sync_and_load(void *data)
 {
 	sync();
-	return 0;
+	return hf_update_load(data);
 }
 
 static void on_synced(void *data, int result)
@@ -216,7 +216,7 @@ static void start_commit(struct hf_update *u)
 	u->stage = STAGE_SYNC;
 	if (r < 0)
 		note_failure(u, &e);
-	in_worker(u, sync_disks, on_synced);
+	in_worker(u, sync_and_load, on_host_done);
 }
 
 int hf_update_commit(struct hf_agent *agent, struct hf_varlink_call *call, struct hf_error *error)

@@ -22,6 +22,7 @@
 struct hf_update_request {
 	struct hf_target *target; /* moves into the update; HF_TARGET_NONE with the hold carrier */
 	bool commit;		  /* go on to the jump when prepared */
+	bool keep_loaded;	  /* the target stays loaded while prepared: see hf_update_load() */
 };
 
 /** hf_update_may_prepare() - Does the host's state allow an update to begin? 0 or -errno. */

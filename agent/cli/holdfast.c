@@ -18,6 +18,7 @@ static const struct hf_cli_verb *const verbs[] = {
 	&hf_cli_verb_status,
 	&hf_cli_verb_report,
 	&hf_cli_verb_inspect,
+	&hf_cli_verb_shutdown,
 };
 
 static void show_usage(FILE *f)
