@@ -17,6 +17,7 @@
 #include "agent/agent.h"
 #include "agent/arrival.h"
 #include "agent/freeze-note.h"
+#include "agent/inhibit.h"
 #include "agent/log.h"
 #include "agent/service.h"
 #include "agent/update.h"
@@ -284,6 +285,7 @@ static int start(struct hf_agent *agent, const struct options *o, struct hf_erro
 static void stop(struct hf_agent *agent)
 {
 	agent->server = hf_varlink_server_free(agent->server);
+	hf_inhibit_stop(agent);
 	agent->installed = hf_installed_free(agent->installed);
 	hf_stream_ring_free(agent->ring);
 	hf_carrier_free(agent->carrier);

@@ -417,6 +417,11 @@ const char *hf_update_guest_step(const struct hf_update *update, const char *uui
 	return NULL;
 }
 
+bool hf_update_is_orderly(const struct hf_update *update)
+{
+	return update->keep_loaded;
+}
+
 const struct hf_manifest *hf_update_manifest(const struct hf_update *update)
 {
 	return update->manifest;

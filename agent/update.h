@@ -59,5 +59,8 @@ int hf_update_abort(struct hf_agent *agent, const struct hf_error *cause,
  */
 const char *hf_update_guest_step(const struct hf_update *update, const char *uuid);
 
+/** hf_update_is_orderly() - Is it to be committed by a shutdown? See struct hf_update_request. */
+bool hf_update_is_orderly(const struct hf_update *update);
+
 /** hf_update_manifest() - The manifest as it stands now, borrowed. */
 const struct hf_manifest *hf_update_manifest(const struct hf_update *update);
