@@ -29,6 +29,11 @@ static int run(struct hf_cli *cli, int argc, char **argv)
 		hf_json_add_bool(params, "orderly", true);
 	if (hf_cli_call(cli, "Prepare", params, true, &reply, &e) < 0)
 		return hf_cli_fail(cli, &e, reply);
+	if (orderly) {
+		r = hf_cli_orderly_settle(cli);
+		if (r != HF_CLI_GO_ON)
+			return hf_cli_abort_after(cli, r);
+	}
 	if (cli->json)
 		hf_cli_print_json(reply);
 	else

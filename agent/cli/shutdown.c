@@ -2,10 +2,11 @@
 /**
  * DOC: holdfast shutdown: what the service manager tells of the host's shutdown.
  *
- * An update that is prepared becomes a proper one when the host's services are shut down for a kexec:
- * guests run on until everything else was stopped, and then the agent commits. `begin` notes, when the
- * shutdown begins, that an update is prepared; `kexec` is the last thing before the service manager would
- * jump. Its failure stops that: no kexec may end guests that were to be carried over it.
+ * An update that is prepared becomes a proper one when the host's services are shut down for a
+ * kexec: guests run on until everything else was stopped, and then the agent commits. `begin`
+ * notes, when the shutdown begins, that an update is prepared; `kexec` is the last thing before the
+ * service manager would jump. Its failure stops that: no kexec may end guests that were to be
+ * carried over it.
  */
 #include "agent/cli/cli.h"
 
@@ -44,7 +45,8 @@ static int begin(struct hf_cli *cli)
 		fprintf(stderr, "holdfast: can't write %s: %s\n", path, strerror(-r));
 		return HF_EXIT_FAILED;
 	}
-	printf("The shutdown finds an update prepared. If it ends in a kexec, that will carry the guests.\n");
+	printf("The shutdown finds an update prepared. If it ends in a kexec, that will carry the "
+	       "guests.\n");
 	return HF_EXIT_OK;
 }
 
@@ -92,9 +94,10 @@ static int at_kexec(struct hf_cli *cli)
 		return r == HF_CLI_GO_ON || r == HF_EXIT_OK ? HF_EXIT_FAILED : r;
 	}
 	if (strcmp(state, "normal") != 0)
-		return refuse(strcmp(state, "degraded") == 0
-				      ? "the memory of guests that need you would be lost"
-				      : "an update is under way that has not been prepared to the end");
+		return refuse(
+			strcmp(state, "degraded") == 0
+				? "the memory of guests that need you would be lost"
+				: "an update is under way that has not been prepared to the end");
 	if (noted && n_alive(status) > 0)
 		return refuse("the update that was prepared had to be undone");
 	return HF_EXIT_OK;
@@ -118,8 +121,10 @@ const struct hf_cli_verb hf_cli_verb_shutdown = {
 	.name = "shutdown",
 	.usage = "begin | kexec",
 	.summary = "for systemd: make an update of a kexec at the end of a shutdown",
-	.help = "What holdfast-shutdown.service and holdfast-kexec.service call. `begin` notes that\n"
-		"an update is prepared; `kexec`, after everything else was stopped, commits it, and\n"
+	.help = "What holdfast-shutdown.service and holdfast-kexec.service call. `begin` notes "
+		"that\n"
+		"an update is prepared; `kexec`, after everything else was stopped, commits it, "
+		"and\n"
 		"fails when that would lose guests.\n",
 	.run = run,
 };
