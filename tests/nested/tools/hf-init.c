@@ -6,9 +6,9 @@
  * first process can be told; makes the file systems and the bridge; starts holdfastd; then runs
  * commands for the test that come in on the second serial port.
  *
- * As `hf-systemd` it only does the first of that, and becomes systemd, which then has everything else
- * done by units of its own; hf-control.service among them is this program, too, with the argument
- * `control`: it makes the bridge and serves the test.
+ * As `hf-systemd` it only does the first of that, and becomes systemd, which then has everything
+ * else done by units of its own; hf-control.service among them is this program, too, with the
+ * argument `control`: it makes the bridge and serves the test.
  *
  * All of it is one static program, because every exec costs tens of milliseconds on an emulated CPU
  * and what runs before holdfastd adds to the blackout of the guests.
@@ -483,7 +483,8 @@ struct beginning {
 
 #define BEGINNING_ENV "HF_BEGINNING"
 
-/* systemd keeps our environment, and gives it to nobody. Whatever it starts stays off the first CPU, too. */
+/* systemd keeps our environment, and gives it to nobody. Whatever it starts stays off the first
+ * CPU, too. */
 static void become_systemd(const struct beginning *b)
 {
 	char *argv[] = {"/sbin/init", NULL}, text[64];
