@@ -4,10 +4,8 @@
 #include <fcntl.h>
 #include <linux/kexec.h>
 #include <linux/reboot.h>
-#include <mntent.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
@@ -89,66 +87,6 @@ int hf_kexec_unload(struct hf_error *error)
 		return hf_error_set(error, -errno, HF_ERR_FAILED, "unload it with `kexec -u`",
 			"can't unload the target kernel: %s", strerror(errno));
 	return 0;
-}
-
-/* File systems made read-only here are remembered for the way back. */
-#define MAX_REMOUNTED 64
-static char *remounted[MAX_REMOUNTED];
-static size_t n_remounted;
-
-/*
- * Reconfigures the file system itself. mount(2) with MS_REMOUNT would also reset the mount's own
- * flags (nosuid, nodev, ...) to whatever is given, and the way back could not know them.
- */
-static int set_read_only(const char *dir, bool read_only)
-{
-	cleanup_close int fs = syscall(SYS_fspick, AT_FDCWD, dir, FSPICK_CLOEXEC);
-
-	if (fs < 0 ||
-		syscall(SYS_fsconfig, fs, FSCONFIG_SET_FLAG, read_only ? "ro" : "rw", NULL, 0) <
-			0 ||
-		syscall(SYS_fsconfig, fs, FSCONFIG_CMD_RECONFIGURE, NULL, NULL, 0) < 0)
-		return -errno;
-	return 0;
-}
-
-static void make_read_only(const struct mntent *m)
-{
-	char *dir;
-
-	if (strncmp(m->mnt_fsname, "/dev/", 5) != 0 || hasmntopt(m, "ro") ||
-		n_remounted == MAX_REMOUNTED)
-		return;
-	dir = strdup(m->mnt_dir);
-	/* EBUSY is the normal answer where guests' disks or logs are open for writing. */
-	if (dir && set_read_only(dir, true) == 0)
-		remounted[n_remounted++] = dir;
-	else
-		free(dir);
-}
-
-void hf_kexec_settle_disks(void)
-{
-	FILE *f;
-
-	sync();
-	/* The host's view: in a service's sandbox much looks read-only that is not. */
-	f = setmntent("/proc/1/mounts", "re");
-	if (!f)
-		return;
-	for (struct mntent *m; (m = getmntent(f));)
-		make_read_only(m);
-	endmntent(f);
-}
-
-void hf_kexec_unsettle_disks(void)
-{
-	while (n_remounted > 0) {
-		char *dir = remounted[--n_remounted];
-
-		set_read_only(dir, false);
-		free(dir);
-	}
 }
 
 int hf_kexec_jump(struct hf_error *error)

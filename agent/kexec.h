@@ -26,15 +26,6 @@ int hf_kexec_unload(struct hf_error *error);
 int hf_kexec_allowed(struct hf_error *error);
 
 /**
- * hf_kexec_settle_disks() - Write everything back and remount read-only what can be.
- *
- * kexec does not sync. File systems with files open for writing (guests' disks, the root) stay
- * writable and are synced. Blocks. Undo: hf_kexec_unsettle_disks().
- */
-void hf_kexec_settle_disks(void);
-void hf_kexec_unsettle_disks(void);
-
-/**
  * hf_kexec_jump() - Leave this kernel. Irreversible, unless it returns.
  *
  * Return: only when the kernel refused: -errno with the reason, everything still preserved and

@@ -10,6 +10,7 @@
 #include "agent/log.h"
 #include "common/fd.h"
 #include "memfd-preserve/readahead.h"
+#include "vmm-glue/disks.h"
 #include "vmm-glue/installed.h"
 #include "vmm-glue/start-files.h"
 
@@ -241,9 +242,9 @@ int hf_update_undo_host(void *data)
 	hf_session_discard(u->session);
 	u->session = NULL;
 	if (u->settled)
-		hf_kexec_unsettle_disks();
+		r = hf_disks_settle(false, &u->host_error);
 	if (u->target_loaded)
-		r = hf_kexec_unload(&u->host_error);
+		r = hf_kexec_unload(&u->host_error) < 0 ? u->host_error.err : r;
 	return r;
 }
 

@@ -41,6 +41,8 @@ struct hf_update {
 	uint8_t *manifest_map;
 	size_t manifest_capacity;
 	bool target_loaded;
+	bool hand_over;	  /* the jump is systemd's */
+	sd_event_source *patience; /* how long that may take */
 	bool keep_loaded; /* as in struct hf_update_request */
 	bool noted;	  /* the freeze note is on disk */
 	bool settled;

@@ -10,6 +10,7 @@
 #include "agent/log.h"
 #include "agent/report.h"
 #include "common/worker.h"
+#include "vmm-glue/disks.h"
 
 static int advance(sd_event_source *s, void *userdata);
 
@@ -236,7 +237,13 @@ int hf_update_commit(struct hf_agent *agent, struct hf_varlink_call *call, struc
 
 static int settle(void *data)
 {
-	hf_kexec_settle_disks();
+	struct hf_error e = {0};
+
+	/* A jump without is a jump after a power failure, as far as file systems are concerned. */
+	if (hf_disks_settle(true, &e) < 0) {
+		hf_log(LOG_WARNING, NULL, "disks are synced only: %s", e.message);
+		sync();
+	}
 	return 0;
 }
 

@@ -359,6 +359,11 @@ void hf_spawn_use_spawner(const char *path)
 	spawner = path;
 }
 
+const char *hf_spawn_spawner(void)
+{
+	return spawner;
+}
+
 int hf_spawn(sd_event *event, const struct hf_spawn_spec *spec, hf_child_exit_fn on_exit,
 	void *data, struct hf_child **ret, struct hf_error *error)
 {

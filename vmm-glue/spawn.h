@@ -83,6 +83,9 @@ int hf_spawn(sd_event *event, const struct hf_spawn_spec *spec, hf_child_exit_fn
  */
 void hf_spawn_use_spawner(const char *path);
 
+/** hf_spawn_spawner() - Its path, or NULL. */
+const char *hf_spawn_spawner(void);
+
 /**
  * hf_child_missed() - What of spec->limits it could not be given, and why; "" when it has them all.
  *

@@ -97,7 +97,8 @@ int hf_spawner_encode(const struct hf_spawn_spec *s, void **ret, size_t *ret_siz
 	return 0;
 }
 
-/* ---- reading: the first thing that is wrong stays in err, and what is read then is nothing ---- */
+/* ---- reading: the first thing that is wrong stays in err, and what is read then is nothing ----
+ */
 
 struct reader {
 	const uint8_t *at, *end;
@@ -227,7 +228,8 @@ int hf_spawner_decode(const void *data, size_t size, struct hf_spawner_request *
 	s->fds = ret->fds;
 	s->n_fds = get_u32(&r, HF_ARRAY_SIZE(ret->fds));
 	for (size_t i = 0; i < s->n_fds; i++)
-		ret->fds[i] = (struct hf_spawn_fd){.fd = -EBADF, .number = (int)get_u32(&r, INT32_MAX)};
+		ret->fds[i] =
+			(struct hf_spawn_fd){.fd = -EBADF, .number = (int)get_u32(&r, INT32_MAX)};
 	for (size_t i = 0; i < HF_ARRAY_SIZE(s->stdio); i++)
 		s->stdio[i] = get_string(&r);
 	s->log_path = get_string(&r);

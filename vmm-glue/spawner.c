@@ -12,14 +12,25 @@
 #include <systemd/sd-daemon.h>
 
 #include "common/fd.h"
+#include "vmm-glue/disks.h"
 #include "vmm-glue/spawn-internal.h"
 
 #define MAX_REQUEST_BYTES (16u * 1024u * 1024u)
 #define FDS_AT_ONCE 16
 #define PEER_TIMEOUT_S 20
 
-/* First record; the memfd with the specification comes with it, further ones bring descriptors. */
+enum op {
+	OP_START,
+	OP_SETTLE,
+	OP_UNSETTLE,
+};
+
+/*
+ * First record. With OP_START a memfd with the specification comes along, and further records bring
+ * descriptors.
+ */
 struct request {
+	uint32_t op;
 	uint32_t size_bytes;
 	uint32_t n_fds;
 };
@@ -150,6 +161,41 @@ static int receive_answer(int sock, struct hf_child *child, struct hf_error *err
 	return 0;
 }
 
+/* Nothing is as important to a host that is about to jump: no time-out but a disk's own. */
+static int ask_plain(const char *path, enum op op)
+{
+	const struct request q = {.op = op};
+	const struct timeval never = {0};
+	cleanup_close int sock = -EBADF;
+	struct answer a = {0};
+	ssize_t n;
+	int r = connect_to(path, &sock);
+
+	if (r == 0 && setsockopt(sock, SOL_SOCKET, SO_RCVTIMEO, &never, sizeof(never)) < 0)
+		r = -errno;
+	if (r == 0)
+		r = hf_fd_send(sock, &q, sizeof(q), NULL, 0);
+	if (r < 0)
+		return r;
+	do
+		n = recv(sock, &a, sizeof(a), 0);
+	while (n < 0 && errno == EINTR);
+	if (n != (ssize_t)sizeof(a))
+		return n < 0 ? -errno : -ECONNRESET;
+	return a.result;
+}
+
+int hf_spawner_settle_disks(const char *path, bool settled, struct hf_error *error)
+{
+	int r = ask_plain(path, settled ? OP_SETTLE : OP_UNSETTLE);
+
+	return r < 0 ? hf_error_set(error, r, HF_ERR_FAILED,
+			       "see `systemctl status holdfast-spawn.service`",
+			       "can't have file systems remounted by the spawner at %s: %s", path,
+			       strerror(-r))
+		     : 0;
+}
+
 int hf_spawner_start(const char *path, const struct hf_spawn_spec *spec, struct hf_child *child,
 	struct hf_error *error)
 {
@@ -230,7 +276,7 @@ static int receive_fds(int sock, struct hf_spawner_request *q, size_t n, int *fd
 	return 0;
 }
 
-static int read_request(int sock, void **ret, size_t *ret_size, size_t *ret_n_fds)
+static int read_request(int sock, void **ret, size_t *ret_size, size_t *ret_n_fds, uint32_t *ret_op)
 {
 	struct request q = {0};
 	cleanup_close int memfd = -EBADF;
@@ -240,8 +286,13 @@ static int read_request(int sock, void **ret, size_t *ret_size, size_t *ret_n_fd
 
 	if (n_fds == 0)
 		memfd = -EBADF;
-	if (n != (ssize_t)sizeof(q) || n_fds != 1 || q.size_bytes > MAX_REQUEST_BYTES ||
-		q.n_fds > HF_SPAWN_MAX_FDS + 1)
+	*ret_op = OP_START;
+	if (n == (ssize_t)sizeof(q) && n_fds == 0 && (q.op == OP_SETTLE || q.op == OP_UNSETTLE)) {
+		*ret_op = q.op;
+		return 0;
+	}
+	if (n != (ssize_t)sizeof(q) || q.op != OP_START || n_fds != 1 ||
+		q.size_bytes > MAX_REQUEST_BYTES || q.n_fds > HF_SPAWN_MAX_FDS + 1)
 		return n < 0 ? (int)n : -EBADMSG;
 	data = malloc(q.size_bytes + 1);
 	if (!data)
@@ -260,11 +311,16 @@ static int start(sd_event *event, struct job *job, struct hf_child **ret, struct
 	int fds[HF_SPAWN_MAX_FDS + 1];
 	cleanup_free void *data = NULL;
 	size_t size = 0, n_fds = 0;
+	uint32_t op;
 	int r;
 
 	for (size_t i = 0; i < HF_ARRAY_SIZE(fds); i++)
 		fds[i] = -EBADF;
-	r = read_request(job->sock, &data, &size, &n_fds);
+	r = read_request(job->sock, &data, &size, &n_fds, &op);
+	if (r == 0 && op != OP_START) {
+		hf_disks_settle_here(op == OP_SETTLE);
+		return 0;
+	}
 	if (r == 0)
 		r = hf_spawner_decode(data, size, &q);
 	if (r == 0)
@@ -297,7 +353,7 @@ static int on_client(sd_event_source *s, int listener, uint32_t revents, void *d
 		return 0;
 	}
 	a.result = start(sd_event_source_get_event(s), job, &child, &e);
-	if (a.result == 0) {
+	if (child) {
 		a.pid = child->pid;
 		a.missed = child->missed.what;
 		a.missed_err = child->missed.err;

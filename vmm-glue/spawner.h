@@ -2,15 +2,18 @@
 /**
  * DOC: A process outside of the agent's sandbox that starts VMMs for it.
  *
- * Name spaces, filters of system calls and lost capabilities are inherited, for life. The agent's are made for
- * the agent; a guest's QEMU must have the surroundings that it had before the update. So a second,
- * unconfined service waits at a socket, and does for the agent what hf_spawn() does without it:
- * with the same specification, in the same way.
+ * Name spaces, filters of system calls and lost capabilities are inherited, for life. The agent's
+ * are made for the agent; a guest's QEMU must have the surroundings that it had before the update.
+ * So a second, unconfined service waits at a socket, and does for the agent what hf_spawn() does
+ * without it: with the same specification, in the same way.
  *
- * One connection (SOCK_SEQPACKET) is one process. The request is a memfd with the specification, and
- * the descriptors; the answer a pidfd or an error; and when the process has ended, how it did. The
- * format is between two processes of one version: a number tells them apart. The socket is for the
- * user that the spawner runs as, and what comes is checked all the same.
+ * It also remounts file systems before a jump (disks.h), which takes rights that the agent is
+ * better without.
+ *
+ * One connection (SOCK_SEQPACKET) is one process. The request is a memfd with the specification,
+ * and the descriptors; the answer a pidfd or an error; and when the process has ended, how it did.
+ * The format is between two processes of one version: a number tells them apart. The socket is for
+ * the user that the spawner runs as, and what comes is checked all the same.
  */
 #pragma once
 
@@ -26,9 +29,13 @@
  */
 int hf_spawner_run(const char *path, struct hf_error *error);
 
-/** hf_spawner_start() - The client's side: fill @child with a process, or fail as hf_spawn() does. */
+/** hf_spawner_start() - The client's side: fill @child with a process, or fail as hf_spawn() does.
+ */
 int hf_spawner_start(const char *path, const struct hf_spawn_spec *spec, struct hf_child *child,
 	struct hf_error *error);
+
+/** hf_spawner_settle_disks() - hf_disks_settle_here(), by the spawner. Blocks. 0 or -errno. */
+int hf_spawner_settle_disks(const char *path, bool settled, struct hf_error *error);
 
 /** hf_spawner_take_status() - How the process ended, from the connection. Return: 0 or -errno. */
 int hf_spawner_take_status(int conn, siginfo_t *ret);
