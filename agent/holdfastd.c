@@ -220,6 +220,10 @@ static int on_signal(sd_event_source *s, const struct signalfd_siginfo *si, void
 		hf_log(LOG_ERR, NULL, "not stopping: guests are held here, see `holdfast status`");
 		return 0;
 	}
+	if (agent->update && hf_update_is_handed_over(agent->update)) {
+		hf_log(LOG_NOTICE, NULL, "not stopping: guests' memory is kept here for the jump");
+		return 0;
+	}
 	if (!agent->update)
 		return sd_event_exit(sd_event_source_get_event(s), 0);
 	hf_log(LOG_NOTICE, NULL, "asked to stop: undoing the update first");

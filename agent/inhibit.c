@@ -25,7 +25,8 @@ const char *hf_inhibit_reason(enum hf_state state, bool orderly)
 	switch (state) {
 	case HF_STATE_PREPARING:
 	case HF_STATE_ABORTING:
-		return "a live update of this host is under way; it can be undone with `holdfast abort`";
+		return "a live update of this host is under way; it can be undone with `holdfast "
+		       "abort`";
 	case HF_STATE_PREPARED:
 		return orderly ? NULL
 			       : "a live update of this host is prepared: `holdfast commit` or "
@@ -35,7 +36,8 @@ const char *hf_inhibit_reason(enum hf_state state, bool orderly)
 	case HF_STATE_RESUMING:
 		return "virtual machines are being resumed after a live update of this host";
 	case HF_STATE_DEGRADED:
-		return "virtual machines that need you would lose their memory; see `holdfast status`";
+		return "virtual machines that need you would lose their memory; see `holdfast "
+		       "status`";
 	default:
 		return NULL;
 	}
@@ -62,8 +64,9 @@ static void retry_later(struct hf_inhibit *in)
 static int on_lock(sd_bus_message *reply, void *userdata, sd_bus_error *ret_error)
 {
 	struct hf_inhibit *in = userdata;
-	int fd, r = sd_bus_message_is_method_error(reply, NULL) ? -EIO
-								 : sd_bus_message_read(reply, "h", &fd);
+	int fd, r = sd_bus_message_is_method_error(reply, NULL)
+			    ? -EIO
+			    : sd_bus_message_read(reply, "h", &fd);
 
 	if (r >= 0)
 		in->fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
@@ -134,7 +137,8 @@ void hf_inhibit_update(struct hf_agent *agent)
 	in->why = why;
 	if (!why)
 		return;
-	/* Never while guests stand still: the first try is when the loop has nothing else, or later. */
+	/* Never while guests stand still: the first try is when the loop has nothing else, or
+	 * later. */
 	sd_event_source_set_time_relative(
 		in->timer, agent->state == HF_STATE_RESUMING ? RETRY_USEC : 0);
 	sd_event_source_set_enabled(in->timer, SD_EVENT_ONESHOT);

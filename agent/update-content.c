@@ -177,6 +177,7 @@ void hf_update_free(struct hf_update *u)
 	hf_manifest_free(u->manifest);
 	hf_target_clear(&u->target);
 	sd_event_source_disable_unref(u->advance);
+	sd_event_source_disable_unref(u->patience);
 	if (u->agent->update == u)
 		u->agent->update = NULL;
 	free(u);

@@ -16,6 +16,7 @@ enum hf_update_stage {
 	STAGE_SYNC,	   /* write back what is dirty while guests still run */
 	STAGE_SAVE,	   /* blackout: guests pause and save */
 	STAGE_SETTLE,	   /* write back the rest, remount read-only what can be */
+	STAGE_HANDED_OVER, /* all is written, the jump is systemd's */
 	STAGE_QUIT,	   /* hold only: end the old QEMUs */
 	STAGE_UNDO_GUESTS, /* guests back to how they ran */
 	STAGE_UNDO_HOST,   /* manifest and target given up */
@@ -41,10 +42,10 @@ struct hf_update {
 	uint8_t *manifest_map;
 	size_t manifest_capacity;
 	bool target_loaded;
-	bool hand_over;	  /* the jump is systemd's */
+	bool hand_over;		   /* the jump is systemd's */
 	sd_event_source *patience; /* how long that may take */
-	bool keep_loaded; /* as in struct hf_update_request */
-	bool noted;	  /* the freeze note is on disk */
+	bool keep_loaded;	   /* as in struct hf_update_request */
+	bool noted;		   /* the freeze note is on disk */
 	bool settled;
 	struct hf_error host_error; /* of the host's worker */
 	struct hf_varlink_call *owner;

@@ -12,6 +12,9 @@
 #include "common/worker.h"
 #include "vmm-glue/disks.h"
 
+/* How long the service manager may take from the last of the services to the jump. */
+#define PATIENCE_S 120u
+
 static int advance(sd_event_source *s, void *userdata);
 
 /* ---- counting what is under way ---- */
@@ -56,6 +59,10 @@ static void on_guest_gone(struct hf_outgoing *out, const struct hf_error *error,
 {
 	struct hf_update *u = data;
 
+	/* The service manager ends what still runs before it jumps. All of the guest is preserved.
+	 */
+	if (u->stage == STAGE_HANDED_OVER)
+		return;
 	hf_update_abort(u->agent, error, NULL, NULL);
 }
 
@@ -220,16 +227,21 @@ static void start_commit(struct hf_update *u)
 	in_worker(u, sync_and_load, on_host_done);
 }
 
-int hf_update_commit(struct hf_agent *agent, struct hf_varlink_call *call, struct hf_error *error)
+int hf_update_commit(struct hf_agent *agent, bool hand_over, struct hf_varlink_call *call,
+	struct hf_error *error)
 {
 	struct hf_update *u = agent->update;
 	int r;
 
 	r = check_state(agent, HF_EVENT_COMMIT, error);
+	if (r == 0 && hand_over && !u->luo)
+		r = hf_error_set(error, -EOPNOTSUPP, HF_ERR_INVALID, NULL,
+			"there is no jump of the host with the carrier `hold`");
 	if (r == 0)
 		r = hf_update_check_same_guests(u, error);
 	if (r < 0)
 		return r;
+	u->hand_over = hand_over;
 	set_owner(u, call);
 	start_commit(u);
 	return 0;
@@ -258,6 +270,49 @@ static void jump_kexec(struct hf_update *u)
 		hf_kexec_jump(&e);
 	note_failure(u, &e);
 	sd_event_source_set_enabled(u->advance, SD_EVENT_ONESHOT);
+}
+
+/* The service manager has not jumped. Its QEMUs may be gone: then there is no way back. */
+static int on_patience_over(sd_event_source *s, uint64_t usec, void *userdata)
+{
+	struct hf_update *u = userdata;
+	struct hf_error e = {0};
+
+	for (size_t i = 0; i < u->n_guests; i++) {
+		if (hf_outgoing_is_gone(u->guests[i])) {
+			hf_log(LOG_ERR, NULL,
+				"the jump does not come, and QEMUs were ended for it: going on "
+				"waiting");
+			return 0;
+		}
+	}
+	hf_error_set(&e, -ETIMEDOUT, HF_ERR_ROLLED_BACK, "look why the host does not jump",
+		"the jump that was left to the service manager did not come within %u s",
+		PATIENCE_S);
+	hf_update_abort(u->agent, &e, NULL, NULL);
+	return 0;
+}
+
+/* From here on this process only has to live, with the sessions open. */
+static void start_hand_over(struct hf_update *u)
+{
+	struct hf_error e = {0};
+	int r = sd_event_add_time_relative(u->agent->event, &u->patience, CLOCK_MONOTONIC,
+		PATIENCE_S * HF_USEC_PER_SEC, 0, on_patience_over, u);
+
+	if (r < 0)
+		hf_error_set(&e, r, HF_ERR_FAILED, NULL, "timer: %s", strerror(-r));
+	else
+		r = hf_update_write_manifest(u, &e);
+	if (r < 0) {
+		note_failure(u, &e);
+		sd_event_source_set_enabled(u->advance, SD_EVENT_ONESHOT);
+		return;
+	}
+	u->stage = STAGE_HANDED_OVER;
+	hf_agent_progress(u->agent, NULL, "guests are saved; the jump is the service manager's");
+	hf_varlink_call_reply(u->owner, NULL);
+	drop_owner(u);
 }
 
 /*
@@ -373,7 +428,12 @@ static int advance(sd_event_source *s, void *userdata)
 		}
 		break;
 	case STAGE_SETTLE:
-		jump_kexec(u);
+		if (u->hand_over)
+			start_hand_over(u);
+		else
+			jump_kexec(u);
+		break;
+	case STAGE_HANDED_OVER:
 		break;
 	case STAGE_QUIT:
 		jump_execve(u);
@@ -427,6 +487,11 @@ const char *hf_update_guest_step(const struct hf_update *update, const char *uui
 bool hf_update_is_orderly(const struct hf_update *update)
 {
 	return update->keep_loaded;
+}
+
+bool hf_update_is_handed_over(const struct hf_update *update)
+{
+	return update->stage == STAGE_HANDED_OVER;
 }
 
 const struct hf_manifest *hf_update_manifest(const struct hf_update *update)

@@ -39,8 +39,14 @@ int hf_update_may_prepare(const struct hf_agent *agent, struct hf_error *error);
 int hf_update_prepare(struct hf_agent *agent, const struct hf_update_request *request,
 	struct hf_varlink_call *call, struct hf_error *error);
 
-/** hf_update_commit() - Pause, save, jump. Only when prepared. @call as in hf_update_prepare(). */
-int hf_update_commit(struct hf_agent *agent, struct hf_varlink_call *call, struct hf_error *error);
+/**
+ * hf_update_commit() - Pause, save, jump. Only when prepared. @call as in hf_update_prepare().
+ * @hand_over: don't jump: the service manager does, in a moment. @call is answered when guests are
+ *             saved and nothing but the jump is missing; the update is undone when that does not
+ *             come.
+ */
+int hf_update_commit(struct hf_agent *agent, bool hand_over, struct hf_varlink_call *call,
+	struct hf_error *error);
 
 /**
  * hf_update_abort() - Undo what there is.
@@ -61,6 +67,9 @@ const char *hf_update_guest_step(const struct hf_update *update, const char *uui
 
 /** hf_update_is_orderly() - Is it to be committed by a shutdown? See struct hf_update_request. */
 bool hf_update_is_orderly(const struct hf_update *update);
+
+/** hf_update_is_handed_over() - Is nothing missing but the jump, which is somebody else's? */
+bool hf_update_is_handed_over(const struct hf_update *update);
 
 /** hf_update_manifest() - The manifest as it stands now, borrowed. */
 const struct hf_manifest *hf_update_manifest(const struct hf_update *update);

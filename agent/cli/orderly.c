@@ -81,8 +81,8 @@ static int settle_guest(sd_bus *bus, struct json_object *guest, struct hf_error 
 
 	if (pid <= 0)
 		return 0;
-	r = sd_bus_call_method(bus, SYSTEMD, MANAGER, "GetUnitByPID", &error, &reply, "u",
-		(uint32_t)pid);
+	r = sd_bus_call_method(
+		bus, SYSTEMD, MANAGER, "GetUnitByPID", &error, &reply, "u", (uint32_t)pid);
 	if (r >= 0)
 		r = sd_bus_message_read(reply, "o", &path);
 	if (r >= 0 && !(unit = strdup(path)))

@@ -13,6 +13,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <systemd/sd-bus.h>
 
 #include "common/fd.h"
 
@@ -70,10 +71,54 @@ static int refuse(const char *why)
 	return HF_EXIT_FAILED;
 }
 
+/*
+ * From 261 on systemd hands the file descriptor stores of services over in the jump, in a session
+ * of its own that it makes at the very end. So the jump has to be its own. The bus is gone by now;
+ * systemd's own socket is not.
+ */
+static bool systemd_hands_over(void)
+{
+	cleanup_free char *version = NULL;
+	sd_bus *bus = NULL;
+	int r = sd_bus_new(&bus);
+
+	if (r >= 0)
+		r = sd_bus_set_address(bus, "unix:path=/run/systemd/private");
+	if (r >= 0)
+		r = sd_bus_start(bus);
+	if (r >= 0)
+		r = sd_bus_get_property_string(bus, "org.freedesktop.systemd1",
+			"/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager", "Version",
+			NULL, &version);
+	if (r < 0)
+		fprintf(stderr, "holdfast: can't ask systemd for its version: %s\n", strerror(-r));
+	sd_bus_close_unref(bus);
+	return r >= 0 && strtol(version, NULL, 10) >= 261;
+}
+
+static int commit(struct hf_cli *cli)
+{
+	cleanup_json struct json_object *reply = NULL;
+	struct json_object *params = NULL;
+	bool hand_over = systemd_hands_over();
+	int r;
+
+	if (hand_over) {
+		params = json_object_new_object();
+		hf_json_add_bool(params, "hand_over", true);
+	}
+	r = hf_cli_follow(cli, "Commit", params, &reply);
+	if (r == HF_CLI_GO_ON && hand_over)
+		return HF_EXIT_OK;
+	/* Still here: there was no jump. */
+	refuse("the prepared update failed");
+	return r == HF_CLI_GO_ON || r == HF_EXIT_OK ? HF_EXIT_FAILED : r;
+}
+
 /* Right before the jump of the service manager. */
 static int at_kexec(struct hf_cli *cli)
 {
-	cleanup_json struct json_object *status = NULL, *reply = NULL;
+	cleanup_json struct json_object *status = NULL;
 	struct hf_error e = {0};
 	const char *state;
 	char path[512];
@@ -87,12 +132,8 @@ static int at_kexec(struct hf_cli *cli)
 		return noted ? refuse("an update was prepared, and holdfastd has ended since")
 			     : HF_EXIT_OK;
 	state = hf_json_get_string(status, "state", "");
-	if (strcmp(state, "prepared") == 0) {
-		r = hf_cli_follow(cli, "Commit", NULL, &reply);
-		/* Still here: there was no jump. */
-		refuse("the prepared update failed");
-		return r == HF_CLI_GO_ON || r == HF_EXIT_OK ? HF_EXIT_FAILED : r;
-	}
+	if (strcmp(state, "prepared") == 0)
+		return commit(cli);
 	if (strcmp(state, "normal") != 0)
 		return refuse(
 			strcmp(state, "degraded") == 0
