@@ -62,6 +62,9 @@ def fail(message):
 # How every life of a host begins on the control channel.
 GREETING = b"\x1e@hf-boot "
 
+# Factor of every time-out here, for a machine that does much else.
+PATIENCE = float(os.environ.get("HOLDFAST_PATIENCE") or 1)
+
 Boot = collections.namedtuple("Boot", "tsc mono_ns release seen")
 Result = collections.namedtuple("Result", "rc out")
 
@@ -237,6 +240,7 @@ class Host:
 
     def wait_for(self, condition, timeout, what):
         """Wait until a condition holds; fail at the time-out, or when the host is gone."""
+        timeout *= PATIENCE
         deadline = time.monotonic() + timeout
         with self.changed:
             while not condition():
@@ -292,6 +296,7 @@ class Host:
 
     def poll(self, condition, timeout=30, what="a condition", interval=0.3):
         """Call condition() until it returns something true, and return that."""
+        timeout *= PATIENCE
         deadline = time.monotonic() + timeout
         while True:
             result = condition()
