@@ -2,7 +2,9 @@
 """Debian forky's systemd hands file descriptors over the same kexec as holdfast its guests; neither harms the other.
 
 systemd 261 and newer makes a LUO session of its own, at the very end of a shutdown. A service that has put a
-memfd into its file descriptor store has it back in the new kernel, and the guests run on."""
+memfd into its file descriptor store has it back in the new kernel, and the guests run on. One of them is
+started in a scope that every shutdown stops, as a login session is: it is moved out of that. Another is the main
+process of a service, which can't be helped: it is refused."""
 
 import importlib.util
 
@@ -38,10 +40,24 @@ def said(host):
     return host.run("cat /var/log/hf-fdstore.log").out
 
 
+def refuse_service(host, systemd):
+    host.note("a guest that is the main process of a service is refused")
+    guest = Guest(host, "unit", machine="pc", memory=128,
+                  launcher="systemd-run --quiet --unit=unit.service holdfast-vmm --name unit --")
+    guest.start()
+    guest.wait_ready()
+    systemd.rollback.holdfast(host, f"prepare --orderly --kernel {TEST_DIR}/bzImage-new", 3,
+                              "it is the main process of a service")
+    systemd.rollback.expect_untouched(host, [guest])
+    guest.hmp("quit")
+
+
 def run(host):
     systemd = load("systemd")
-    guests = [Guest(host, "web", machine="q35", memory=128, disk=True, net=True)]
+    guests = [Guest(host, "web", machine="q35", memory=128, disk=True, net=True,
+                    launcher="systemd-run --quiet --scope --unit=session-of-web holdfast-vmm --name web --")]
     systemd.start_host(host, guests)
+    refuse_service(host, systemd)
     new = host.kernels["NEW_VERSION"]
     client = guests[0].client()
     text = "kept over the kexec"
