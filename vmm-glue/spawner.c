@@ -342,12 +342,14 @@ static int on_client(sd_event_source *s, int listener, uint32_t revents, void *d
 {
 	struct job *job = calloc(1, sizeof(*job));
 	struct hf_child *child = NULL;
+	struct sockaddr_un peer;
+	socklen_t peer_size = sizeof(peer);
 	struct hf_error e = {0};
 	struct answer a = {0};
 
 	if (!job)
 		return 0;
-	job->sock = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+	job->sock = accept4(listener, (struct sockaddr *)&peer, &peer_size, SOCK_CLOEXEC);
 	if (job->sock < 0 || !is_ours(job->sock) || set_timeouts(job->sock) < 0) {
 		job_free(job);
 		return 0;

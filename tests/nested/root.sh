@@ -24,7 +24,7 @@ log=$cache_dir/log/root.log
 base_packages="qemu-system-x86 qemu-utils iproute2 iputils-ping systemd procps util-linux kmod busybox
 	socat gzip libjson-c5 liburing2 libfdt1 libxxhash0 libsystemd0 zlib1g liblzma5 libzstd1 liblz4-1
 	libbz2-1.0"
-systemd_packages="$base_packages systemd-sysv udev dbus"
+systemd_packages="$base_packages systemd-sysv udev dbus mount"
 build_packages="gcc libc6-dev make pkg-config libsystemd-dev libjson-c-dev liburing-dev libfdt-dev
 	libxxhash-dev zlib1g-dev liblzma-dev libzstd-dev liblz4-dev libbz2-dev scdoc"
 

@@ -4,9 +4,9 @@
  *
  *   hf-fdstore TEXT
  *
- * With nothing in the store: writes TEXT into a memfd and stores that. Otherwise it says what is in the one
- * that came back. Either goes into /var/log/hf-fdstore.log, a line each. Static, without libsystemd:
- * the protocols are two environment variables and a datagram.
+ * With nothing in the store: writes TEXT into a memfd and stores that. Otherwise it says what is in
+ * the one that came back. Either goes into /var/log/hf-fdstore.log, a line each. Static, without
+ * libsystemd: the protocols are two environment variables and a datagram.
  */
 
 #include <errno.h>
