@@ -27,5 +27,6 @@ int hf_resume_journal_read(const char *uuid, pid_t *ret_pid, uint64_t *ret_start
 /** hf_resume_journal_remove() - Forget one. */
 void hf_resume_journal_remove(const char *uuid);
 
-/** hf_resume_journal_clear() - Forget all: the arrival is over, even if its agent died meanwhile. */
+/** hf_resume_journal_clear() - Forget all: the arrival is over, even if its agent died meanwhile.
+ */
 void hf_resume_journal_clear(void);
