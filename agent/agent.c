@@ -7,6 +7,7 @@
 #include <systemd/sd-id128.h>
 #include <time.h>
 
+#include "agent/inhibit.h"
 #include "agent/log.h"
 #include "common/fd.h"
 #include "common/json.h"
@@ -38,6 +39,7 @@ int hf_agent_event(struct hf_agent *agent, enum hf_state_event event)
 		hf_state_name(agent->state), hf_state_name(next));
 	agent->state = next;
 	hf_log_context(agent->update_id, hf_state_name(next));
+	hf_inhibit_update(agent);
 	return 0;
 }
 

@@ -17,8 +17,8 @@
 #include "agent/agent.h"
 #include "agent/arrival.h"
 #include "agent/config.h"
-#include "agent/disks.h"
 #include "agent/freeze-note.h"
+#include "agent/inhibit.h"
 #include "agent/kexec.h"
 #include "agent/log.h"
 #include "agent/service.h"
@@ -26,39 +26,48 @@
 #include "common/fd.h"
 #include "memfd-preserve/luo.h"
 #include "vmm-glue/installed.h"
+#include "vmm-glue/disks.h"
 #include "vmm-glue/registration.h"
+#include "vmm-glue/spawn.h"
+#include "vmm-glue/spawner.h"
 
 enum { EXIT_USAGE = 2, EXIT_NOT_READY = 3, EXIT_TEMPFAIL = 75 };
 
 struct options {
 	const char *carrier;
 	const char *socket;
+	const char *spawner;
 	uint64_t state_bytes;
 	bool readahead;
 };
 
 static void usage(FILE *out)
 {
-	fprintf(out, "Usage: holdfastd [OPTION...]\n\n"
-		     "Carries virtual machines over a change of the host kernel.\n\n"
-		     "      --carrier luo|hold  how memory crosses: through kexec (luo, default), "
-		     "or kept by\n"
-		     "                          the agent while QEMU is replaced and the kernel "
-		     "stays (hold)\n"
-		     "      --socket PATH       control socket (default: $HOLDFAST_SOCKET, or "
-		     "control.sock in\n"
-		     "                          the runtime folder)\n"
-		     "      --no-readahead      don't read the VMMs' files ahead after the jump\n"
-		     "      --state-bytes N     first room for a guest's device state, in place of "
-		     "what is\n"
-		     "                          measured; it grows when that is too little\n"
-		     "      --debug             log more\n"
-		     "      --check-config      print the policies in effect, or what is wrong in "
-		     "the\n"
-		     "                          configuration, and exit with 0 or 1\n"
-		     "      --print-states      print the state tables as Markdown and exit\n"
-		     "      --version           print the version and exit\n"
-		     "      --help              print this and exit\n");
+	fprintf(out,
+		"Usage: holdfastd [OPTION...]\n\n"
+		"Carries virtual machines over a change of the host kernel.\n\n"
+		"      --carrier luo|hold  how memory crosses: through kexec (luo, default), "
+		"or kept by\n"
+		"                          the agent while QEMU is replaced and the kernel "
+		"stays (hold)\n"
+		"      --socket PATH       control socket (default: $HOLDFAST_SOCKET, or "
+		"control.sock in\n"
+		"                          the runtime folder)\n"
+		"      --spawner PATH      have VMMs started by the spawner at this socket, which "
+		"then are not\n"
+		"                          in this process's sandbox\n"
+		"      --be-spawner        be the spawner, at the socket that systemd passes\n"
+		"      --no-readahead      don't read the VMMs' files ahead after the jump\n"
+		"      --state-bytes N     first room for a guest's device state, in place of "
+		"what is\n"
+		"                          measured; it grows when that is too little\n"
+		"      --debug             log more\n"
+		"      --check-config      print the policies in effect, or what is wrong in "
+		"the\n"
+		"                          configuration, and exit with 0 or 1\n"
+		"      --print-states      print the state tables as Markdown and exit\n"
+		"      --version           print the version and exit\n"
+		"      --help              print this and exit\n");
 }
 
 /* Whole pages, 4 KiB to 1 GiB: what a memfd can sensibly start with. */
@@ -106,12 +115,24 @@ static void tell_config_problems(void)
 		hf_log(LOG_WARNING, NULL, "%s:%u: %s", p[i].file, p[i].line, p[i].message);
 }
 
+static int be_spawner(void)
+{
+	struct hf_error e = {0};
+
+	if (hf_spawner_run(NULL, &e) == 0)
+		return EXIT_SUCCESS;
+	hf_log(LOG_ERR, NULL, "%s", e.message);
+	return EXIT_FAILURE;
+}
+
 /* Return: -1 to go on, else an exit status. */
 static int parse_options(int argc, char **argv, struct options *o)
 {
 	enum {
 		OPT_CARRIER = 256,
 		OPT_SOCKET,
+		OPT_SPAWNER,
+		OPT_BE_SPAWNER,
 		OPT_NO_READAHEAD,
 		OPT_STATE_BYTES,
 		OPT_DEBUG,
@@ -123,6 +144,8 @@ static int parse_options(int argc, char **argv, struct options *o)
 	static const struct option longs[] = {
 		{"carrier", required_argument, NULL, OPT_CARRIER},
 		{"socket", required_argument, NULL, OPT_SOCKET},
+		{"spawner", required_argument, NULL, OPT_SPAWNER},
+		{"be-spawner", no_argument, NULL, OPT_BE_SPAWNER},
 		{"no-readahead", no_argument, NULL, OPT_NO_READAHEAD},
 		{"state-bytes", required_argument, NULL, OPT_STATE_BYTES},
 		{"debug", no_argument, NULL, OPT_DEBUG},
@@ -142,6 +165,11 @@ static int parse_options(int argc, char **argv, struct options *o)
 		case OPT_SOCKET:
 			o->socket = optarg;
 			break;
+		case OPT_SPAWNER:
+			o->spawner = optarg;
+			break;
+		case OPT_BE_SPAWNER:
+			return be_spawner();
 		case OPT_NO_READAHEAD:
 			o->readahead = false;
 			break;
@@ -239,6 +267,10 @@ static int on_signal(sd_event_source *s, const struct signalfd_siginfo *si, void
 		hf_log(LOG_ERR, NULL, "not stopping: guests are held here, see `holdfast status`");
 		return 0;
 	}
+	if (agent->update && hf_update_is_handed_over(agent->update)) {
+		hf_log(LOG_NOTICE, NULL, "not stopping: guests' memory is kept here for the jump");
+		return 0;
+	}
 	if (!agent->update)
 		return sd_event_exit(sd_event_source_get_event(s), 0);
 	hf_log(LOG_NOTICE, NULL, "asked to stop: undoing the update first");
@@ -283,7 +315,10 @@ static void undo_for_dead(struct hf_agent *agent)
 	int r;
 
 	hf_freeze_note_recover(agent);
-	hf_disks_unsettle();
+	if (hf_disks_left_settled() && hf_disks_settle(false, &e) < 0)
+		hf_log(LOG_ERR, NULL, "an agent that died left file systems read-only: %s",
+			e.message);
+	hf_error_clear(&e);
 	r = hf_kexec_recover(&e);
 	if (r > 0)
 		hf_log(LOG_NOTICE, NULL,
@@ -327,6 +362,7 @@ static int start(struct hf_agent *agent, const struct options *o, struct hf_erro
 static void stop(struct hf_agent *agent)
 {
 	agent->server = hf_varlink_server_free(agent->server);
+	hf_inhibit_stop(agent);
 	agent->installed = hf_installed_free(agent->installed);
 	hf_stream_ring_free(agent->ring);
 	hf_carrier_free(agent->carrier);
@@ -344,6 +380,7 @@ int main(int argc, char **argv)
 	if (r >= 0)
 		return r;
 	agent.state_bytes = o.state_bytes;
+	hf_spawn_use_spawner(o.spawner);
 	r = make_carrier(&agent, o.carrier, &e);
 	if (r >= 0)
 		r = take_lock(&lock, &e);

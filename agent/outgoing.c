@@ -404,6 +404,11 @@ const struct hf_manifest_guest *hf_outgoing_guest(const struct hf_outgoing *out)
 	return out->guest;
 }
 
+bool hf_outgoing_is_gone(const struct hf_outgoing *out)
+{
+	return out->vmm_gone;
+}
+
 pid_t hf_outgoing_pid(const struct hf_outgoing *out)
 {
 	return hf_vmm_pid(out->vmm);

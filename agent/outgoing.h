@@ -52,6 +52,9 @@ int hf_outgoing_new(struct hf_agent *agent, const struct hf_registration *reg,
 	struct hf_manifest_guest *guest, hf_outgoing_done_fn done, hf_outgoing_gone_fn gone,
 	void *data, struct hf_outgoing **ret);
 
+/** hf_outgoing_is_gone() - Has its QEMU ended? */
+bool hf_outgoing_is_gone(const struct hf_outgoing *out);
+
 /** hf_outgoing_free() - Only when no chain is under way and the session is discarded or jumps. */
 void hf_outgoing_free(struct hf_outgoing *out);
 

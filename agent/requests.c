@@ -26,6 +26,7 @@ struct request {
 	char *cmdline;
 	bool dry_run;
 	bool commit;
+	bool keep_loaded;
 	bool shut_down; /* guests were: what still can't come along stays in the way */
 	bool plan;	/* wants the history, too */
 	struct hf_history history;
@@ -328,7 +329,11 @@ static void refuse(struct request *q, struct json_object *findings)
 static void begin(struct request *q, const struct hf_survey *survey)
 {
 	const struct hf_update_request request = {
-		.target = &q->target, .config = hf_survey_config(survey), .commit = q->commit};
+		.target = &q->target,
+		.config = hf_survey_config(survey),
+		.commit = q->commit,
+		.keep_loaded = q->keep_loaded,
+	};
 	struct hf_error e = {0};
 
 	if (hf_update_prepare(q->agent, &request, q->call, &e) < 0)
@@ -409,10 +414,10 @@ static void start_update(
 {
 	struct json_object *target = NULL;
 	struct hf_error e = {0};
-	bool dry_run = false;
+	bool flag = false;
 	const struct hf_json_field fields[] = {
 		{"target", json_type_object, 0, &target},
-		{commit ? "dry_run" : NULL, json_type_boolean, HF_JSON_OPTIONAL, &dry_run},
+		{commit ? "dry_run" : "orderly", json_type_boolean, HF_JSON_OPTIONAL, &flag},
 		{NULL, json_type_null, 0, NULL},
 	};
 	struct request *q;
@@ -423,7 +428,8 @@ static void start_update(
 	if (!q)
 		return;
 	q->commit = commit;
-	q->dry_run = dry_run;
+	q->dry_run = commit && flag;
+	q->keep_loaded = !commit && flag;
 	if (take_target(q, target) < 0) {
 		request_free(q);
 	} else if (hf_update_may_prepare(q->agent, &e) < 0) {

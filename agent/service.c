@@ -241,8 +241,14 @@ static void handle_status(struct hf_varlink_call *call, struct json_object *para
 static void handle_commit(struct hf_varlink_call *call, struct json_object *params, void *userdata)
 {
 	struct hf_error e = {0};
+	bool hand_over = false;
+	const struct hf_json_field fields[] = {
+		{"hand_over", json_type_boolean, HF_JSON_OPTIONAL, &hand_over},
+		{NULL, json_type_null, 0, NULL},
+	};
 
-	if (no_parameters(call, params) && hf_update_commit(userdata, call, &e) < 0)
+	if (hf_varlink_call_dispatch(call, params, fields) == 0 &&
+		hf_update_commit(userdata, hand_over, call, &e) < 0)
 		hf_varlink_call_error(call, &e, NULL);
 }
 

@@ -6,12 +6,12 @@
 #include <sys/mman.h>
 #include <sys/utsname.h>
 
-#include "agent/disks.h"
 #include "agent/kexec.h"
 #include "agent/log.h"
 #include "common/fault.h"
 #include "common/fd.h"
 #include "memfd-preserve/readahead.h"
+#include "vmm-glue/disks.h"
 #include "vmm-glue/installed.h"
 #include "vmm-glue/start-files.h"
 
@@ -151,6 +151,7 @@ int hf_update_new(struct hf_agent *agent, const struct hf_update_request *reques
 	*u = (struct hf_update){
 		.agent = agent,
 		.commit = request->commit,
+		.keep_loaded = request->keep_loaded,
 		.luo = hf_agent_is_luo(agent),
 		.target = HF_TARGET_NONE,
 		.manifest_fd = -EBADF,
@@ -197,24 +198,43 @@ void hf_update_free(struct hf_update *u)
 	hf_target_clear(&u->target);
 	sd_event_source_disable_unref(u->advance);
 	sd_event_source_disable_unref(u->late);
+	sd_event_source_disable_unref(u->patience);
 	if (u->agent->update == u)
 		u->agent->update = NULL;
 	free(u);
+}
+
+int hf_update_load(void *data)
+{
+	struct hf_update *u = data;
+	int r;
+
+	if (!u->luo || u->target_loaded)
+		return 0;
+	r = hf_fault(HF_FAULT_LOAD_KERNEL, &u->host_error);
+	if (r == 0)
+		r = hf_kexec_load(&u->target, &u->host_error);
+	u->target_loaded = r == 0;
+	return r;
+}
+
+/* Finds out while there is time that it can be loaded. */
+static int try_load(struct hf_update *u)
+{
+	int r = hf_update_load(u);
+
+	if (r < 0 || u->keep_loaded || u->commit)
+		return r;
+	u->target_loaded = false;
+	return hf_kexec_unload(&u->host_error);
 }
 
 int hf_update_prepare_host(void *data)
 {
 	struct hf_update *u = data;
 	struct hf_error *e = &u->host_error;
-	int r = 0;
+	int r = u->luo ? try_load(u) : 0;
 
-	if (u->luo) {
-		r = hf_fault(HF_FAULT_LOAD_KERNEL, e);
-		if (r == 0)
-			r = hf_kexec_load(&u->target, e);
-		u->target_loaded = r == 0;
-		hf_close(&u->target.kernel_fd);
-	}
 	if (r == 0)
 		r = hf_carrier_session_create(
 			u->agent->carrier, HF_MANIFEST_SESSION, &u->session, e);
@@ -249,9 +269,9 @@ int hf_update_undo_host(void *data)
 	hf_session_discard(u->session);
 	u->session = NULL;
 	if (u->settled)
-		hf_disks_unsettle();
+		r = hf_disks_settle(false, &u->host_error);
 	if (u->target_loaded)
-		r = hf_kexec_unload(&u->host_error);
+		r = hf_kexec_unload(&u->host_error) < 0 ? u->host_error.err : r;
 	return r;
 }
 

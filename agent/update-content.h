@@ -16,6 +16,7 @@ enum hf_update_stage {
 	STAGE_SYNC,	   /* write back what is dirty while guests still run */
 	STAGE_SAVE,	   /* blackout: guests pause and save */
 	STAGE_SETTLE,	   /* write back the rest, remount read-only what can be */
+	STAGE_HANDED_OVER, /* all is written, the jump is systemd's */
 	STAGE_QUIT,	   /* hold only: end the old QEMUs */
 	STAGE_UNDO_GUESTS, /* guests back to how they ran */
 	STAGE_UNDO_HOST,   /* manifest and target given up */
@@ -41,7 +42,10 @@ struct hf_update {
 	uint8_t *manifest_map;
 	size_t manifest_capacity;
 	bool target_loaded;
-	bool noted; /* the freeze note is on disk */
+	bool hand_over;		   /* the jump is systemd's */
+	sd_event_source *patience; /* how long that may take */
+	bool keep_loaded;	   /* as in struct hf_update_request */
+	bool noted;		   /* the freeze note is on disk */
 	bool settled;
 	sd_event_source *late;	    /* when the host's worker is given up */
 	struct hf_error host_error; /* of the host's worker */
@@ -71,6 +75,18 @@ void hf_update_free(struct hf_update *u);
 /** hf_update_prepare_host() - Load the target, preserve the manifest's memfd. In a worker: @data is
  * the update. */
 int hf_update_prepare_host(void *data);
+
+/**
+ * hf_update_load() - Load the target again, right before guests are paused. In a worker: @data is
+ * the update.
+ *
+ * While an update is prepared its target is only loaded on request: whoever else jumps into a
+ * loaded kernel
+ * (`kexec -e`) takes the preserved RAM along, but not the state of guests' devices, and so loses
+ * them. With nothing loaded that is refused by the kernel. `systemctl kexec` is refused then, too,
+ * by systemctl itself. Return: 0 or -errno, also when it was loaded already.
+ */
+int hf_update_load(void *data);
 
 /** hf_update_undo_host() - Undo of hf_update_prepare_host(), from wherever it got. In a worker. */
 int hf_update_undo_host(void *data);

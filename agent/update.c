@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "agent/disks.h"
 #include "agent/freeze-note.h"
 #include "agent/jump.h"
 #include "agent/kexec.h"
@@ -12,6 +11,10 @@
 #include "agent/report.h"
 #include "common/fault.h"
 #include "common/worker.h"
+#include "vmm-glue/disks.h"
+
+/* How long the service manager may take from the last of the services to the jump. */
+#define PATIENCE_S 120u
 
 /* Guests run while this goes on, but nothing else can be done with the host. */
 #define SYNC_TIMEOUT_NS (300 * HF_NSEC_PER_SEC)
@@ -63,6 +66,10 @@ static void on_guest_gone(struct hf_outgoing *out, const struct hf_error *error,
 {
 	struct hf_update *u = data;
 
+	/* The service manager ends what still runs before it jumps. All of the guest is preserved.
+	 */
+	if (u->stage == STAGE_HANDED_OVER)
+		return;
 	hf_update_abort(u->agent, error, NULL, NULL);
 }
 
@@ -124,14 +131,6 @@ static void in_worker(
 	}
 }
 
-static void on_disks_done(void *data, int result)
-{
-	struct hf_update *u = data;
-
-	u->late = sd_event_source_disable_unref(u->late);
-	one_done(u);
-}
-
 static void on_host_done(void *data, int result)
 {
 	struct hf_update *u = data;
@@ -139,6 +138,14 @@ static void on_host_done(void *data, int result)
 	if (result < 0)
 		note_failure(u, &u->host_error);
 	one_done(u);
+}
+
+static void on_disks_done(void *data, int result)
+{
+	struct hf_update *u = data;
+
+	u->late = sd_event_source_disable_unref(u->late);
+	on_host_done(u, result);
 }
 
 /*
@@ -271,11 +278,11 @@ static void finish_prepare(struct hf_update *u)
 
 /* ---- commit ---- */
 
-static int sync_disks(void *data)
+static int sync_and_load(void *data)
 {
 	hf_fault(HF_FAULT_SYNC, NULL);
 	sync();
-	return 0;
+	return hf_update_load(data);
 }
 
 static void start_commit(struct hf_update *u)
@@ -292,19 +299,24 @@ static void start_commit(struct hf_update *u)
 	u->stage = STAGE_SYNC;
 	if (r < 0)
 		note_failure(u, &e);
-	disks_in_worker(u, sync_disks, SYNC_TIMEOUT_NS);
+	disks_in_worker(u, sync_and_load, SYNC_TIMEOUT_NS);
 }
 
-int hf_update_commit(struct hf_agent *agent, struct hf_varlink_call *call, struct hf_error *error)
+int hf_update_commit(struct hf_agent *agent, bool hand_over, struct hf_varlink_call *call,
+	struct hf_error *error)
 {
 	struct hf_update *u = agent->update;
 	int r;
 
 	r = check_state(agent, HF_EVENT_COMMIT, error);
+	if (r == 0 && hand_over && !u->luo)
+		r = hf_error_set(error, -EOPNOTSUPP, HF_ERR_INVALID, NULL,
+			"there is no jump of the host with the carrier `hold`");
 	if (r == 0)
 		r = hf_update_check_same_guests(u, error);
 	if (r < 0)
 		return r;
+	u->hand_over = hand_over;
 	set_owner(u, call);
 	start_commit(u);
 	return 0;
@@ -312,8 +324,14 @@ int hf_update_commit(struct hf_agent *agent, struct hf_varlink_call *call, struc
 
 static int settle(void *data)
 {
+	struct hf_error e = {0};
+
 	hf_fault(HF_FAULT_SETTLE, NULL);
-	hf_disks_settle();
+	/* A jump without is a jump after a power failure, as far as file systems are concerned. */
+	if (hf_disks_settle(true, &e) < 0) {
+		hf_log(LOG_WARNING, NULL, "disks are synced only: %s", e.message);
+		sync();
+	}
 	hf_fault(HF_FAULT_SETTLED, NULL);
 	return 0;
 }
@@ -329,6 +347,49 @@ static void jump_kexec(struct hf_update *u)
 		hf_kexec_jump(&e);
 	note_failure(u, &e);
 	sd_event_source_set_enabled(u->advance, SD_EVENT_ONESHOT);
+}
+
+/* The service manager has not jumped. Its QEMUs may be gone: then there is no way back. */
+static int on_patience_over(sd_event_source *s, uint64_t usec, void *userdata)
+{
+	struct hf_update *u = userdata;
+	struct hf_error e = {0};
+
+	for (size_t i = 0; i < u->n_guests; i++) {
+		if (hf_outgoing_is_gone(u->guests[i])) {
+			hf_log(LOG_ERR, NULL,
+				"the jump does not come, and QEMUs were ended for it: going on "
+				"waiting");
+			return 0;
+		}
+	}
+	hf_error_set(&e, -ETIMEDOUT, HF_ERR_ROLLED_BACK, "look why the host does not jump",
+		"the jump that was left to the service manager did not come within %u s",
+		PATIENCE_S);
+	hf_update_abort(u->agent, &e, NULL, NULL);
+	return 0;
+}
+
+/* From here on this process only has to live, with the sessions open. */
+static void start_hand_over(struct hf_update *u)
+{
+	struct hf_error e = {0};
+	int r = sd_event_add_time_relative(u->agent->event, &u->patience, CLOCK_MONOTONIC,
+		PATIENCE_S * HF_USEC_PER_SEC, 0, on_patience_over, u);
+
+	if (r < 0)
+		hf_error_set(&e, r, HF_ERR_FAILED, NULL, "timer: %s", strerror(-r));
+	else
+		r = hf_update_write_manifest(u, &e);
+	if (r < 0) {
+		note_failure(u, &e);
+		sd_event_source_set_enabled(u->advance, SD_EVENT_ONESHOT);
+		return;
+	}
+	u->stage = STAGE_HANDED_OVER;
+	hf_agent_progress(u->agent, NULL, "guests are saved; the jump is the service manager's");
+	hf_varlink_call_reply(u->owner, NULL);
+	drop_owner(u);
 }
 
 /*
@@ -454,7 +515,12 @@ static int advance(sd_event_source *s, void *userdata)
 		}
 		break;
 	case STAGE_SETTLE:
-		jump_kexec(u);
+		if (u->hand_over)
+			start_hand_over(u);
+		else
+			jump_kexec(u);
+		break;
+	case STAGE_HANDED_OVER:
 		break;
 	case STAGE_QUIT:
 		jump_execve(u);
@@ -503,6 +569,16 @@ const char *hf_update_guest_step(const struct hf_update *update, const char *uui
 			return hf_outgoing_step_name(hf_outgoing_get_step(update->guests[i]));
 	}
 	return NULL;
+}
+
+bool hf_update_is_orderly(const struct hf_update *update)
+{
+	return update->keep_loaded;
+}
+
+bool hf_update_is_handed_over(const struct hf_update *update)
+{
+	return update->stage == STAGE_HANDED_OVER;
 }
 
 const struct hf_manifest *hf_update_manifest(const struct hf_update *update)

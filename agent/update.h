@@ -24,6 +24,7 @@ struct hf_update_request {
 	struct hf_target *target; /* moves into the update; HF_TARGET_NONE with the hold carrier */
 	const struct hf_config *config; /* policies; without problems */
 	bool commit;			/* go on to the jump when prepared */
+	bool keep_loaded; /* the target stays loaded while prepared: see hf_update_load() */
 };
 
 /** hf_update_may_prepare() - Does the host's state allow an update to begin? 0 or -errno. */
@@ -40,8 +41,14 @@ int hf_update_may_prepare(const struct hf_agent *agent, struct hf_error *error);
 int hf_update_prepare(struct hf_agent *agent, const struct hf_update_request *request,
 	struct hf_varlink_call *call, struct hf_error *error);
 
-/** hf_update_commit() - Pause, save, jump. Only when prepared. @call as in hf_update_prepare(). */
-int hf_update_commit(struct hf_agent *agent, struct hf_varlink_call *call, struct hf_error *error);
+/**
+ * hf_update_commit() - Pause, save, jump. Only when prepared. @call as in hf_update_prepare().
+ * @hand_over: don't jump: the service manager does, in a moment. @call is answered when guests are
+ *             saved and nothing but the jump is missing; the update is undone when that does not
+ *             come.
+ */
+int hf_update_commit(struct hf_agent *agent, bool hand_over, struct hf_varlink_call *call,
+	struct hf_error *error);
 
 /**
  * hf_update_abort() - Undo what there is.
@@ -59,6 +66,12 @@ int hf_update_abort(struct hf_agent *agent, const struct hf_error *cause,
  * Return: the step's name, or NULL.
  */
 const char *hf_update_guest_step(const struct hf_update *update, const char *uuid);
+
+/** hf_update_is_orderly() - Is it to be committed by a shutdown? See struct hf_update_request. */
+bool hf_update_is_orderly(const struct hf_update *update);
+
+/** hf_update_is_handed_over() - Is nothing missing but the jump, which is somebody else's? */
+bool hf_update_is_handed_over(const struct hf_update *update);
 
 /** hf_update_manifest() - The manifest as it stands now, borrowed. */
 const struct hf_manifest *hf_update_manifest(const struct hf_update *update);

@@ -39,21 +39,52 @@ static_assert(2 * RLIM_NLIMITS <= HF_MANIFEST_MAX_RLIMITS, "all fit");
 
 /* ---- reading ---- */
 
+/* A number, or UINT64_MAX for `unlimited`. */
+static int parse_limit(const char *text, uint64_t *ret)
+{
+	char *end;
+
+	text += strspn(text, " ");
+	if (strncmp(text, "unlimited", strlen("unlimited")) == 0) {
+		*ret = UINT64_MAX;
+		return 0;
+	}
+	errno = 0;
+	*ret = strtoull(text, &end, 10);
+	return end == text || errno ? -EBADMSG : 0;
+}
+
+/*
+ * From /proc, where looking needs no more rights than for the rest of it: prlimit(2) on another
+ * user's process takes the very capability that raises limits. A headline, then a line for each
+ * limit in the order of their numbers, in columns of fixed width.
+ */
 static int read_rlimits(pid_t pid, struct hf_manifest_limits *l)
 {
+	enum { SOFT_COLUMN = 26, HARD_COLUMN = 47 };
+	cleanup_free char *text = NULL;
+	char path[64], *line, *next;
+	int r;
+
 	l->rlimits = calloc(2 * RLIM_NLIMITS, sizeof(*l->rlimits));
 	if (!l->rlimits)
 		return -ENOMEM;
-	for (int i = 0; i < RLIM_NLIMITS; i++) {
-		struct rlimit v;
-
-		if (prlimit(pid, i, NULL, &v) < 0)
-			return -errno;
-		l->rlimits[2 * i] = v.rlim_cur;
-		l->rlimits[2 * i + 1] = v.rlim_max;
+	snprintf(path, sizeof(path), "/proc/%d/limits", (int)pid);
+	r = hf_file_read(path, 65536, &text, NULL);
+	if (r == -ENOENT)
+		r = -ESRCH;
+	line = r == 0 ? strchr(text, '\n') : NULL;
+	for (int i = 0; r == 0 && i < RLIM_NLIMITS; i++, line = next) {
+		next = line ? strchr(line + 1, '\n') : NULL;
+		if (!next || next - line <= HARD_COLUMN + 1)
+			return -EBADMSG;
+		r = parse_limit(line + 1 + SOFT_COLUMN, &l->rlimits[(size_t)2 * i]);
+		if (r == 0)
+			r = parse_limit(line + 1 + HARD_COLUMN, &l->rlimits[(size_t)2 * i + 1]);
 	}
-	l->n_rlimits = 2 * RLIM_NLIMITS;
-	return 0;
+	if (r == 0)
+		l->n_rlimits = 2 * RLIM_NLIMITS;
+	return r;
 }
 
 static int read_oom(pid_t pid, int32_t *ret)

@@ -116,14 +116,14 @@ static int end_process(const char *name, const struct hf_inode *files, size_t n,
 		     : 1;
 }
 
-int hf_ram_users_end(const struct hf_inode *files, size_t n_files, pid_t spare, uint64_t timeout_ns,
-	size_t *ret_n, struct hf_error *e)
+/* One look at all processes. Return: how many were ended, or -errno. */
+static int end_once(const struct hf_inode *files, size_t n_files, pid_t spare, uint64_t timeout_ns,
+	struct hf_error *e)
 {
 	char self[24], spared[24];
 	struct dirent *d;
-	size_t n = 0;
+	int r = 0, n = 0;
 	DIR *proc;
-	int r = 0;
 
 	snprintf(self, sizeof(self), "%d", (int)getpid());
 	snprintf(spared, sizeof(spared), "%d", (int)spare);
@@ -139,7 +139,21 @@ int hf_ram_users_end(const struct hf_inode *files, size_t n_files, pid_t spare, 
 		n += r > 0;
 	}
 	closedir(proc);
+	return r < 0 ? r : n;
+}
+
+int hf_ram_users_end(const struct hf_inode *files, size_t n_files, pid_t spare, uint64_t timeout_ns,
+	size_t *ret_n, struct hf_error *e)
+{
+	size_t n = 0;
+	int r;
+
+	/* One that was ended may have left a child that was not there yet when its turn came. */
+	do {
+		r = end_once(files, n_files, spare, timeout_ns, e);
+		n += r > 0 ? (size_t)r : 0;
+	} while (r > 0);
 	if (ret_n)
 		*ret_n = n;
-	return r < 0 ? r : 0;
+	return r;
 }

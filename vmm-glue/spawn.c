@@ -13,6 +13,7 @@
 #include <ctype.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -22,33 +23,21 @@
 #include <sys/wait.h>
 
 #include "common/fd.h"
-#include "vmm-glue/limits.h"
+#include "vmm-glue/spawn-internal.h"
+#include "vmm-glue/spawner.h"
 
 #define CHILD_STACK_BYTES (64u * 1024u)
-#define MAX_SPAWN_FDS 64
 
-struct hf_child {
-	sd_event_source *source;
-	pid_t pid;
-	int pidfd;
-	int stderr_fd;	     /* for reading, or -EBADF */
-	off_t stderr_offset; /* what was there before it started */
-	bool ours;	     /* we have to reap it */
-	bool exited;
-	bool have_status;
-	siginfo_t status;
-	struct hf_limits_missed missed;
-	hf_child_exit_fn on_exit;
-	void *data;
-};
+/* Who starts processes in our place; NULL: nobody. */
+static const char *spawner;
 
 /* All that the child needs, prepared by the parent: the child allocates nothing. */
 struct child_work {
 	const struct hf_spawn_spec *spec;
 	const char *path;
 	int log_fd;
-	int moved[MAX_SPAWN_FDS]; /* copies above every number that is wanted */
-	int first_free;		  /* the lowest number that is not wanted */
+	int moved[HF_SPAWN_MAX_FDS]; /* copies above every number that is wanted */
+	int first_free;		     /* the lowest number that is not wanted */
 	bool set_credentials;
 	struct hf_limits_missed missed; /* out */
 	int err;			/* out: positive errno of the step that failed */
@@ -251,6 +240,7 @@ static int clone_child(struct child_work *w, struct hf_child *c)
 static void child_free(struct hf_child *c)
 {
 	hf_close(&c->pidfd);
+	hf_close(&c->conn);
 	hf_close(&c->stderr_fd);
 	free(c);
 }
@@ -263,30 +253,59 @@ static void cleanup_childp(struct hf_child **c)
 	}
 }
 
-/* The file that stderr goes to, to be read when the process ends early. */
-static void open_stderr_reader(const struct hf_spawn_spec *s, struct hf_child *c)
+/* The file that stderr goes to, to be read when the process ends early; NULL: none. */
+static const char *stderr_path(const struct hf_spawn_spec *s)
 {
-	const char *path = s->stdio[2] && s->stdio[2][0] ? s->stdio[2] : s->log_path;
+	return s->stdio[2] && s->stdio[2][0] ? s->stdio[2] : s->log_path;
+}
+
+/* Before the start: what is in it then is of others. */
+static void note_stderr(const struct hf_spawn_spec *s, struct hf_child *c)
+{
 	struct stat st;
 
-	if (!path)
-		return;
-	c->stderr_fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-	if (c->stderr_fd >= 0 && fstat(c->stderr_fd, &st) == 0 && S_ISREG(st.st_mode))
+	if (stderr_path(s) && stat(stderr_path(s), &st) == 0 && S_ISREG(st.st_mode))
 		c->stderr_offset = st.st_size;
-	else
+}
+
+/* After it: the start may have made the file. */
+static void open_stderr_reader(const struct hf_spawn_spec *s, struct hf_child *c)
+{
+	const char *path = stderr_path(s);
+	struct stat st;
+
+	if (path)
+		c->stderr_fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	if (c->stderr_fd >= 0 && (fstat(c->stderr_fd, &st) < 0 || !S_ISREG(st.st_mode)))
 		hf_close(&c->stderr_fd);
+}
+
+/* Return: false when the spawner is gone and the process is not: then its pidfd tells. */
+static bool take_status(sd_event_source *source, struct hf_child *c)
+{
+	struct pollfd p = {.fd = c->pidfd, .events = POLLIN};
+
+	if (c->conn >= 0) {
+		c->have_status = hf_spawner_take_status(c->conn, &c->status) == 0;
+		hf_close(&c->conn);
+		if (!c->have_status && poll(&p, 1, 0) == 0 &&
+			sd_event_source_set_io_fd(source, c->pidfd) >= 0)
+			return false;
+	} else if (c->ours) {
+		c->have_status = waitid(P_PIDFD, c->pidfd, &c->status, WEXITED | WNOHANG) == 0 &&
+				 c->status.si_pid != 0;
+	}
+	return true;
 }
 
 static int on_child_io(sd_event_source *source, int fd, uint32_t revents, void *data)
 {
 	struct hf_child *c = data;
 
+	if (!take_status(source, c))
+		return 0;
 	c->exited = true;
 	sd_event_source_set_enabled(source, SD_EVENT_OFF);
-	if (c->ours)
-		c->have_status = waitid(P_PIDFD, c->pidfd, &c->status, WEXITED | WNOHANG) == 0 &&
-				 c->status.si_pid != 0;
 	if (!c->source)
 		/* Let go of before: drops the last reference, which frees @c after this call. */
 		sd_event_source_set_floating(source, false);
@@ -295,26 +314,15 @@ static int on_child_io(sd_event_source *source, int fd, uint32_t revents, void *
 	return 0;
 }
 
-int hf_spawn(sd_event *event, const struct hf_spawn_spec *spec, hf_child_exit_fn on_exit,
-	void *data, struct hf_child **ret, struct hf_error *error)
+/* As a child of ours. */
+static int spawn_here(const struct hf_spawn_spec *spec, struct hf_child *c, struct hf_error *error)
 {
-	HF_CLEANUP(cleanup_childp) struct hf_child *c = calloc(1, sizeof(*c));
 	struct child_work work = {.spec = spec, .log_fd = -EBADF, .step = "prepare it"};
 	char path[4096];
 	int r;
 
-	if (!c)
-		return hf_error_set(error, -ENOMEM, HF_ERR_FAILED, NULL, "out of memory");
-	*c = (struct hf_child){.pidfd = -EBADF,
-		.stderr_fd = -EBADF,
-		.ours = true,
-		.on_exit = on_exit,
-		.data = data};
-	for (size_t i = 0; i < MAX_SPAWN_FDS; i++)
+	for (size_t i = 0; i < HF_SPAWN_MAX_FDS; i++)
 		work.moved[i] = -EBADF;
-	if (spec->n_fds > MAX_SPAWN_FDS)
-		return hf_error_set(error, -E2BIG, HF_ERR_FAILED, NULL,
-			"%zu descriptors are more than a process can be given", spec->n_fds);
 	r = hf_spawn_find(spec, path, sizeof(path));
 	if (r < 0)
 		return hf_error_set(error, r, HF_ERR_FAILED, "install the VMM's package",
@@ -325,7 +333,6 @@ int hf_spawn(sd_event *event, const struct hf_spawn_spec *spec, hf_child_exit_fn
 	else if (spec->log_path)
 		work.log_fd = open(spec->log_path,
 			O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0640);
-	open_stderr_reader(spec, c);
 	/* Without root there is only one user to be. */
 	work.set_credentials = geteuid() == 0;
 	if (!work.set_credentials && (spec->uid != geteuid() || spec->gid != getegid())) {
@@ -342,13 +349,50 @@ int hf_spawn(sd_event *event, const struct hf_spawn_spec *spec, hf_child_exit_fn
 	if (r < 0)
 		return hf_error_set(error, r, HF_ERR_FAILED, NULL, "can't start `%s`: %s: %s", path,
 			work.step, strerror(-r));
+	c->ours = true;
 	c->missed = work.missed;
-	r = sd_event_add_io(event, &c->source, c->pidfd, EPOLLIN, on_child_io, c);
+	return 0;
+}
+
+void hf_spawn_use_spawner(const char *path)
+{
+	spawner = path;
+}
+
+const char *hf_spawn_spawner(void)
+{
+	return spawner;
+}
+
+int hf_spawn(sd_event *event, const struct hf_spawn_spec *spec, hf_child_exit_fn on_exit,
+	void *data, struct hf_child **ret, struct hf_error *error)
+{
+	HF_CLEANUP(cleanup_childp) struct hf_child *c = calloc(1, sizeof(*c));
+	int r;
+
+	if (!c)
+		return hf_error_set(error, -ENOMEM, HF_ERR_FAILED, NULL, "out of memory");
+	*c = (struct hf_child){.pidfd = -EBADF,
+		.conn = -EBADF,
+		.stderr_fd = -EBADF,
+		.on_exit = on_exit,
+		.data = data};
+	if (spec->n_fds > HF_SPAWN_MAX_FDS)
+		return hf_error_set(error, -E2BIG, HF_ERR_FAILED, NULL,
+			"%zu descriptors are more than a process can be given", spec->n_fds);
+	note_stderr(spec, c);
+	r = spawner ? hf_spawner_start(spawner, spec, c, error) : spawn_here(spec, c, error);
+	if (r < 0)
+		return r;
+	open_stderr_reader(spec, c);
+	r = sd_event_add_io(
+		event, &c->source, c->conn >= 0 ? c->conn : c->pidfd, EPOLLIN, on_child_io, c);
 	if (r < 0) {
 		hf_child_kill(c);
-		waitid(P_PIDFD, c->pidfd, &c->status, WEXITED);
-		return hf_error_set(
-			error, r, HF_ERR_FAILED, NULL, "can't watch `%s`: %s", path, strerror(-r));
+		if (c->ours)
+			waitid(P_PIDFD, c->pidfd, &c->status, WEXITED);
+		return hf_error_set(error, r, HF_ERR_FAILED, NULL, "can't watch `%s`: %s",
+			spec->program, strerror(-r));
 	}
 	*ret = TAKE_PTR(c);
 	return 0;
@@ -368,8 +412,12 @@ int hf_child_watch(sd_event *event, pid_t pid, uint64_t start_ticks, hf_child_ex
 
 	if (!c)
 		return -ENOMEM;
-	*c = (struct hf_child){
-		.pid = pid, .pidfd = -EBADF, .stderr_fd = -EBADF, .on_exit = on_exit, .data = data};
+	*c = (struct hf_child){.pid = pid,
+		.pidfd = -EBADF,
+		.conn = -EBADF,
+		.stderr_fd = -EBADF,
+		.on_exit = on_exit,
+		.data = data};
 	c->pidfd = syscall(SYS_pidfd_open, pid, 0);
 	if (c->pidfd < 0)
 		return errno == EINVAL ? -ESRCH : -errno;

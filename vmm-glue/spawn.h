@@ -11,6 +11,9 @@
  * A process is held by a pidfd from its birth: there is no moment at which its pid could mean
  * another process, and its end is an event of the loop. No SIGCHLD handler is needed. A child that
  * was let go of is still waited for by the loop, so that it leaves no zombie.
+ *
+ * A process can't leave the sandbox of the one that starts it. An agent in a sandbox therefore has
+ * a spawner outside of it start them (spawner.h); nothing else is different then.
  */
 #pragma once
 
@@ -73,6 +76,15 @@ typedef void (*hf_child_exit_fn)(struct hf_child *child, void *data);
  */
 int hf_spawn(sd_event *event, const struct hf_spawn_spec *spec, hf_child_exit_fn on_exit,
 	void *data, struct hf_child **ret, struct hf_error *error);
+
+/**
+ * hf_spawn_use_spawner() - From now on have processes started by the spawner at a socket.
+ * @path: borrowed for good; NULL: by this process itself, as in the beginning
+ */
+void hf_spawn_use_spawner(const char *path);
+
+/** hf_spawn_spawner() - Its path, or NULL. */
+const char *hf_spawn_spawner(void);
 
 /**
  * hf_child_missed() - What of spec->limits it could not be given, and why; "" when it has them all.

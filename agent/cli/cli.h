@@ -9,6 +9,7 @@
  *  target.c     --kernel and its friends
  *  inspect-kernel.c  the part of `inspect` that needs no agent
  *  follow.c     an update from progress through the jump to its report
+ *  orderly.c    leaving the jump to systemd
  *  VERB.c       one verb each
  *
  * Results go to stdout, progress and errors to stderr. Everything that comes from the agent and
@@ -72,7 +73,7 @@ struct hf_cli {
 extern const struct hf_cli_verb hf_cli_verb_abort, hf_cli_verb_check, hf_cli_verb_commit,
 	hf_cli_verb_dump, hf_cli_verb_guests, hf_cli_verb_history, hf_cli_verb_inspect,
 	hf_cli_verb_plan, hf_cli_verb_prepare, hf_cli_verb_release, hf_cli_verb_report,
-	hf_cli_verb_retry, hf_cli_verb_status, hf_cli_verb_upgrade;
+	hf_cli_verb_retry, hf_cli_verb_shutdown, hf_cli_verb_status, hf_cli_verb_upgrade;
 
 /* ---- options.c ---- */
 
@@ -250,6 +251,26 @@ int hf_cli_target_json(const struct hf_cli *cli, const struct hf_cli_target *tar
  */
 int hf_cli_follow(struct hf_cli *cli, const char *method, struct json_object *params,
 	struct json_object **ret);
+
+/* ---- orderly.c ---- */
+
+/**
+ * hf_cli_orderly_settle() - See to it that every guest outlasts a shutdown of the host by systemd.
+ *
+ * Return: HF_CLI_GO_ON or an exit code.
+ */
+int hf_cli_orderly_settle(struct hf_cli *cli);
+
+/** hf_cli_abort_after() - Undo what was prepared, for what came after it failed. Return: @code. */
+int hf_cli_abort_after(struct hf_cli *cli, int code);
+
+/**
+ * hf_cli_orderly_kexec() - Have systemd shut the host down for a kexec, which commits what is
+ * prepared.
+ *
+ * Returns while that is under way. Return: an exit code.
+ */
+int hf_cli_orderly_kexec(struct hf_cli *cli);
 
 /* ---- inspect-kernel.c ---- */
 

@@ -7,7 +7,12 @@
 static int run(struct hf_cli *cli, int argc, char **argv)
 {
 	struct hf_cli_target target = {0};
-	const struct hf_cli_option options[] = {HF_CLI_TARGET_OPTIONS(&target), {0}};
+	bool orderly = false;
+	const struct hf_cli_option options[] = {
+		HF_CLI_TARGET_OPTIONS(&target),
+		{"orderly", NULL, &orderly},
+		{0},
+	};
 	cleanup_json struct json_object *reply = NULL;
 	struct json_object *params, *target_json;
 	struct hf_error e = {0};
@@ -20,8 +25,15 @@ static int run(struct hf_cli *cli, int argc, char **argv)
 		return r;
 	params = json_object_new_object();
 	hf_json_add(params, "target", target_json);
+	if (orderly)
+		hf_json_add_bool(params, "orderly", true);
 	if (hf_cli_call(cli, "Prepare", params, true, &reply, &e) < 0)
 		return hf_cli_fail(cli, &e, reply);
+	if (orderly) {
+		r = hf_cli_orderly_settle(cli);
+		if (r != HF_CLI_GO_ON)
+			return hf_cli_abort_after(cli, r);
+	}
 	if (cli->json)
 		hf_cli_print_json(reply);
 	else
@@ -33,11 +45,12 @@ static int run(struct hf_cli *cli, int argc, char **argv)
 
 const struct hf_cli_verb hf_cli_verb_prepare = {
 	.name = "prepare",
-	.usage = "--kernel FILE [--initrd FILE] [--append TEXT | --cmdline TEXT]",
+	.usage = "--kernel FILE [--initrd FILE] [--append TEXT | --cmdline TEXT] [--orderly]",
 	.summary = "preserve the guests' RAM and load the kernel; guests run on",
 	.help = "Does all that takes long: preserves every guest's RAM and loads the kernel.\n"
 		"Guests run on.\n"
 		"Interrupting this program undoes what was done.\n"
-		"\n" HF_CLI_TARGET_HELP,
+		"\n" HF_CLI_TARGET_HELP
+		"  --orderly         leave the kernel loaded, for `systemctl kexec` to commit\n",
 	.run = run,
 };

@@ -4,13 +4,29 @@
  */
 #include "agent/cli/cli.h"
 
+/* Nothing stays loaded meanwhile: systemd needs that no more than the agent does. */
+static int run_orderly(struct hf_cli *cli, struct json_object *params)
+{
+	cleanup_json struct json_object *reply = NULL;
+	struct hf_error e = {0};
+	int r;
+
+	if (hf_cli_call(cli, "Prepare", params, true, &reply, &e) < 0)
+		return hf_cli_fail(cli, &e, reply);
+	r = hf_cli_orderly_settle(cli);
+	if (r == HF_CLI_GO_ON)
+		r = hf_cli_orderly_kexec(cli);
+	return r == HF_EXIT_OK ? r : hf_cli_abort_after(cli, r);
+}
+
 static int run(struct hf_cli *cli, int argc, char **argv)
 {
 	struct hf_cli_target target = {0};
-	bool dry_run = false;
+	bool dry_run = false, orderly = false;
 	const struct hf_cli_option options[] = {
 		HF_CLI_TARGET_OPTIONS(&target),
 		{"dry-run", NULL, &dry_run},
+		{"orderly", NULL, &orderly},
 		{0},
 	};
 	cleanup_json struct json_object *reply = NULL;
@@ -24,6 +40,8 @@ static int run(struct hf_cli *cli, int argc, char **argv)
 		return r;
 	params = json_object_new_object();
 	hf_json_add(params, "target", target_json);
+	if (orderly && !dry_run)
+		return run_orderly(cli, params);
 	if (dry_run)
 		hf_json_add_bool(params, "dry_run", true);
 	r = hf_cli_follow(cli, "Upgrade", params, &reply);
@@ -38,11 +56,13 @@ static int run(struct hf_cli *cli, int argc, char **argv)
 
 const struct hf_cli_verb hf_cli_verb_upgrade = {
 	.name = "upgrade",
-	.usage = "--kernel FILE [--initrd FILE] [--append TEXT | --cmdline TEXT] [--dry-run]",
+	.usage = "--kernel FILE [--initrd FILE] [--append TEXT | --cmdline TEXT] [--dry-run]"
+		 " [--orderly]",
 	.summary = "prepare and commit in one go",
 	.help = "Does what `holdfast prepare` and `holdfast commit` do. Interrupting this\n"
 		"program before the jump undoes what was done.\n"
 		"\n" HF_CLI_TARGET_HELP
-		"  --dry-run         go as far as can be without changing anything\n",
+		"  --dry-run         go as far as can be without changing anything\n"
+		"  --orderly         have systemd stop everything else before the jump\n",
 	.run = run,
 };

@@ -21,7 +21,7 @@ class Guest:
     guest goes through; its monitor is /run/guest-NAME.monitor."""
 
     def __init__(self, host, name, machine="q35", cpus=1, memory=128, disk=False, net=False,
-                 seed=None, launcher=None, words="", qemu="qemu-system-x86_64", extra=""):
+                 vhost=False, seed=None, launcher=None, words="", qemu="qemu-system-x86_64", extra=""):
         self.host = host
         self.name = name
         self.memory = memory
@@ -49,7 +49,8 @@ class Guest:
                      "-device", "virtio-blk-pci,drive=disk"]
             append.append("hf.disk=/dev/vda")
         if net:
-            argv += ["-netdev", f"tap,id=net,ifname={self.tap},script=no,downscript=no",
+            argv += ["-netdev", f"tap,id=net,ifname={self.tap},script=no,downscript=no"
+                     + (",vhost=on" if vhost else ""),
                      "-device", "virtio-net-pci,netdev=net,romfile=,mac=52:54:00:68:66:01"]
             append.append(f"hf.ip={GUEST_ADDRESS}/24 hf.port={GUEST_PORT}")
         argv += ["-append", " ".join(append + ([words] if words else []))]

@@ -10,7 +10,8 @@
         host.wait_boot(2)
 
 A case is a file cases/NAME.py with a docstring and a function run(host). It fails by raising; see
-fail(). Attributes of the module that change the host: MEMORY (MiB), APPEND (more kernel command line).
+fail(). Attributes of the module that change the host: MEMORY (MiB), APPEND (more kernel command line),
+HOST (what boots it: "plain", or "systemd" and "forky" for Debian's systemd; see root.sh).
 """
 
 import base64
@@ -38,7 +39,7 @@ GUEST_PORT = 7000
 # Where the host image keeps what cases need.
 TEST_DIR = "/var/lib/hf-test"
 
-CMDLINE = ("root=/dev/vda rw init=/usr/lib/hf-test/hf-init console=ttyS0 kho=on liveupdate=on "
+CMDLINE = ("root=/dev/vda rw init=/usr/lib/hf-test/{init} console=ttyS0 kho=on liveupdate=on "
            "loglevel=5 panic=-1")
 
 ALARMS = re.compile(r"WARNING:|\bBUG\b|\bOops\b|Call Trace|Kernel panic|general protection fault|"
@@ -60,6 +61,9 @@ def fail(message):
 
 # How every life of a host begins on the control channel.
 GREETING = b"\x1e@hf-boot "
+
+# Factor of every time-out here, for a machine that does much else.
+PATIENCE = float(os.environ.get("HOLDFAST_PATIENCE") or 1)
 
 Boot = collections.namedtuple("Boot", "tsc mono_ns release seen")
 Result = collections.namedtuple("Result", "rc out")
@@ -93,12 +97,13 @@ class Job:
 class Host:
     """One nested host, under an outer QEMU that emulates AMD's virtualization."""
 
-    def __init__(self, directory, image, memory=3072, cpus=3, append=""):
+    def __init__(self, directory, image, memory=3072, cpus=3, append="", kind="plain"):
         self.directory = pathlib.Path(directory)
         self.image = image
         self.memory = memory
         self.cpus = cpus
-        self.cmdline = f"{CMDLINE} {append}".strip()
+        self.kind = kind
+        self.cmdline = f"{CMDLINE.format(init='hf-init' if kind == 'plain' else 'hf-systemd')} {append}".strip()
         self.started = time.monotonic()
         self.boots = []
         self.jobs = {}
@@ -235,6 +240,7 @@ class Host:
 
     def wait_for(self, condition, timeout, what):
         """Wait until a condition holds; fail at the time-out, or when the host is gone."""
+        timeout *= PATIENCE
         deadline = time.monotonic() + timeout
         with self.changed:
             while not condition():
@@ -290,6 +296,7 @@ class Host:
 
     def poll(self, condition, timeout=30, what="a condition", interval=0.3):
         """Call condition() until it returns something true, and return that."""
+        timeout *= PATIENCE
         deadline = time.monotonic() + timeout
         while True:
             result = condition()
@@ -322,6 +329,8 @@ class Host:
     def collect(self):
         """Save what only the running host knows into the run's directory."""
         commands = {"dmesg.log": "dmesg", "ps.log": "ps -ef", "files.log": "ls -lR /run/holdfast"}
+        if self.kind != "plain":
+            commands["journal.log"] = "journalctl -b --no-pager -o short-monotonic"
         names = self.run("cd /var/log; ls *.log", timeout=15, check=False).out.split()
         commands.update({name: f"cat /var/log/{name}" for name in names})
         for name, command in commands.items():

@@ -3,9 +3,12 @@
 # Make the disk image of the nested host: Debian trixie with QEMU, holdfast installed by
 # `make install` as it was built against trixie's own libraries, the test kernels and tools.
 #
-#   root.sh image     make it (quickly, or not at all when nothing changed) and print its path
-#   root.sh base      only the base root, without holdfast; prints the path of the directory
-#   root.sh build     only the root that holdfast is built in; prints the path of the directory
+#   root.sh image [HOST]  make it (quickly, or not at all when nothing changed) and print its path
+#   root.sh base [HOST]   only the base root, without holdfast; prints the path of the directory
+#   root.sh build         only the root that holdfast is built in; prints the path of the directory
+#
+# HOST is plain (the default: hf-init is all that runs), systemd (trixie, booted by its systemd) or
+# forky (the same of Debian forky, whose systemd speaks to the Live Update Orchestrator itself).
 # HOLDFAST_WITHOUT=1 leaves holdfast out, which is enough for the smoke case.
 #
 # The roots are kept for a week under ~/.cache/holdfast/root, the image under build/nested.
@@ -13,7 +16,6 @@
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
-suite=trixie
 root_dir=$cache_dir/root
 out_dir=$top_dir/build/nested
 log=$cache_dir/log/root.log
@@ -22,12 +24,13 @@ log=$cache_dir/log/root.log
 base_packages="qemu-system-x86 qemu-utils iproute2 iputils-ping systemd procps util-linux kmod busybox
 	socat gzip libjson-c5 liburing2 libfdt1 libxxhash0 libsystemd0 libinih1 zlib1g liblzma5 libzstd1 liblz4-1
 	libbz2-1.0"
+systemd_packages="$base_packages systemd-sysv udev dbus mount"
 build_packages="gcc libc6-dev make pkg-config libsystemd-dev libjson-c-dev liburing-dev libfdt-dev
 	libxxhash-dev libinih-dev zlib1g-dev liblzma-dev libzstd-dev liblz4-dev libbz2-dev scdoc"
 
-# make_root NAME PACKAGES: a root of this week under $root_dir/NAME-…; prints its path.
+# make_root NAME PACKAGES [SUITE]: a root of this week under $root_dir/NAME-…; prints its path.
 make_root() {
-	local name=$1 packages mirror key dir temp option
+	local name=$1 packages suite=${3:-trixie} mirror key dir temp option
 	packages=$(echo $2 | tr ' ' ,)
 	key=$(printf '%s\n' "$suite" "$packages" "$(date +%G-%V)" | sha256sum | cut -c1-12)
 	dir=$root_dir/$name-$key
@@ -57,6 +60,41 @@ make_root() {
 		fi
 	fi
 	echo "$dir"
+}
+
+# host_root HOST: the base root of a host.
+host_root() {
+	case $1 in
+	plain) make_root base "$base_packages" ;;
+	systemd) make_root systemd "$systemd_packages" ;;
+	forky) make_root forky "$systemd_packages" forky ;;
+	*) die "there is no host $1: plain, systemd or forky" ;;
+	esac
+}
+
+# What a host that is booted by systemd has beyond its packages: the units of the tests, holdfast's
+# enabled, and nothing started that only costs time on an emulated CPU.
+install_systemd() {
+	local unit wanted
+	cp -a "$nested_dir/systemd/." "$stage/"
+	echo 5af1a1d0c0de4b1d8f00d0123456789a >"$stage/etc/machine-id"
+	ln -sf hf-init "$stage/usr/lib/hf-test/hf-systemd"
+	ln -sf /usr/lib/systemd/system/multi-user.target "$stage/etc/systemd/system/default.target"
+	while read -r unit; do
+		ln -sf /dev/null "$stage/etc/systemd/system/$unit"
+	done < <(sed 's/#.*//; /^ *$/d' "$nested_dir/systemd-masked")
+	# As `systemctl enable` does it.
+	for unit in "$stage"/etc/systemd/system/*.service "$stage"/lib/systemd/system/*; do
+		[ -f "$unit" ] || continue
+		for wanted in $(sed -n 's/^WantedBy=//p' "$unit"); do
+			mkdir -p "$stage/etc/systemd/system/$wanted.wants"
+			ln -sf "${unit#"$stage"}" "$stage/etc/systemd/system/$wanted.wants/"
+		done
+		for wanted in $(sed -n 's/^RequiredBy=//p' "$unit"); do
+			mkdir -p "$stage/etc/systemd/system/$wanted.requires"
+			ln -sf "${unit#"$stage"}" "$stage/etc/systemd/system/$wanted.requires/"
+		done
+	done
 }
 
 # Build holdfast inside the build root and install it to $stage. The tree is copied there, and its
@@ -103,8 +141,8 @@ install_kernels() {
 }
 
 make_image() {
-	local base image tree key size
-	base=$(make_root base "$base_packages")
+	local host=$1 base image tree key size
+	base=$(host_root "$host")
 	stage=$out_dir/stage
 	rm -rf "$stage"
 	mkdir -p "$stage"
@@ -115,15 +153,16 @@ make_image() {
 	else
 		say "Note: without holdfast in it"
 	fi
+	[ "$host" = plain ] || install_systemd
 
 	key=$(
 		cd "$stage"
 		{ echo "$base"; find . -type f -print0 | sort -z | xargs -0 sha256sum; find . -type l -printf '%p %l\n' |
 			sort; } | sha256sum | cut -c1-12
 	)
-	image=$out_dir/host-$key.img
+	image=$out_dir/host-$host-$key.img
 	if [ ! -e "$image" ]; then
-		say "Making the disk image of the nested host"
+		say "Making the disk image of the nested host ($host)"
 		tree=$out_dir/.tree
 		rm -rf "$tree"
 		# Hard links where possible: the base root's files are only read.
@@ -140,7 +179,7 @@ make_image() {
 			-d "$tree" "$out_dir/.image" "${size}M"
 		rm -rf "$tree"
 		# The image before this one stays, for a run that has just started on it.
-		{ ls -t "$out_dir"/host-*.img 2>/dev/null || true; } | tail -n +2 | xargs -r rm -f
+		{ ls -t "$out_dir/host-$host"-*.img 2>/dev/null || true; } | tail -n +2 | xargs -r rm -f
 		mv "$out_dir/.image" "$image"
 	fi
 	echo "$image"
@@ -153,7 +192,7 @@ main() {
 	base | build)
 		take_lock root
 		if [ "$1" = base ]; then
-			make_root base "$base_packages"
+			host_root "${2:-plain}"
 		else
 			make_root build "$build_packages"
 		fi
@@ -162,10 +201,10 @@ main() {
 		[ -e "$cache_dir/kernel/current.env" ] || "$nested_dir/kernel.sh" >/dev/null
 		take_lock root
 		: >"$log"
-		make_image
+		make_image "${2:-plain}"
 		;;
 	*)
-		die "usage: root.sh [image|base|build]"
+		die "usage: root.sh [image|base|build] [plain|systemd|forky]"
 		;;
 	esac
 }

@@ -44,9 +44,9 @@ def case_names():
     return sorted(path.stem for path in (nested.NESTED / "cases").glob("*.py"))
 
 
-def host_image():
+def host_image(kind="plain"):
     """The host's disk image, made or made anew when something in it changed."""
-    done = subprocess.run([nested.NESTED / "root.sh", "image"], stdout=subprocess.PIPE, text=True)
+    done = subprocess.run([nested.NESTED / "root.sh", "image", kind], stdout=subprocess.PIPE, text=True)
     if done.returncode != 0:
         sys.exit("run.py: could not make the image of the nested host")
     return done.stdout.strip().splitlines()[-1]
@@ -55,13 +55,14 @@ def host_image():
 def run_case(name, keep):
     case = load_case(name)
     started = time.monotonic()
-    image = host_image()
+    kind = getattr(case, "HOST", "plain")
+    image = host_image(kind)
     print(f"{name}: {case.__doc__.strip().splitlines()[0]}")
     directory = nested.TOP / "build/nested/run" / f"{name}-{time.strftime('%H%M%S')}"
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     host = nested.Host(directory, image, memory=getattr(case, "MEMORY", 3072),
-                       append=getattr(case, "APPEND", ""))
+                       append=getattr(case, "APPEND", ""), kind=kind)
     host.note(f"image ready after {host.started - started:.1f} s")
 
     problem, broken = None, False

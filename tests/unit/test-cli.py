@@ -215,7 +215,7 @@ class CliTest(unittest.TestCase):
 
 class CommandLines(CliTest):
     VERBS = ("check", "plan", "guests", "prepare", "commit", "upgrade", "abort", "status", "report", "history",
-             "retry", "dump", "release", "inspect")
+             "retry", "dump", "release", "inspect", "shutdown")
 
     def test_no_verb(self):
         r = self.run_cli()
@@ -802,6 +802,81 @@ class Updates(CliTest):
         r = self.run_cli("commit")
         self.assertEqual((r.code, r.out), (5, ""))
         self.assertTrue(r.err.endswith("holdfast: web1: saving failed\n  Look at its log.\n"), r.err)
+
+    def test_orderly_without_systemd(self):
+        """What was prepared for a shutdown that can't be had is undone."""
+        self.env["DBUS_SYSTEM_BUS_ADDRESS"] = f"unix:path={self.dir}/nothing"
+        self.serve(Prepare=replies({"update_id": "u-1"}), Guests=replies({"guests": [GUEST]}), Abort=replies({}),
+                   Status=replies(dict(STATUS, state="prepared", update_id="u-1")))
+        for verb in ("prepare", "upgrade"):
+            r = self.run_cli(verb, "--kernel", "/k", "--orderly")
+            self.assertEqual((r.code, r.out), (1, ""), r.err)
+            self.assertIn("holdfast: can't reach systemd: ", r.err)
+            self.assertIn("What was prepared is undone.", r.err)
+            self.assertTrue(self.agent.calls[-1]["method"].endswith(".Abort"))
+        # Only what is in a request of its own keeps a kernel loaded.
+        prepares = [c["parameters"] for c in self.agent.calls if c["method"].endswith(".Prepare")]
+        self.assertEqual(prepares, [{"target": {"kernel": "/k"}, "orderly": True}, {"target": {"kernel": "/k"}}])
+        # Nothing is undone that somebody else prepared.
+        n = len(self.agent.calls)
+        r = self.run_cli("commit", "--orderly")
+        self.assertEqual((r.code, r.out), (1, ""))
+        self.assertNotIn("Abort", str(self.agent.calls[n:]))
+
+    def test_orderly_commit_of_nothing(self):
+        self.serve(Status=replies(STATUS))
+        r = self.run_cli("commit", "--orderly")
+        self.assertEqual(r.code, 1)
+        self.assertIn("the host is in state `normal`\n  prepare an update first", r.err)
+
+    def shutdown(self, state, kexec, guests=(GUEST,), **handlers):
+        """A shutdown that begins in one state, and comes to the kexec in another."""
+        self.env["HOLDFAST_RUN_DIR"] = self.dir
+        states = [state, kexec]
+        self.serve(Status=lambda call: call.reply(dict(STATUS, state=states.pop(0), update_id="u-1",
+                                                       guests=list(guests))), **handlers)
+        r = self.run_cli("shutdown", "begin")
+        self.assertEqual(r.code, 0, r.err)
+        self.assertEqual("finds an update prepared" in r.out, state == "prepared")
+        return self.run_cli("shutdown", "kexec")
+
+    def test_shutdown_without_update(self):
+        r = self.shutdown("normal", "normal")
+        self.assertEqual((r.code, r.out, r.err), (0, "", ""))
+
+    def test_shutdown_commits(self):
+        def commit(call):
+            call.error("RolledBack", message="saving failed")
+
+        r = self.shutdown("prepared", "prepared", Commit=commit)
+        self.assertEqual(r.code, 5)
+        self.assertIn("holdfast: saving failed\n", r.err)
+        self.assertIn("no kexec: the prepared update failed", r.err)
+
+    def test_shutdown_that_lost_the_update(self):
+        r = self.shutdown("prepared", "normal")
+        self.assertEqual(r.code, 1)
+        self.assertIn("no kexec: the update that was prepared had to be undone", r.err)
+
+    def test_shutdown_that_lost_update_and_guests(self):
+        r = self.shutdown("prepared", "normal", guests=[dict(GUEST, status="gone")])
+        self.assertEqual((r.code, r.err), (0, ""))
+
+    def test_shutdown_with_held_guests(self):
+        r = self.shutdown("degraded", "degraded")
+        self.assertEqual(r.code, 1)
+        self.assertIn("no kexec: the memory of guests that need you would be lost", r.err)
+
+    def test_shutdown_that_lost_the_agent(self):
+        self.env["HOLDFAST_RUN_DIR"] = self.dir
+        # Nobody has prepared anything, as far as anybody knows.
+        self.assertEqual(self.run_cli("shutdown", "kexec").code, 0)
+        self.serve(Status=replies(dict(STATUS, state="prepared", update_id="u-1")))
+        self.assertEqual(self.run_cli("shutdown", "begin").code, 0)
+        self.agent.stop()
+        r = self.run_cli("shutdown", "kexec")
+        self.assertEqual(r.code, 1)
+        self.assertIn("holdfastd has ended since", r.err)
 
     def test_dry_run(self):
         self.serve(Upgrade=replies({}))

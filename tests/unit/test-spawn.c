@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
  * DOC: What a process that hf_spawn() starts finds around it, and how its end is told.
+ *
+ * All of it twice: started by this process, and by a spawner (spawner.h).
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -14,14 +16,20 @@
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 
 #include "common/fd.h"
 #include "vmm-glue/limits.h"
-#include "vmm-glue/spawn.h"
+#include "vmm-glue/spawn-internal.h"
+#include "vmm-glue/spawner.h"
 
-static char dir[] = "/tmp/hf-spawn.XXXXXX";
+#define DIR_TEMPLATE "/tmp/hf-spawn.XXXXXX"
+static char dir[] = DIR_TEMPLATE;
+static char spawner_path[sizeof(dir) + 8];
+static pid_t spawner;
 static sd_event *event;
 
 static char *const plain_env[] = {(char *)"PATH=/usr/bin:/bin", (char *)"A=b c", NULL};
@@ -546,6 +554,130 @@ static void test_watch(void **state)
 	assert_int_equal(hf_child_watch(event, pid, ticks, NULL, NULL, &watch), -ESRCH);
 }
 
+/* It lives as long as this process, and makes its socket before anything is asked. */
+static void start_spawner(void)
+{
+	struct hf_error e = {0};
+
+	snprintf(spawner_path, sizeof(spawner_path), "%s/spawn", dir);
+	spawner = fork();
+	if (spawner == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		if (hf_spawner_run(spawner_path, &e) < 0)
+			fprintf(stderr, "%s\n", e.message);
+		_exit(e.err ? 1 : 0);
+	}
+	for (int i = 0; i < 500 && access(spawner_path, F_OK) < 0; i++)
+		usleep(10000);
+	hf_spawn_use_spawner(spawner_path);
+}
+
+static int set_up_spawner(void **state)
+{
+	strcpy(dir, DIR_TEMPLATE);
+	if (!mkdtemp(dir) || chmod(dir, 0755) < 0)
+		return -1;
+	start_spawner();
+	return sd_event_new(&event) >= 0 ? 0 : -1;
+}
+
+/* The process is somebody else's child, and still its end is told, without its status. */
+static void test_spawner_dies(void **state)
+{
+	char *argv[] = {(char *)"sleep", (char *)"100", NULL};
+	struct hf_spawn_spec spec = spec_of_me();
+	struct hf_child *child = NULL, *none = NULL;
+	struct hf_error e = {0};
+	unsigned int n_exits = 0;
+	char text[128];
+
+	spec.program = "sleep";
+	spec.argv = argv;
+	spec.envp = plain_env;
+	assert_int_equal(hf_spawn(event, &spec, on_exit_child, &n_exits, &child, &e), 0);
+	assert_int_equal(kill(spawner, SIGKILL), 0);
+	assert_int_equal(waitpid(spawner, NULL, 0), spawner);
+	for (int i = 0; i < 5; i++)
+		sd_event_run(event, 20000);
+	assert_int_equal(n_exits, 0);
+	assert_int_equal(kill(hf_child_pid(child), 0), 0);
+	assert_int_equal(hf_child_kill(child), 0);
+	while (n_exits == 0)
+		sd_event_run(event, UINT64_MAX);
+	hf_child_describe(child, text, sizeof(text));
+	assert_string_equal(text, "ended");
+	hf_child_release(child);
+
+	/* And one that is not there is said to be, with its remedy. */
+	assert_int_equal(hf_spawn(event, &spec, NULL, NULL, &none, &e), -ECONNREFUSED);
+	assert_non_null(strstr(e.message, spawner_path));
+	assert_non_null(strstr(e.remedy, "holdfast-spawn.service"));
+	unlink(spawner_path);
+	start_spawner();
+}
+
+/* More than one record's worth, and every part there is. */
+static void test_spawner_wire(void **state)
+{
+	uint64_t numbers[] = {1, UINT64_MAX, 3};
+	const struct hf_manifest_limits limits = {.rlimits = numbers,
+		.n_rlimits = 2,
+		.cpus = numbers,
+		.n_cpus = 3,
+		.nice = -5,
+		.oom_score_adj = HF_MANIFEST_UNKNOWN};
+	char *argv[] = {(char *)"a", (char *)"", NULL};
+	struct hf_spawn_fd fds[] = {{.fd = 0, .number = 3}, {.fd = 0, .number = 9}};
+	const gid_t groups[] = {7, 8};
+	const struct hf_spawn_spec spec = {.program = "p",
+		.argv = argv,
+		.envp = plain_env,
+		.cwd = "/x",
+		.uid = 5,
+		.gid = 6,
+		.groups = groups,
+		.n_groups = 2,
+		.umask = 027,
+		.limits = &limits,
+		.fds = fds,
+		.n_fds = 2,
+		.stdio = {NULL, "", "/e"},
+		.log_path = "/l",
+		.output_fd = 1};
+	struct hf_spawner_request q;
+	void *data = NULL;
+	size_t size = 0;
+
+	assert_int_equal(hf_spawner_encode(&spec, &data, &size), 0);
+	assert_int_equal(hf_spawner_decode(data, size, &q), 0);
+	assert_string_equal(q.spec.program, "p");
+	assert_string_equal(q.spec.argv[1], "");
+	assert_null(q.spec.argv[2]);
+	assert_string_equal(q.spec.envp[1], "A=b c");
+	assert_string_equal(q.spec.cwd, "/x");
+	assert_int_equal(q.spec.uid, 5);
+	assert_int_equal(q.spec.n_groups, 2);
+	assert_int_equal(q.spec.groups[1], 8);
+	assert_int_equal(q.spec.umask, 027);
+	assert_true(q.spec.limits->rlimits[1] == UINT64_MAX && q.spec.limits->cpus[2] == 3);
+	assert_int_equal(q.spec.limits->nice, -5);
+	assert_int_equal(q.spec.limits->oom_score_adj, HF_MANIFEST_UNKNOWN);
+	assert_int_equal(q.spec.fds[1].number, 9);
+	assert_null(q.spec.stdio[0]);
+	assert_string_equal(q.spec.stdio[1], "");
+	assert_string_equal(q.spec.log_path, "/l");
+	assert_true(q.has_output);
+	hf_spawner_request_release(&q);
+	for (size_t cut = 0; cut < size; cut++) {
+		assert_int_equal(hf_spawner_decode(data, cut, &q), -EBADMSG);
+		hf_spawner_request_release(&q);
+	}
+	((uint8_t *)data)[4]++;
+	assert_int_equal(hf_spawner_decode(data, size, &q), -EPROTONOSUPPORT);
+	hf_spawner_request_release(&q);
+	free(data);
+}
+
 static int set_up(void **state)
 {
 	return mkdtemp(dir) && chmod(dir, 0755) == 0 && sd_event_new(&event) >= 0 ? 0 : -1;
@@ -580,6 +712,15 @@ int main(void)
 		cmocka_unit_test(test_watch),
 	};
 
+	const struct CMUnitTest spawner_tests[] = {
+		cmocka_unit_test(test_spawner_wire),
+		cmocka_unit_test(test_spawner_dies),
+	};
+	int failed;
+
 	cmocka_set_message_output(CM_OUTPUT_STDOUT);
-	return cmocka_run_group_tests(tests, set_up, tear_down);
+	failed = cmocka_run_group_tests(tests, set_up, tear_down);
+	failed += cmocka_run_group_tests_name("with a spawner", tests, set_up_spawner, tear_down);
+	failed += cmocka_run_group_tests_name("spawner", spawner_tests, set_up_spawner, tear_down);
+	return failed;
 }

@@ -6,6 +6,10 @@
  * first process can be told; makes the file systems and the bridge; starts holdfastd; then runs
  * commands for the test that come in on the second serial port.
  *
+ * As `hf-systemd` it only does the first of that, and becomes systemd, which then has everything
+ * else done by units of its own; hf-control.service among them is this program, too, with the
+ * argument `control`: it makes the bridge and serves the test.
+ *
  * All of it is one static program, because every exec costs tens of milliseconds on an emulated CPU
  * and what runs before holdfastd adds to the blackout of the guests.
  *
@@ -471,20 +475,63 @@ static void leave_first_cpu(void)
 		complain("CPU affinity");
 }
 
-int main(void)
+/* How the first process came to be: what the test is told of it. */
+struct beginning {
+	unsigned long long tsc;
+	long long mono_ns;
+};
+
+#define BEGINNING_ENV "HF_BEGINNING"
+
+/* systemd keeps our environment, and gives it to nobody. Whatever it starts stays off the first
+ * CPU, too. */
+static void become_systemd(const struct beginning *b)
 {
-	uint64_t tsc = __rdtsc();
+	char *argv[] = {"/sbin/init", NULL}, text[64];
+
+	snprintf(text, sizeof(text), "%llu,%lld", b->tsc, b->mono_ns);
+	setenv(BEGINNING_ENV, text, 1);
+	execv("/usr/lib/systemd/systemd", argv);
+	complain("/usr/lib/systemd/systemd");
+	_exit(1);
+}
+
+/* Of the process that became systemd. */
+static void read_beginning(struct beginning *b)
+{
+	char environment[8192];
+	int fd = open("/proc/1/environ", O_RDONLY | O_CLOEXEC);
+	ssize_t n = read(fd, environment, sizeof(environment) - 1);
+
+	close(fd);
+	environment[n > 0 ? n : 0] = '\0';
+	for (char *p = environment; p < environment + n; p += strlen(p) + 1)
+		if (sscanf(p, BEGINNING_ENV "=%llu,%lld", &b->tsc, &b->mono_ns) == 2)
+			return;
+	errno = ENODATA;
+	complain("/proc/1/environ");
+}
+
+int main(int argc, char **argv)
+{
+	struct beginning beginning = {.tsc = __rdtsc()};
 	struct timespec now;
 	struct utsname uts;
 	sigset_t set;
 	int signals;
+	bool is_service = argc == 2 && strcmp(argv[1], "control") == 0;
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
-	if (getpid() != 1) {
+	beginning.mono_ns = now.tv_sec * 1000000000LL + now.tv_nsec;
+	if (is_service) {
+		read_beginning(&beginning);
+	} else if (getpid() != 1) {
 		fprintf(stderr, "hf-init: only as PID 1 of the nested host\n");
 		return 2;
 	}
 	leave_first_cpu();
+	if (!is_service && strstr(argv[0], "hf-systemd"))
+		become_systemd(&beginning);
 	setenv("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/usr/lib/hf-test", 1);
 	setenv("HOME", "/root", 1);
 	setenv("TERM", "dumb", 1);
@@ -494,18 +541,21 @@ int main(void)
 	sigaddset(&set, SIGCHLD);
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-	/* Ctrl-Alt-Del is nobody's business here. */
-	reboot(RB_DISABLE_CAD);
-
-	mount_all();
+	if (!is_service) {
+		/* Ctrl-Alt-Del is nobody's business here. */
+		reboot(RB_DISABLE_CAD);
+		mount_all();
+	}
 	/* Guest RAM asks for huge pages, and gets them. */
 	write_file("/sys/kernel/mm/transparent_hugepage/shmem_enabled", "advise");
-	make_bridge();
-	start_agent();
+	/* Not made again when the service is started again. */
+	if (if_nametoindex("br0") == 0)
+		make_bridge();
+	if (!is_service)
+		start_agent();
 
 	open_control();
 	uname(&uts);
-	tell("\n\x1e@hf-boot %llu %lld %s\n", (unsigned long long)tsc,
-		now.tv_sec * 1000000000LL + now.tv_nsec, uts.release);
+	tell("\n\x1e@hf-boot %llu %lld %s\n", beginning.tsc, beginning.mono_ns, uts.release);
 	serve(signals);
 }

@@ -6,6 +6,8 @@
  * adds.
  *
  *   hf-kexec KERNEL COMMANDLINE
+ *   hf-kexec --unload     whatever is loaded
+ *   hf-kexec --jump       into whatever is loaded
  *
  * The last thing before reboot(2) is a line "hf-kexec: tsc N" on the console; the console's log is
  * the only place that outlives the jump.
@@ -21,6 +23,13 @@
 #include <unistd.h>
 #include <x86intrin.h>
 
+static int jump(void)
+{
+	syscall(SYS_reboot, LINUX_REBOOT_MAGIC1, LINUX_REBOOT_MAGIC2, LINUX_REBOOT_CMD_KEXEC, NULL);
+	fprintf(stderr, "hf-kexec: reboot: %s\n", strerror(errno));
+	return 1;
+}
+
 int main(int argc, char *argv[])
 {
 	int kernel, console;
@@ -32,8 +41,10 @@ int main(int argc, char *argv[])
 		fprintf(stderr, "hf-kexec: kexec_file_load: %s\n", strerror(errno));
 		return 1;
 	}
+	if (argc == 2 && strcmp(argv[1], "--jump") == 0)
+		return jump();
 	if (argc != 3) {
-		fprintf(stderr, "usage: hf-kexec KERNEL COMMANDLINE | --unload\n");
+		fprintf(stderr, "usage: hf-kexec KERNEL COMMANDLINE | --unload | --jump\n");
 		return 2;
 	}
 	kernel = open(argv[1], O_RDONLY | O_CLOEXEC);
@@ -53,7 +64,5 @@ int main(int argc, char *argv[])
 	}
 	sync();
 	dprintf(console, "hf-kexec: tsc %llu\n", (unsigned long long)__rdtsc());
-	syscall(SYS_reboot, LINUX_REBOOT_MAGIC1, LINUX_REBOOT_MAGIC2, LINUX_REBOOT_CMD_KEXEC, NULL);
-	fprintf(stderr, "hf-kexec: reboot: %s\n", strerror(errno));
-	return 1;
+	return jump();
 }

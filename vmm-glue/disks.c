@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "agent/disks.h"
+#include "vmm-glue/disks.h"
 
 #include <fcntl.h>
 #include <mntent.h>
@@ -10,6 +10,8 @@
 
 #include "common/fd.h"
 #include "vmm-glue/registration.h"
+#include "vmm-glue/spawn.h"
+#include "vmm-glue/spawner.h"
 
 #define NOTE_MAX_BYTES (1024 * 1024)
 
@@ -41,7 +43,7 @@ static bool may_become_read_only(const struct mntent *m)
 	       !strchr(m->mnt_dir, '\n');
 }
 
-void hf_disks_settle(void)
+static void settle(void)
 {
 	cleanup_close int note = -EBADF;
 	char path[4096];
@@ -64,7 +66,7 @@ void hf_disks_settle(void)
 		endmntent(f);
 }
 
-void hf_disks_unsettle(void)
+static void unsettle(void)
 {
 	cleanup_free char *text = NULL;
 	char path[4096], *save = NULL;
@@ -76,4 +78,30 @@ void hf_disks_unsettle(void)
 	for (char *dir = strtok_r(text, "\n", &save); dir; dir = strtok_r(NULL, "\n", &save))
 		set_read_only(dir, false);
 	unlink(path);
+}
+
+void hf_disks_settle_here(bool settled)
+{
+	if (settled)
+		settle();
+	else
+		unsettle();
+}
+
+bool hf_disks_left_settled(void)
+{
+	char path[4096];
+
+	note_path(path, sizeof(path));
+	return access(path, F_OK) == 0;
+}
+
+int hf_disks_settle(bool settled, struct hf_error *error)
+{
+	const char *spawner = hf_spawn_spawner();
+
+	if (spawner)
+		return hf_spawner_settle_disks(spawner, settled, error);
+	hf_disks_settle_here(settled);
+	return 0;
 }

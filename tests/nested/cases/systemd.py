@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A host that systemd boots: the units and their sandbox, and every way in which a host is shut down.
+
+Guests cross by `holdfast upgrade`, and by `systemctl kexec`. While an update is prepared, a jump without the
+agent is refused, stopping the agent or rebooting undoes it, and a shutdown on which it fails ends in no kexec
+but in a host that goes back to work, its guests untouched."""
+
+import importlib.util
+import json
+import re
+
+from guests import Guest
+from nested import NESTED, TEST_DIR, fail
+
+HOST = "systemd"
+# The slower a boot, the more often memory is short of whole huge pages.
+MEMORY = 6144
+
+MAX_EXPOSURE = 3.0
+
+# Says that it was stopped, as any service of the host is by an orderly shutdown.
+WITNESS_UNIT = """
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/bin/true
+ExecStop=/bin/sh -c 'echo stopped >>/var/log/hf-service.log; {also}'
+"""
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(name.replace("-", "_"), NESTED / "cases" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+common = load("live-update")
+rollback = load("rollback")
+
+
+def wait_agent(host):
+    host.poll(lambda: host.run("holdfast status", check=False).rc == 0, 60, "the agent")
+
+
+def start_host(host, guests):
+    """Boot, and bring guests up."""
+    host.boot()
+    wait_agent(host)
+    host.run("systemctl is-system-running --wait", timeout=120, check=False)
+    version = host.run("systemctl --version | head -n1").out.strip()
+    started = re.search(r"= (.*s)\s*$", host.run("systemd-analyze").out, re.M).group(1)
+    host.note(f"{version}; up in {started}")
+    failed = host.run("systemctl --failed --plain --no-legend").out.strip()
+    if failed:
+        fail(f"units failed: {failed}")
+    for guest in guests:
+        guest.start()
+    for guest in guests:
+        guest.wait_ready()
+    host.note(f"{len(guests)} guests are ready")
+
+
+def check_sandbox(host):
+    """The agent is confined, and nothing of that reaches the QEMUs."""
+    out = host.run("systemd-analyze security --no-pager holdfastd.service", check=False).out
+    exposure = float(re.search(r"Overall exposure level for \S+: ([\d.]+)", out).group(1))
+    host.note(f"exposure of holdfastd.service: {exposure}")
+    if exposure > MAX_EXPOSURE:
+        fail(f"holdfastd.service is more exposed than {MAX_EXPOSURE}:\n{out}")
+    if "Seccomp:\t2" not in host.run("cat /proc/$(pgrep -o -f 'holdfastd --spawner')/status").out:
+        fail("holdfastd is in no sandbox")
+
+
+def check_qemus(host, guests):
+    """Respawned, they are as free as they were."""
+    own = host.run("readlink /proc/1/ns/mnt").out
+    for pid in host.run("pgrep -x qemu-system-x86").out.split():
+        status = host.run(f"cat /proc/{pid}/status").out
+        if "Seccomp:\t0" not in status or "NoNewPrivs:\t0" not in status:
+            fail(f"a QEMU is in a sandbox:\n{status}")
+        if host.run(f"readlink /proc/{pid}/ns/mnt").out != own:
+            fail("a QEMU has a mount name space of its own")
+        group = host.run(f"cat /proc/{pid}/cgroup").out.strip()
+        if group != "0::/holdfast.slice/holdfast-spawn.service":
+            fail(f"a QEMU is in control group {group}")
+    limit = host.run("cat /sys/fs/cgroup/holdfast.slice/memory.max "
+                     "/sys/fs/cgroup/holdfast.slice/*/memory.max").out.split()
+    if set(limit) != {"max"}:
+        fail(f"guests' memory has a limit: {limit}")
+
+
+def wait_update(host, boots, release, what):
+    """The host comes up anew and its guests with it; returns the report."""
+    boot = host.wait_boot(boots, 180)
+    if boot.release != release:
+        fail(f"{what}: the host runs Linux {boot.release}, not {release}")
+    wait_agent(host)
+    host.poll(lambda: common.status(host)["state"] in ("normal", "degraded"), 120, "the end of the update")
+    state = common.status(host)
+    if state["state"] != "normal":
+        fail(f"{what}: the host is {state['state']}: {state['message']}")
+    print(host.run("holdfast report").out)
+    report = json.loads(host.run("holdfast report -o json").out)["report"]
+    if report["outcome"] != "done":
+        fail(f"{what}: {report}")
+    return report
+
+
+def judge(guests):
+    for guest in guests:
+        if guest.state() != "running":
+            fail(f"guest {guest.name} is {guest.state()}")
+        guest.wait_status(2)
+        guest.judge()
+
+
+def holdfast(host, words):
+    rollback.holdfast(host, words)
+
+
+def stop_agent(host, guests):
+    host.note("stopping the agent undoes what is prepared")
+    holdfast(host, f"prepare --kernel {TEST_DIR}/bzImage-new")
+    host.run("systemctl stop holdfastd")
+    if host.run("cat /sys/kernel/kexec_loaded").out.strip() != "0":
+        fail("a kernel is still loaded")
+    judge(guests)
+    host.run("systemctl start holdfastd")
+    wait_agent(host)
+    rollback.expect_untouched(host, guests)
+
+
+def jump_without_agent(host, guests):
+    host.note("a jump without the agent is refused by the kernel")
+    holdfast(host, f"prepare --kernel {TEST_DIR}/bzImage-new")
+    result = host.run("hf-kexec --jump", check=False)
+    if result.rc == 0 or "Invalid argument" not in result.out:
+        fail(f"hf-kexec --jump ended with {result.rc}: {result.out}")
+    if rollback.state(host) != "prepared":
+        fail(f"the host is {rollback.state(host)}")
+
+
+def reboot(host, guests):
+    """Still prepared. All of a reboot but its last act, which would leave nothing to look at."""
+    host.note("a reboot is refused; a forced one undoes what is prepared")
+    host.put("/run/systemd/system/systemd-reboot.service.d/hf.conf", "[Unit]\nSuccessAction=none\n"
+             "[Service]\nType=oneshot\nExecStart=/bin/true\n")
+    host.run("systemctl daemon-reload")
+    # As on a terminal; otherwise logind only says that access is denied.
+    for words, says in (("--check-inhibitors=yes", "a live update of this host is prepared"), ("", "ccess denied")):
+        refused = host.run(f"systemctl reboot {words} 2>&1", check=False)
+        if refused.rc == 0 or says not in refused.out:
+            fail(f"systemctl reboot {words} ended with {refused.rc}: {refused.out}")
+    host.run("systemctl start --no-block --job-mode=replace-irreversibly reboot.target")
+    host.poll(lambda: host.run("systemctl is-active reboot.target", check=False).rc == 0, 60,
+              "the end of the shutdown")
+    if host.run("systemctl is-active holdfastd", check=False).out.strip() != "inactive":
+        fail("the agent is still there")
+    if host.run("cat /sys/kernel/kexec_loaded").out.strip() != "0":
+        fail("a kernel is still loaded")
+    judge(guests)
+    host.run("rm -r /run/systemd/system/systemd-reboot.service.d; systemctl daemon-reload; "
+             "systemctl start default.target", timeout=90)
+    wait_agent(host)
+    rollback.expect_untouched(host, guests)
+
+
+def put_service(host, also="true"):
+    host.put("/run/systemd/system/hf-service.service", WITNESS_UNIT.format(also=also))
+    host.run("rm -f /var/log/hf-service.log; systemctl daemon-reload; systemctl start hf-service")
+
+
+def broken_kexec(host, guests):
+    host.note("an update that fails on the way to the kexec ends in no kexec")
+    third = Guest(host, "third", machine="pc", memory=128)
+    third.start()
+    third.wait_ready()
+    pid = host.run("pgrep -f -- '-name third'").out.split()[0]
+    put_service(host, f"kill -9 {pid}; sleep 2")
+    holdfast(host, f"prepare --orderly --kernel {TEST_DIR}/bzImage-old")
+    host.spawn("systemctl kexec")
+    host.poll(lambda: "no kexec: the update that was prepared had to be undone"
+              in host.run("journalctl -b --no-pager -u holdfast-kexec").out, 90, "the refusal", 1)
+    host.poll(lambda: host.run("systemctl is-active hf-service multi-user.target dbus", check=False).out.split()
+              == ["inactive", "active", "active"], 90, "the services to be back")
+    if len(host.boots) != 2:
+        fail("the host has jumped")
+    rollback.expect_untouched(host, guests)
+
+
+def run(host):
+    guests = [Guest(host, "small", machine="pc", memory=128),
+              Guest(host, "web", machine="q35", memory=128, disk=True, net=True, vhost=True)]
+    start_host(host, guests)
+    old, new = host.kernels["OLD_VERSION"], host.kernels["NEW_VERSION"]
+    client = guests[1].client()
+    check_sandbox(host)
+    stop_agent(host, guests)
+    jump_without_agent(host, guests)
+    reboot(host, guests)
+
+    host.note(f"holdfast upgrade: Linux {old} to {new}")
+    host.spawn(f"holdfast upgrade --kernel {TEST_DIR}/bzImage-new")
+    report = wait_update(host, 2, new, "holdfast upgrade")
+    host.note(f"guests are back after {report['blackout_ns'] / 1e9:.2f} s")
+    check_qemus(host, guests)
+    judge(guests)
+
+    broken_kexec(host, guests)
+
+    host.note(f"systemctl kexec: Linux {new} to {old}")
+    put_service(host)
+    holdfast(host, f"prepare --orderly --kernel {TEST_DIR}/bzImage-old")
+    host.spawn("systemctl kexec")
+    report = wait_update(host, 3, old, "systemctl kexec")
+    host.note(f"guests are back after {report['blackout_ns'] / 1e9:.2f} s")
+    if host.run("cat /var/log/hf-service.log").out != "stopped\n":
+        fail("the host's services were not shut down")
+    check_qemus(host, guests)
+    judge(guests)
+    result = client.stop()
+    if not result["ok"]:
+        fail(f"the connection from outside: {result}")
+    host.note(f"the TCP connection from outside is still the same: longest silence "
+              f"{result['gap_max_ns'] / 1e9:.2f} s")
