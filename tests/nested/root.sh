@@ -108,6 +108,9 @@ install_holdfast() {
 		"$top_dir/" "$root/src/"
 	rm -rf "$root/stage"
 	logged "$log" nice chroot "$root" make -s -C /src -j"$(nproc)" install DESTDIR=/stage
+	# And an agent that can be made to fail, for the case that sweeps its fault points.
+	logged "$log" nice chroot "$root" make -s -C /src -j"$(nproc)" VARIANT=faults build/faults/holdfastd
+	install -D "$root/src/build/faults/holdfastd" "$root/stage/usr/lib/hf-test/holdfastd-faults"
 	mkdir -p "$stage"
 	cp -a "$root/stage/." "$stage/"
 }
