@@ -8,6 +8,7 @@
 #include "agent/jump.h"
 #include "agent/kexec.h"
 #include "agent/log.h"
+#include "agent/prepared-note.h"
 #include "agent/report.h"
 #include "common/worker.h"
 #include "vmm-glue/disks.h"
@@ -191,12 +192,20 @@ int hf_update_prepare(struct hf_agent *agent, const struct hf_update_request *re
 	return 0;
 }
 
-static void finish_prepare(struct hf_update *u)
+/* Return: false when it has to be undone. */
+static bool finish_prepare(struct hf_update *u)
 {
+	struct hf_error e = {0};
+
+	if (hf_prepared_note_write(u->agent->update_id, &e) < 0) {
+		note_failure(u, &e);
+		return false;
+	}
 	u->manifest->tsc_prepared = hf_tsc_now();
 	hf_agent_event(u->agent, HF_EVENT_ALL_PREPARED);
 	hf_agent_progress(u->agent, NULL, "prepared");
 	u->stage = STAGE_PREPARED;
+	return true;
 }
 
 /* ---- commit ---- */
@@ -381,6 +390,9 @@ static void finish_undo(struct hf_update *u)
 
 	if (u->noted)
 		hf_freeze_note_remove();
+	/* Undone because somebody said so: whoever ends the host now means to end the guests. */
+	if (u->cause.err == -ECANCELED && !u->undo.err)
+		hf_prepared_note_remove();
 	hf_agent_event(agent, u->undo.err ? HF_EVENT_UNDO_FAILED : HF_EVENT_UNDONE);
 	hf_agent_progress(agent, NULL, "%s: %s",
 		u->undo.err ? "rolled back, but a guest needs you"
@@ -406,8 +418,9 @@ static int advance(sd_event_source *s, void *userdata)
 	switch (u->stage) {
 	case STAGE_PREPARE:
 		hf_update_collect_readahead(u);
-		finish_prepare(u);
-		if (u->commit)
+		if (!finish_prepare(u))
+			start_undo(u);
+		else if (u->commit)
 			start_commit(u);
 		else
 			answer_prepared(u);
