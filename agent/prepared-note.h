@@ -2,9 +2,10 @@
 /**
  * DOC: A note that an update is prepared, for what comes at the end of a shutdown.
  *
- * A shutdown may itself be what undoes an update: it stops a guest, say. The kexec at its end must not be
- * made then, for it would end the other guests. So the note stays when an update is undone, or lost
- * with the agent, without anybody having asked for that; `holdfast shutdown kexec` looks for it.
+ * A shutdown may itself be what undoes an update: it stops a guest, say. The kexec at its end must
+ * not be made then, for it would end the other guests. So the note stays when an update is undone,
+ * or lost with the agent, without anybody having asked for that; `holdfast shutdown kexec` looks
+ * for it.
  */
 #pragma once
 

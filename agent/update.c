@@ -391,7 +391,7 @@ static void finish_undo(struct hf_update *u)
 	if (u->noted)
 		hf_freeze_note_remove();
 	/* Undone because somebody said so: whoever ends the host now means to end the guests. */
-	if (u->cause.err == -ECANCELED && !u->undo.err)
+	if (u->asked && !u->undo.err)
 		hf_prepared_note_remove();
 	hf_agent_event(agent, u->undo.err ? HF_EVENT_UNDO_FAILED : HF_EVENT_UNDONE);
 	hf_agent_progress(agent, NULL, "%s: %s",
@@ -480,8 +480,10 @@ int hf_update_abort(struct hf_agent *agent, const struct hf_error *cause,
 		hf_error_set(&asked, -ECANCELED, HF_ERR_ROLLED_BACK, NULL, "aborted on request");
 		cause = &asked;
 	}
-	if (u->stage < STAGE_UNDO_GUESTS && !u->cause.err)
+	if (u->stage < STAGE_UNDO_GUESTS && !u->cause.err) {
+		u->asked = cause == &asked || agent->stopping;
 		note_failure(u, cause);
+	}
 	/* What is under way comes to its end first; with nothing under way the undo starts now. */
 	if (u->pending == 0)
 		sd_event_source_set_enabled(u->advance, SD_EVENT_ONESHOT);
