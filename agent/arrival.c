@@ -8,6 +8,7 @@
 #include "agent/freeze-note.h"
 #include "agent/incoming.h"
 #include "agent/log.h"
+#include "agent/prepared-note.h"
 #include "agent/report.h"
 #include "agent/resume-journal.h"
 #include "common/fault.h"
@@ -355,8 +356,9 @@ int hf_arrival_start(struct hf_agent *agent, bool readahead, struct hf_error *er
 		r = read_manifest(a, error);
 	if (r < 0)
 		return stay_degraded(a, r, error);
-	/* A note of the old process: its guests are this update's. */
+	/* Notes of the old process: its guests are this update's. */
 	hf_freeze_note_remove();
+	hf_prepared_note_remove();
 	snprintf(agent->update_id, sizeof(agent->update_id), "%s", a->manifest->update_id);
 	hf_agent_event(agent, HF_EVENT_ARRIVED);
 	hf_agent_progress(agent, NULL, "%zu guests came over from Linux %s", a->manifest->n_guests,

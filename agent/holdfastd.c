@@ -275,8 +275,8 @@ static int on_signal(sd_event_source *s, const struct signalfd_siginfo *si, void
 		return sd_event_exit(sd_event_source_get_event(s), 0);
 	hf_log(LOG_NOTICE, NULL, "asked to stop: undoing the update first");
 	hf_error_set(&e, -ECANCELED, HF_ERR_ROLLED_BACK, NULL, "holdfastd was asked to stop");
-	hf_update_abort(agent, &e, NULL, NULL);
 	agent->stopping = true;
+	hf_update_abort(agent, &e, NULL, NULL);
 	return 0;
 }
 

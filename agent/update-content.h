@@ -41,6 +41,7 @@ struct hf_update {
 	int manifest_fd;
 	uint8_t *manifest_map;
 	size_t manifest_capacity;
+	bool asked; /* to be undone: by a person, or by stopping the agent */
 	bool target_loaded;
 	bool hand_over;		   /* the jump is systemd's */
 	sd_event_source *patience; /* how long that may take */

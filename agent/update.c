@@ -8,6 +8,7 @@
 #include "agent/jump.h"
 #include "agent/kexec.h"
 #include "agent/log.h"
+#include "agent/prepared-note.h"
 #include "agent/report.h"
 #include "common/fault.h"
 #include "common/worker.h"
@@ -267,13 +268,21 @@ int hf_update_prepare(struct hf_agent *agent, const struct hf_update_request *re
 	return 0;
 }
 
-static void finish_prepare(struct hf_update *u)
+/* Return: false when it has to be undone. */
+static bool finish_prepare(struct hf_update *u)
 {
+	struct hf_error e = {0};
+
 	hf_fault(HF_FAULT_PREPARED, NULL);
+	if (hf_prepared_note_write(u->agent->update_id, &e) < 0) {
+		note_failure(u, &e);
+		return false;
+	}
 	u->manifest->tsc_prepared = hf_tsc_now();
 	hf_agent_event(u->agent, HF_EVENT_ALL_PREPARED);
 	hf_agent_progress(u->agent, NULL, "prepared");
 	u->stage = STAGE_PREPARED;
+	return true;
 }
 
 /* ---- commit ---- */
@@ -465,6 +474,9 @@ static void finish_undo(struct hf_update *u)
 	/* With a guest that does not run the note stays: the next agent lets it. */
 	if (u->noted && !u->undo.err)
 		hf_freeze_note_remove();
+	/* Undone because somebody said so: whoever ends the host now means to end the guests. */
+	if (u->asked && !u->undo.err)
+		hf_prepared_note_remove();
 	hf_agent_event(agent, u->undo.err ? HF_EVENT_UNDO_FAILED : HF_EVENT_UNDONE);
 	hf_agent_progress(agent, NULL, "%s: %s",
 		u->undo.err ? "rolled back, but a guest needs you"
@@ -490,8 +502,9 @@ static int advance(sd_event_source *s, void *userdata)
 	switch (u->stage) {
 	case STAGE_PREPARE:
 		hf_update_collect_readahead(u);
-		finish_prepare(u);
-		if (u->commit)
+		if (!finish_prepare(u))
+			start_undo(u);
+		else if (u->commit)
 			start_commit(u);
 		else
 			answer_prepared(u);
@@ -554,8 +567,10 @@ int hf_update_abort(struct hf_agent *agent, const struct hf_error *cause,
 		hf_error_set(&asked, -ECANCELED, HF_ERR_ROLLED_BACK, NULL, "aborted on request");
 		cause = &asked;
 	}
-	if (u->stage < STAGE_UNDO_GUESTS && !u->cause.err)
+	if (u->stage < STAGE_UNDO_GUESTS && !u->cause.err) {
+		u->asked = cause == &asked || agent->stopping;
 		note_failure(u, cause);
+	}
 	/* What is under way comes to its end first; with nothing under way the undo starts now. */
 	if (u->pending == 0)
 		sd_event_source_set_enabled(u->advance, SD_EVENT_ONESHOT);

@@ -3,52 +3,24 @@
  * DOC: holdfast shutdown: what the service manager tells of the host's shutdown.
  *
  * An update that is prepared becomes a proper one when the host's services are shut down for a
- * kexec: guests run on until everything else was stopped, and then the agent commits. `begin`
- * notes, when the shutdown begins, that an update is prepared; `kexec` is the last thing before the
- * service manager would jump. Its failure stops that: no kexec may end guests that were to be
- * carried over it.
+ * kexec: guests run on until everything else was stopped, and then the agent commits. `kexec` is
+ * the last thing before the service manager would jump. Its failure stops that: no kexec may end
+ * guests that were to be carried over it.
  */
 #include "agent/cli/cli.h"
 
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <systemd/sd-bus.h>
+#include <unistd.h>
 
-#include "common/fd.h"
-
-/* Has the id of the update that was prepared when the shutdown began. /run ends with the kernel. */
-static void note_path(char *buf, size_t size)
+/* The agent's, since an update was prepared and nobody has undone it. See agent/prepared-note.h. */
+static bool was_prepared(char *path, size_t size)
 {
 	const char *dir = secure_getenv("HOLDFAST_RUN_DIR");
 
-	snprintf(buf, size, "%s/shutdown", dir && *dir ? dir : "/run/holdfast");
-}
-
-/* Return: HF_CLI_GO_ON or an exit code. */
-static int begin(struct hf_cli *cli)
-{
-	cleanup_json struct json_object *status = NULL;
-	const char *id;
-	char path[512];
-	int r;
-
-	note_path(path, sizeof(path));
-	unlink(path);
-	r = hf_cli_fetch(cli, "Status", NULL, &status);
-	if (r != HF_CLI_GO_ON)
-		return r;
-	id = hf_json_get_string(status, "update_id", NULL);
-	if (!id || strcmp(hf_json_get_string(status, "state", ""), "prepared") != 0)
-		return HF_EXIT_OK;
-	r = hf_file_write_atomic(path, id, strlen(id), 0600);
-	if (r < 0) {
-		fprintf(stderr, "holdfast: can't write %s: %s\n", path, strerror(-r));
-		return HF_EXIT_FAILED;
-	}
-	printf("The shutdown finds an update prepared. If it ends in a kexec, that will carry the "
-	       "guests.\n");
-	return HF_EXIT_OK;
+	snprintf(path, size, "%s/prepared", dir && *dir ? dir : "/run/holdfast");
+	return access(path, F_OK) == 0;
 }
 
 static size_t n_alive(struct json_object *status)
@@ -122,12 +94,9 @@ static int at_kexec(struct hf_cli *cli)
 	struct hf_error e = {0};
 	const char *state;
 	char path[512];
-	bool noted;
-	int r;
+	bool noted = was_prepared(path, sizeof(path));
+	int r = hf_cli_call(cli, "Status", NULL, false, &status, &e);
 
-	note_path(path, sizeof(path));
-	noted = unlink(path) == 0;
-	r = hf_cli_call(cli, "Status", NULL, false, &status, &e);
 	if (r < 0)
 		return noted ? refuse("an update was prepared, and holdfastd has ended since")
 			     : HF_EXIT_OK;
@@ -139,8 +108,12 @@ static int at_kexec(struct hf_cli *cli)
 			strcmp(state, "degraded") == 0
 				? "the memory of guests that need you would be lost"
 				: "an update is under way that has not been prepared to the end");
-	if (noted && n_alive(status) > 0)
-		return refuse("the update that was prepared had to be undone");
+	if (noted && n_alive(status) > 0) {
+		refuse("the update that was prepared had to be undone");
+		fprintf(stderr, "  prepare another; or, for a kexec that ends them, remove %s\n",
+			path);
+		return HF_EXIT_FAILED;
+	}
 	return HF_EXIT_OK;
 }
 
@@ -151,21 +124,16 @@ static int run(struct hf_cli *cli, int argc, char **argv)
 
 	if (r != HF_CLI_GO_ON)
 		return r;
-	if (args[0] && strcmp(args[0], "begin") == 0)
-		return begin(cli);
 	if (args[0] && strcmp(args[0], "kexec") == 0)
 		return at_kexec(cli);
-	return hf_cli_usage_error(cli, "it is `begin` or `kexec`");
+	return hf_cli_usage_error(cli, "it is `shutdown kexec`");
 }
 
 const struct hf_cli_verb hf_cli_verb_shutdown = {
 	.name = "shutdown",
-	.usage = "begin | kexec",
+	.usage = "kexec",
 	.summary = "for systemd: make an update of a kexec at the end of a shutdown",
-	.help = "What holdfast-shutdown.service and holdfast-kexec.service call. `begin` notes "
-		"that\n"
-		"an update is prepared; `kexec`, after everything else was stopped, commits it, "
-		"and\n"
-		"fails when that would lose guests.\n",
+	.help = "What holdfast-kexec.service calls after everything else was stopped. Commits a\n"
+		"prepared update, and fails when the kexec would lose guests.\n",
 	.run = run,
 };

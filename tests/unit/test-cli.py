@@ -829,41 +829,48 @@ class Updates(CliTest):
         self.assertEqual(r.code, 1)
         self.assertIn("the host is in state `normal`\n  prepare an update first", r.err)
 
-    def shutdown(self, state, kexec, guests=(GUEST,), **handlers):
-        """A shutdown that begins in one state, and comes to the kexec in another."""
+    def shutdown(self, state, noted, guests=(GUEST,), **handlers):
+        """The end of a shutdown, in a state of the host; noted: an update was prepared and nobody undid it."""
         self.env["HOLDFAST_RUN_DIR"] = self.dir
-        states = [state, kexec]
-        self.serve(Status=lambda call: call.reply(dict(STATUS, state=states.pop(0), update_id="u-1",
-                                                       guests=list(guests))), **handlers)
-        r = self.run_cli("shutdown", "begin")
-        self.assertEqual(r.code, 0, r.err)
-        self.assertEqual("finds an update prepared" in r.out, state == "prepared")
+        if noted:
+            open(os.path.join(self.dir, "prepared"), "w").close()
+        self.serve(Status=replies(dict(STATUS, state=state, guests=list(guests))), **handlers)
         return self.run_cli("shutdown", "kexec")
 
     def test_shutdown_without_update(self):
-        r = self.shutdown("normal", "normal")
+        r = self.shutdown("normal", False)
         self.assertEqual((r.code, r.out, r.err), (0, "", ""))
 
     def test_shutdown_commits(self):
         def commit(call):
             call.error("RolledBack", message="saving failed")
 
-        r = self.shutdown("prepared", "prepared", Commit=commit)
+        r = self.shutdown("prepared", True, Commit=commit)
         self.assertEqual(r.code, 5)
         self.assertIn("holdfast: saving failed\n", r.err)
         self.assertIn("no kexec: the prepared update failed", r.err)
 
     def test_shutdown_that_lost_the_update(self):
-        r = self.shutdown("prepared", "normal")
+        r = self.shutdown("normal", True)
         self.assertEqual(r.code, 1)
         self.assertIn("no kexec: the update that was prepared had to be undone", r.err)
+        # And so it stays, for whoever tries again.
+        self.assertEqual(self.run_cli("shutdown", "kexec").code, 1)
+        self.assertIn(f"remove {self.dir}/prepared", r.err)
 
     def test_shutdown_that_lost_update_and_guests(self):
-        r = self.shutdown("prepared", "normal", guests=[dict(GUEST, status="gone")])
+        r = self.shutdown("normal", True, guests=[dict(GUEST, status="gone")])
         self.assertEqual((r.code, r.err), (0, ""))
 
+    def test_shutdown_in_the_middle(self):
+        for state in ("preparing", "aborting", "resuming"):
+            r = self.shutdown(state, False)
+            self.assertEqual(r.code, 1)
+            self.assertIn("no kexec: an update is under way", r.err)
+            self.agent.stop()
+
     def test_shutdown_with_held_guests(self):
-        r = self.shutdown("degraded", "degraded")
+        r = self.shutdown("degraded", False)
         self.assertEqual(r.code, 1)
         self.assertIn("no kexec: the memory of guests that need you would be lost", r.err)
 
@@ -871,9 +878,7 @@ class Updates(CliTest):
         self.env["HOLDFAST_RUN_DIR"] = self.dir
         # Nobody has prepared anything, as far as anybody knows.
         self.assertEqual(self.run_cli("shutdown", "kexec").code, 0)
-        self.serve(Status=replies(dict(STATUS, state="prepared", update_id="u-1")))
-        self.assertEqual(self.run_cli("shutdown", "begin").code, 0)
-        self.agent.stop()
+        open(os.path.join(self.dir, "prepared"), "w").close()
         r = self.run_cli("shutdown", "kexec")
         self.assertEqual(r.code, 1)
         self.assertIn("holdfastd has ended since", r.err)
