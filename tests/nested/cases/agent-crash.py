@@ -60,7 +60,7 @@ def run(host):
         fail(f"the host is {state['state']}: {state['message']}\n{log}")
     host.note(f"{log.count('taken over')} times a guest that ran was taken over, "
               f"{log.count('had begun to load')} times a half-loaded QEMU was ended")
-    told = json.loads(host.run("holdfast report -o json").out)
+    told = json.loads(host.run("holdfast report -o json").out)["report"]
     if told["outcome"] != "done" or len(told["guests"]) != len(guests):
         fail(f"the report of the update says: {told}")
     running = host.run("pgrep -x qemu-system-x86 | wc -l").out.strip()
