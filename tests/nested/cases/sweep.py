@@ -27,7 +27,7 @@ class Agent:
         self.host, self.pid, self.mark = host, None, 0
 
     def start(self, fault=""):
-        out = self.host.run(f"wc -c <{LOG} 2>/dev/null || echo 0; "
+        out = self.host.run(f"touch {LOG}; wc -c <{LOG}; "
                             f"HOLDFAST_FAULT='{fault}' setsid {AGENT} >>{LOG} 2>&1 </dev/null & echo $!").out.split()
         self.mark, self.pid = int(out[0]), int(out[1])
 
