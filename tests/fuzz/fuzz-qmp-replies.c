@@ -32,7 +32,8 @@ static void check_lists(struct json_object *v)
 	struct hf_qmp_memdev memdevs[N];
 	struct hf_qmp_chardev chardevs[N];
 	struct hf_qmp_virtio_device devices[N];
-	size_t i, n;
+	size_t i, n, pos = 0;
+	const char *name;
 	bool on;
 
 	memset(memdevs, 0xff, sizeof(memdevs));
@@ -54,6 +55,8 @@ static void check_lists(struct json_object *v)
 		}
 	}
 	hf_qmp_parse_capability(v, "x-ignore-shared", &on);
+	while (hf_qmp_next_capability(v, &pos, &name) == 0)
+		n += strlen(name);
 }
 
 static void check_migration(struct json_object *v)
