@@ -27,7 +27,7 @@ struct hf_launch {
 /**
  * hf_launch_prepare() - Everything up to the exec.
  * @plan:    QEMU's command line, a guest. Where it can't be preserved (plan->reason), argv is the
- *           user's and no memfd is made.
+ *           user's and no memfd is made; where its RAM could be moved later, a monitor is added.
  * @options: the launcher's own
  * @ret:     the launch, on failure too: clear it always
  *
