@@ -137,6 +137,11 @@ pid_t hf_vmm_pid(const struct hf_vmm *vmm)
 	return vmm->child && !hf_child_exited(vmm->child) ? hf_child_pid(vmm->child) : 0;
 }
 
+pid_t hf_vmm_monitor_pid(const struct hf_vmm *vmm)
+{
+	return vmm->qmp ? hf_qmp_peer_pid(vmm->qmp) : 0;
+}
+
 /* ---- operations ---- */
 
 static int on_deadline(sd_event_source *source, uint64_t usec, void *data)

@@ -103,6 +103,9 @@ void hf_vmm_want_roms(struct hf_vmm *vmm);
  */
 char *const *hf_vmm_get_roms(const struct hf_vmm *vmm);
 
+/** hf_vmm_monitor_pid() - The process behind the monitor of an attached QEMU. 0: not known. */
+pid_t hf_vmm_monitor_pid(const struct hf_vmm *vmm);
+
 /** hf_vmm_pid() - The QEMU process: attached to, or respawned. 0 when there is none. */
 pid_t hf_vmm_pid(const struct hf_vmm *vmm);
 
