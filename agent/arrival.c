@@ -26,6 +26,9 @@ struct hf_arrival {
 	struct hf_error error; /* of the worker */
 	sd_event_source *advance;
 	bool finishing;
+	bool local; /* what follows is for this */
+	hf_arrival_done_fn done;
+	void *done_data;
 };
 
 static void one_done(struct hf_arrival *a)
@@ -120,11 +123,32 @@ static void arrival_free(struct hf_arrival *a)
 	if (a->session)
 		hf_session_detach(a->session);
 	hf_manifest_free(a->manifest);
-	hf_carrier_luo_unkeep(a->agent->carrier);
+	if (!a->local)
+		hf_carrier_luo_unkeep(a->agent->carrier);
 	sd_event_source_disable_unref(a->advance);
 	if (a->agent->arrival == a)
 		a->agent->arrival = NULL;
 	free(a);
+}
+
+/* One guest, no update: nothing to report, and no manifest in anybody's keeping. */
+static void end_local(struct hf_arrival *a)
+{
+	struct hf_agent *agent = a->agent;
+	const struct hf_incoming *in = a->guests[0];
+	hf_arrival_done_fn done = a->done;
+	void *data = a->done_data;
+	struct hf_vmm_stamps stamps;
+
+	if (a->n_held > 0) {
+		hf_agent_event(agent, HF_EVENT_SOME_HELD);
+		done(data, NULL, hf_incoming_error(in));
+		return;
+	}
+	stamps = *hf_incoming_stamps(in);
+	hf_agent_event(agent, HF_EVENT_ALL_RESUMED);
+	arrival_free(a);
+	done(data, &stamps, NULL);
 }
 
 static int advance(sd_event_source *s, void *userdata)
@@ -134,6 +158,10 @@ static int advance(sd_event_source *s, void *userdata)
 
 	if (a->pending > 0)
 		return 0;
+	if (a->local) {
+		end_local(a);
+		return 0;
+	}
 	if (a->n_held > 0) {
 		hf_agent_event(agent, HF_EVENT_SOME_HELD);
 		make_report(a);
@@ -271,6 +299,43 @@ int hf_arrival_start(struct hf_agent *agent, bool readahead, struct hf_error *er
 	if (a->pending == 0)
 		sd_event_source_set_enabled(a->advance, SD_EVENT_ONESHOT);
 	return 1;
+}
+
+int hf_arrival_new_local(struct hf_agent *agent, struct hf_manifest *manifest,
+	hf_arrival_done_fn done, void *data, struct hf_error *error)
+{
+	struct hf_arrival *a = calloc(1, sizeof(*a));
+	int r;
+
+	if (!a)
+		return hf_error_set(error, -ENOMEM, HF_ERR_FAILED, NULL, "out of memory");
+	*a = (struct hf_arrival){
+		.agent = agent,
+		.manifest = manifest,
+		.local = true,
+		.done = done,
+		.done_data = data,
+	};
+	r = sd_event_add_defer(agent->event, &a->advance, advance, a);
+	if (r >= 0)
+		r = sd_event_source_set_enabled(a->advance, SD_EVENT_OFF);
+	if (r >= 0)
+		r = make_guests(a);
+	if (r < 0) {
+		a->manifest = NULL;
+		arrival_free(a);
+		return hf_error_set(error, r, HF_ERR_FAILED, NULL,
+			"can't make ready for a new QEMU: %s", strerror(-r));
+	}
+	agent->arrival = a;
+	hf_agent_event(agent, HF_EVENT_ARRIVED);
+	return 0;
+}
+
+void hf_arrival_run_local(struct hf_arrival *a, int *ram_fds, int *state_fds)
+{
+	a->pending++;
+	hf_incoming_start_with(a->guests[0], ram_fds, state_fds);
 }
 
 const struct hf_manifest *hf_arrival_manifest(const struct hf_arrival *a)

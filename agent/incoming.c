@@ -57,7 +57,7 @@ static void hold(struct hf_incoming *in, const struct hf_error *error)
 	hf_error_guest(&in->error, in->guest->name);
 	if (!in->error.remedy[0])
 		snprintf(in->error.remedy, sizeof(in->error.remedy),
-			hf_agent_is_luo(in->agent)
+			hf_agent_is_luo(in->agent) && in->session
 				? "its RAM is kept until the next reboot; see holdfastd's log and "
 				  "the guest's; holdfastd tries again when it is killed and started"
 				: "its RAM is held as long as holdfastd runs: don't stop it; see "
@@ -84,7 +84,7 @@ static void close_fds(struct hf_incoming *in)
 static int finish(void *data)
 {
 	struct hf_incoming *in = data;
-	int r = hf_session_finish(in->session, &in->error);
+	int r = in->session ? hf_session_finish(in->session, &in->error) : 0;
 
 	if (r == 0)
 		in->session = NULL;
@@ -281,10 +281,19 @@ static int retrieve(void *data)
 	return r;
 }
 
+static void respawn(struct hf_incoming *in)
+{
+	int r;
+
+	in->step = HF_IN_LOADING;
+	r = hf_vmm_respawn(in->vmm, in->ram_fds, in->state_fds, RESPAWN_TIMEOUT_NS, on_loaded, in);
+	if (r < 0)
+		hold_errno(in, r, "can't start its QEMU");
+}
+
 static void on_retrieved(void *data, int result)
 {
 	struct hf_incoming *in = data;
-	int r;
 
 	if (result < 0) {
 		hold(in, &in->error);
@@ -302,10 +311,16 @@ static void on_retrieved(void *data, int result)
 		hf_log(LOG_NOTICE, in->guest->uuid,
 			"%s: ended the QEMU that an agent which died had begun to load",
 			in->guest->name);
-	in->step = HF_IN_LOADING;
-	r = hf_vmm_respawn(in->vmm, in->ram_fds, in->state_fds, RESPAWN_TIMEOUT_NS, on_loaded, in);
-	if (r < 0)
-		hold_errno(in, r, "can't start its QEMU");
+	respawn(in);
+}
+
+void hf_incoming_start_with(struct hf_incoming *in, int *ram_fds, int *state_fds)
+{
+	for (size_t i = 0; i < in->guest->n_ram; i++)
+		in->ram_fds[i] = TAKE_FD(ram_fds[i]);
+	for (size_t i = 0; i < in->guest->n_state; i++)
+		in->state_fds[i] = TAKE_FD(state_fds[i]);
+	respawn(in);
 }
 
 void hf_incoming_start(struct hf_incoming *in)

@@ -35,6 +35,15 @@ int hf_incoming_new(struct hf_agent *agent, struct hf_manifest_guest *guest,
 void hf_incoming_free(struct hf_incoming *in);
 void hf_incoming_start(struct hf_incoming *in);
 
+/**
+ * hf_incoming_start_with() - The same with files that never left this process: see adopt.h.
+ * @ram_fds:   one per guest->ram[]; taken
+ * @state_fds: one per guest->state[]; taken
+ *
+ * There is no session then: a held guest's memory lives in this process alone.
+ */
+void hf_incoming_start_with(struct hf_incoming *in, int *ram_fds, int *state_fds);
+
 enum hf_incoming_step hf_incoming_get_step(const struct hf_incoming *in);
 const char *hf_incoming_step_name(enum hf_incoming_step step);
 const struct hf_manifest_guest *hf_incoming_guest(const struct hf_incoming *in);

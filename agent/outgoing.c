@@ -189,7 +189,7 @@ static void on_preserved(void *data, int result)
 	}
 }
 
-static int check_probe(const struct hf_vmm_probe *probe, struct hf_error *error)
+int hf_outgoing_check_probe(const struct hf_vmm_probe *probe, struct hf_error *error)
 {
 	if (probe->n_blockers > 0)
 		return hf_error_set(error, -EOPNOTSUPP, HF_ERR_NOT_READY,
@@ -223,7 +223,7 @@ static void on_attached(struct hf_vmm *vmm, const struct hf_error *error, void *
 	/* The description has moved from the registration into the manifest: borrow it back. */
 	reg.guest = *out->guest;
 	out->guest->was_running = hf_vmm_get_probe(vmm)->running;
-	r = check_probe(hf_vmm_get_probe(vmm), &e);
+	r = hf_outgoing_check_probe(hf_vmm_get_probe(vmm), &e);
 	if (r == 0)
 		r = hf_registration_open_ram(&reg, out->ram_fds, &e);
 	if (r < 0) {

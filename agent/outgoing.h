@@ -55,6 +55,10 @@ int hf_outgoing_new(struct hf_agent *agent, const struct hf_registration *reg,
 /** hf_outgoing_free() - Only when no chain is under way and the session is discarded or jumps. */
 void hf_outgoing_free(struct hf_outgoing *out);
 
+/** hf_outgoing_check_probe() - Can a guest that says this be saved? 0, or -errno with the reason.
+ */
+int hf_outgoing_check_probe(const struct hf_vmm_probe *probe, struct hf_error *error);
+
 void hf_outgoing_prepare(struct hf_outgoing *out);
 void hf_outgoing_save(struct hf_outgoing *out);
 void hf_outgoing_quit(struct hf_outgoing *out);
