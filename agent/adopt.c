@@ -54,6 +54,7 @@ struct hf_adopt {
 	int ram_fds[HF_MANIFEST_MAX_RAM];
 	int state_fds[HF_MANIFEST_MAX_CHUNKS];
 	struct hf_ram_receiver *receiver;
+	bool paused;
 	uint64_t downtime_ms, timeout_ns;
 	uint64_t said_ns;
 	uint64_t tsc_paused;
@@ -204,6 +205,8 @@ static void undo(struct hf_adopt *a, const struct hf_error *cause)
 		return;
 	a->step = STEP_UNDOING;
 	a->cause = *cause;
+	if (a->noted)
+		hf_agent_progress(a->agent, a->name, "undoing: %s", cause->message);
 	/* From the loop: an end of QEMU is told after the failure that it causes. */
 	sd_event_source_set_time_relative(a->undo, 0);
 	sd_event_source_set_enabled(a->undo, SD_EVENT_ONESHOT);
@@ -427,9 +430,10 @@ static void start_copy(struct hf_adopt *a)
 		return;
 	}
 	a->step = STEP_COPYING;
-	hf_agent_progress(a->agent, a->name, "copying its RAM while it runs");
-	r = hf_vmm_copy(
-		a->vmm, a->receiver, a->downtime_ms, a->timeout_ns, on_progress, on_copied, a);
+	hf_agent_progress(
+		a->agent, a->name, "copying its RAM while it %s", a->paused ? "is paused" : "runs");
+	r = hf_vmm_copy(a->vmm, a->receiver, a->paused, a->downtime_ms, a->timeout_ns, on_progress,
+		on_copied, a);
 	if (r < 0) {
 		hf_error_set(&e, r, HF_ERR_FAILED, NULL, "can't copy its RAM: %s", strerror(-r));
 		undo(a, &e);
@@ -633,6 +637,7 @@ int hf_adopt_start(struct hf_agent *agent, const struct hf_adopt_request *q,
 		a->ram_fds[i] = -EBADF;
 	for (size_t i = 0; i < HF_ARRAY_SIZE(a->state_fds); i++)
 		a->state_fds[i] = -EBADF;
+	a->paused = q->paused;
 	a->downtime_ms = q->downtime_ms ? q->downtime_ms : HF_ADOPT_DOWNTIME_MS;
 	a->timeout_ns = q->timeout_ns ? q->timeout_ns : HF_ADOPT_TIMEOUT_NS;
 	r = prepare(a, q, error);

@@ -36,6 +36,7 @@ struct hf_adopt_request {
 	pid_t pid;	      /* of a QEMU that holdfast doesn't know, or 0 */
 	const char *qmp_path; /* its monitor, that nobody uses; NULL: the guest's private one */
 	const char *name;     /* for one by @pid; NULL: as on its command line */
+	bool paused;	      /* pause it for the whole copy: a must where CPUs are emulated */
 	uint64_t downtime_ms; /* 0: HF_ADOPT_DOWNTIME_MS */
 	uint64_t timeout_ns;  /* for the copy; 0: HF_ADOPT_TIMEOUT_NS */
 };

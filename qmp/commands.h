@@ -64,6 +64,11 @@ int hf_qmp_cont(
 int hf_qmp_quit(
 	struct hf_qmp *q, uint64_t timeout_ns, hf_qmp_reply_fn fn, void *data, uint64_t *ret_id);
 
+/** hf_qmp_query_kvm() - Do its CPUs run by KVM? */
+int hf_qmp_query_kvm(
+	struct hf_qmp *q, uint64_t timeout_ns, hf_qmp_reply_fn fn, void *data, uint64_t *ret_id);
+int hf_qmp_parse_kvm(struct json_object *ret, bool *ret_enabled);
+
 /* ---- identity ---- */
 
 int hf_qmp_query_version(

@@ -274,6 +274,13 @@ int hf_qmp_parse_uuid(struct json_object *ret, char buf[static 37])
 	return 0;
 }
 
+int hf_qmp_parse_kvm(struct json_object *ret, bool *ret_enabled)
+{
+	if (!json_object_is_type(ret, json_type_object))
+		return -EBADMSG;
+	return required(get_bool(ret, "enabled", ret_enabled));
+}
+
 int hf_qmp_parse_migration_event(struct json_object *data, enum hf_qmp_migration_status *ret_status)
 {
 	char name[64];

@@ -7,6 +7,11 @@
  * after round, until it reckons that the rest goes within the downtime limit; then it stops the
  * guest by itself, sends the rest and the devices, and comes to rest in `postmigrate`.
  *
+ * Emulated CPUs (TCG) lose track of what they write: between noting a page as written and storing
+ * to it, a CPU may be overtaken by the collection of those notes, and QEMU then doesn't see what
+ * that CPU writes there later. A copy made of such a guest while it ran had stale pages, with
+ * QEMU 7.2 and without holdfast's doing: so it is paused first, and not copied otherwise.
+ *
  * Whether the guest runs is asked all the time: who is in charge of it may pause it during a copy
  * of many minutes, and it must not run again for that reason.
  */
@@ -50,7 +55,7 @@ static bool take_status(struct hf_vmm *vmm, int err, struct json_object *ret,
 		return false;
 	}
 	/* Where it comes to rest after the copy says nothing of the guest, unless it was there. */
-	if (vmm->status_known && is_resting_place(status->state))
+	if (vmm->status_known && (vmm->pause_first || is_resting_place(status->state)))
 		return true;
 	vmm->guest->was_running = status->running;
 	vmm->status_known = true;
@@ -187,8 +192,9 @@ static void on_migrate(struct hf_qmp *q, int err, struct json_object *ret,
 
 	if (!hf_vmm_check_reply(vmm, err, error))
 		return;
-	vmm->waiting = "get done with the copy of its RAM: it is written to faster than it can be "
-		       "copied";
+	vmm->waiting = vmm->pause_first ? "get done with the copy of its RAM"
+					: "get done with the copy of its RAM: it is written to "
+					  "faster than it can be copied";
 	ask_outcome(vmm);
 }
 
@@ -203,6 +209,8 @@ static void submit(struct hf_vmm *vmm)
 
 	vmm->waiting = "begin to copy its RAM";
 	vmm->downtime_changed = true;
+	if (vmm->pause_first && HF_VMM_SEND(vmm, on_set, hf_qmp_stop) < 0)
+		return;
 	if (HF_VMM_SEND(vmm, on_set, hf_qmp_migrate_set_parameters, &params) < 0 ||
 		hf_vmm_send_caps(vmm, false, true, on_set) < 0 ||
 		HF_VMM_SEND(vmm, on_set, hf_qmp_getfd, HF_VMM_GETFD_NAME, fd) < 0)
@@ -246,6 +254,24 @@ static void on_capabilities(struct hf_qmp *q, int err, struct json_object *ret,
 			vmm, r, NULL, "QEMU's answer to query-migrate-capabilities makes no sense");
 }
 
+static void on_kvm(struct hf_qmp *q, int err, struct json_object *ret, const struct hf_error *error,
+	void *data)
+{
+	struct hf_vmm *vmm = data;
+	bool enabled = false;
+
+	if (!hf_vmm_check_reply(vmm, err, error))
+		return;
+	if (hf_qmp_parse_kvm(ret, &enabled) < 0)
+		hf_vmm_failf(vmm, -EBADMSG, NULL, "QEMU's answer to query-kvm makes no sense");
+	else if (!enabled && !vmm->pause_first && vmm->guest->was_running)
+		hf_vmm_failf(vmm, -EOPNOTSUPP, "have it paused for the copy (--paused)",
+			"its CPUs are emulated (TCG), and what they write during a copy may be "
+			"missed");
+	else
+		HF_VMM_SEND(vmm, on_capabilities, hf_qmp_query_migrate_capabilities);
+}
+
 /* Between the processes it is two copies anyway: this only saves turns. */
 static void enlarge(int sock)
 {
@@ -255,8 +281,9 @@ static void enlarge(int sock)
 		setsockopt(sock, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
 }
 
-int hf_vmm_copy(struct hf_vmm *vmm, struct hf_ram_receiver *receiver, uint64_t downtime_ms,
-	uint64_t timeout_ns, hf_vmm_progress_fn progress, hf_vmm_done_fn done, void *data)
+int hf_vmm_copy(struct hf_vmm *vmm, struct hf_ram_receiver *receiver, bool paused,
+	uint64_t downtime_ms, uint64_t timeout_ns, hf_vmm_progress_fn progress, hf_vmm_done_fn done,
+	void *data)
 {
 	int pair[2];
 	int r;
@@ -268,6 +295,7 @@ int hf_vmm_copy(struct hf_vmm *vmm, struct hf_ram_receiver *receiver, uint64_t d
 		return r;
 	vmm->progress = progress;
 	vmm->new_downtime_ms = downtime_ms;
+	vmm->pause_first = paused;
 	vmm->stream_ok = vmm->migration_completed = vmm->status_known = false;
 	vmm->stream_error = (struct hf_error){0};
 	vmm->guest->tsc_paused = vmm->guest->tsc_saved = 0;
@@ -287,6 +315,6 @@ int hf_vmm_copy(struct hf_vmm *vmm, struct hf_ram_receiver *receiver, uint64_t d
 	vmm->save_begun = true;
 	vmm->waiting = "say how it is set up";
 	if (HF_VMM_SEND(vmm, on_first_status, hf_qmp_query_status) == 0)
-		HF_VMM_SEND(vmm, on_capabilities, hf_qmp_query_migrate_capabilities);
+		HF_VMM_SEND(vmm, on_kvm, hf_qmp_query_kvm);
 	return 0;
 }

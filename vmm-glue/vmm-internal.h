@@ -101,6 +101,7 @@ struct hf_vmm {
 	struct hf_ram_receiver *receiver; /* borrowed: copy */
 	hf_vmm_progress_fn progress;
 	uint64_t new_downtime_ms;
+	bool pause_first;
 	bool stream_ok;
 	struct hf_error stream_error;
 	struct hf_stream_result result;

@@ -140,6 +140,7 @@ typedef void (*hf_vmm_progress_fn)(void *data, const struct hf_vmm_progress *pro
  * hf_vmm_copy() - Send all of the guest's RAM and then its device state, while it runs as long as
  * possible.
  * @receiver:    made for guest->ram, not started; borrowed until @done
+ * @paused:      pause the guest first; without, one whose CPUs are emulated is refused
  * @downtime_ms: how long the guest may stand still for the last round, by QEMU's reckoning
  * @timeout_ns:  for all of it: a guest that writes faster than it is copied never gets done
  * @progress:    may be NULL
@@ -149,8 +150,9 @@ typedef void (*hf_vmm_progress_fn)(void *data, const struct hf_vmm_progress *pro
  * receiver's memfds, the receiver has the device state, and guest->was_running, status and the
  * stamps are set. On failure, or to undo it, the caller rolls back, as after hf_vmm_save().
  */
-int hf_vmm_copy(struct hf_vmm *vmm, struct hf_ram_receiver *receiver, uint64_t downtime_ms,
-	uint64_t timeout_ns, hf_vmm_progress_fn progress, hf_vmm_done_fn done, void *data);
+int hf_vmm_copy(struct hf_vmm *vmm, struct hf_ram_receiver *receiver, bool paused,
+	uint64_t downtime_ms, uint64_t timeout_ns, hf_vmm_progress_fn progress, hf_vmm_done_fn done,
+	void *data);
 
 /**
  * hf_vmm_rollback() - Make the guest as it was before save, from whatever point was reached.

@@ -55,6 +55,7 @@ static void check_lists(struct json_object *v)
 		}
 	}
 	hf_qmp_parse_capability(v, "x-ignore-shared", &on);
+	hf_qmp_parse_kvm(v, &on);
 	while (hf_qmp_next_capability(v, &pos, &name) == 0)
 		n += strlen(name);
 }

@@ -163,6 +163,10 @@ static void test_migrate_settings(void **state)
 	assert_int_equal(PARSE(caps, hf_qmp_parse_capability, "events", &on), -ENOENT);
 	assert_int_equal(PARSE("{}", hf_qmp_parse_capability, "events", &on), -EBADMSG);
 	assert_int_equal(PARSE("[null]", hf_qmp_parse_capability, "events", &on), -EBADMSG);
+	assert_int_equal(PARSE("{\"enabled\":true,\"present\":true}", hf_qmp_parse_kvm, &on), 0);
+	assert_true(on);
+	assert_int_equal(PARSE("{\"present\":true}", hf_qmp_parse_kvm, &on), -EBADMSG);
+	assert_int_equal(PARSE("[]", hf_qmp_parse_kvm, &on), -EBADMSG);
 	assert_int_equal(PARSE(caps, hf_qmp_next_capability, &pos, &name), 0);
 	assert_int_equal(PARSE(caps, hf_qmp_next_capability, &pos, &name), -ENOENT);
 	pos = 0;
