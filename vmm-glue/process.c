@@ -265,7 +265,7 @@ int hf_process_describe(
 			(const char *const *)reg->guest.argv, reg->guest.n_argv, &plan, error);
 	if (r < 0)
 		return r;
-	r = set_identity(plan, name, &reg->guest);
+	r = plan ? set_identity(plan, name, &reg->guest) : -ENOMEM;
 	if (r == -EINVAL)
 		return hf_error_set(error, r, HF_ERR_INVALID, "give it one with --name",
 			"its name is empty, longer than %d bytes, or has characters that can't be "
