@@ -85,6 +85,13 @@ enum hf_verdict hf_check_guest(const struct hf_survey_guest *g, struct json_obje
 	enum hf_compat compat;
 	char message[512];
 
+	if (g->reg.reason[0] && g->reg.guest.qmp_path) {
+		/* The agent has a monitor of such a guest only where its RAM can be moved. */
+		snprintf(message, sizeof(message),
+			"`holdfast adopt %.63s` moves it while it runs; or %s", name,
+			g->reg.remedy);
+		return add(findings, "guest.ram", HF_REFUSAL, name, g->reg.reason, message);
+	}
 	if (g->reg.reason[0])
 		return add(findings, "guest.ram", HF_REFUSAL, name, g->reg.reason, g->reg.remedy);
 	if (g->error.err)

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/utsname.h>
 
+#include "agent/adopt-request.h"
 #include "agent/arrival.h"
 #include "agent/guest-json.h"
 #include "agent/interface.h"
@@ -404,6 +405,7 @@ static const struct hf_varlink_method methods[] = {
 	{"Commit", handle_commit, HF_VARLINK_MUTATING},
 	{"Upgrade", hf_request_upgrade, HF_VARLINK_MUTATING},
 	{"Abort", handle_abort, HF_VARLINK_MUTATING},
+	{"Adopt", hf_request_adopt, HF_VARLINK_MUTATING},
 	{"Status", handle_status, 0},
 	{"Report", handle_report, 0},
 	{"InspectManifest", handle_inspect_manifest, HF_VARLINK_MUTATING},
