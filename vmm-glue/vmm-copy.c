@@ -172,6 +172,11 @@ void hf_vmm_copy_on_event(struct hf_vmm *vmm, const char *name, struct json_obje
 		vmm->guest->tsc_paused = hf_tsc_now();
 	else if (strcmp(name, "RESUME") == 0)
 		vmm->guest->tsc_paused = 0;
+	if (strcmp(name, "RESUME") == 0 && vmm->emulated) {
+		hf_vmm_failf(vmm, -EBUSY, "leave it paused until it is adopted",
+			"somebody let it run during the copy, in which emulated CPUs must not");
+		return;
+	}
 	if (vmm->migrate_sent && strcmp(name, "MIGRATION") == 0 &&
 		hf_qmp_parse_migration_event(data, &status) == 0 && hf_qmp_migration_over(status))
 		ask_outcome(vmm);
@@ -262,9 +267,12 @@ static void on_kvm(struct hf_qmp *q, int err, struct json_object *ret, const str
 
 	if (!hf_vmm_check_reply(vmm, err, error))
 		return;
-	if (hf_qmp_parse_kvm(ret, &enabled) < 0)
+	if (hf_qmp_parse_kvm(ret, &enabled) < 0) {
 		hf_vmm_failf(vmm, -EBADMSG, NULL, "QEMU's answer to query-kvm makes no sense");
-	else if (!enabled && !vmm->pause_first && vmm->guest->was_running)
+		return;
+	}
+	vmm->emulated = !enabled;
+	if (vmm->emulated && !vmm->pause_first && vmm->guest->was_running)
 		hf_vmm_failf(vmm, -EOPNOTSUPP, "have it paused for the copy (--paused)",
 			"its CPUs are emulated (TCG), and what they write during a copy may be "
 			"missed");
@@ -296,6 +304,7 @@ int hf_vmm_copy(struct hf_vmm *vmm, struct hf_ram_receiver *receiver, bool pause
 	vmm->progress = progress;
 	vmm->new_downtime_ms = downtime_ms;
 	vmm->pause_first = paused;
+	vmm->emulated = false;
 	vmm->stream_ok = vmm->migration_completed = vmm->status_known = false;
 	vmm->stream_error = (struct hf_error){0};
 	vmm->guest->tsc_paused = vmm->guest->tsc_saved = 0;

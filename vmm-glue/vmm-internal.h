@@ -102,6 +102,7 @@ struct hf_vmm {
 	hf_vmm_progress_fn progress;
 	uint64_t new_downtime_ms;
 	bool pause_first;
+	bool emulated; /* its CPUs: it must not run while it is copied */
 	bool stream_ok;
 	struct hf_error stream_error;
 	struct hf_stream_result result;

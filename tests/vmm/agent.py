@@ -620,6 +620,18 @@ def adoption_that_is_broken_off(world):
 
     (world.path / "agent.log").write_text("")
     client = begin_adoption(world, guest)
+    # Emulated CPUs must not run now, whoever wants it.
+    os.kill(pid, signal.SIGCONT)
+    monitor = Monitor(guest.own_monitor)
+    poll(lambda: monitor.command("query-status")["status"] == "paused", 10, "the pause", interval=0.002)
+    monitor.command("cont")
+    monitor.close()
+    _, err = client.communicate(timeout=60)
+    check(client.returncode == 5 and "let it run during the copy" in err, f"it ended with {client.returncode}: {err}")
+    check_private(world, guest, pid)
+
+    (world.path / "agent.log").write_text("")
+    client = begin_adoption(world, guest)
     world.agent.terminate()
     time.sleep(0.2)
     os.kill(pid, signal.SIGCONT)
