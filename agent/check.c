@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "agent/adopt-policy.h"
 #include "agent/check-guest.h"
 #include "common/json.h"
 
@@ -103,6 +104,10 @@ static enum hf_verdict check_obstacle(const struct hf_survey_guest *g, const cha
 	enum hf_verdict verdict = fate(g, &what) == HF_FATE_REFUSES ? HF_REFUSAL : HF_WARNING;
 	const char *remedy = what.remedy[0] ? what.remedy : why->remedy;
 
+	if (verdict == HF_REFUSAL && !what.remedy[0] && hf_adopt_possible(&g->reg, NULL))
+		snprintf(what.remedy, sizeof(what.remedy),
+			"`holdfast adopt %.63s` moves it while it runs; or %.147s", name,
+			g->reg.remedy);
 	if (g->reg.reason[0])
 		return hf_check_guest_ram(g, verdict, &what, findings);
 	snprintf(message, sizeof(message), "%s%s%s", why->message, what.message[0] ? "; " : "",
