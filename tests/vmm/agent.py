@@ -604,7 +604,7 @@ def ineligible_guests_are_shut_down(world):
     config.write_text("[guest plugged]\nnot-eligible=refuse\n")
     world.upgrade(code=3, says="plugged")
     config.write_text("[guest plugged]\nnot-eligible=adopt\n")
-    world.upgrade(code=3, says="holdfast adopt plugged")
+    world.upgrade(code=3, says="plugged: .*its policy is to adopt it, which can't be done: it is not its RAM")
     config.write_text("[guest plugged]\nnot-eligible=shutdown\n")
     time.sleep(1)
     check(ram.runs and plugged.runs and good.pid == pid, "a guest ended for nothing")
@@ -1063,6 +1063,81 @@ def held_adopted_guest_is_dumped_and_retried(world):
     check(not list((world.path / "run/resumed").glob("*")), "notes stay behind")
     guest.wait_alive()
     check(findings_of(world, "g")[0], "it is not eligible")
+    world.upgrade()
+    guest.wait_alive()
+
+
+@test
+def adopted_as_is_their_policy(world):
+    """By prepare, when nothing else is in the way: paused guests, as their CPUs are emulated; all or no update."""
+    config = world.configure("[defaults]\nnot-eligible=adopt\n")
+    world.start_agent()
+    good = Guest(world, "good").wait_ready()
+    one, two = private_guest(world, "one"), private_guest(world, "two")
+    pids = {guest: guest.pid for guest in (good, one, two)}
+    for guest in (one, two):
+        eligible, found = findings_of(world, guest.name)
+        check(not eligible and found["guest.ram"]["verdict"] == "warning", f"{found}")
+    plan = {g["name"]: g["action"] for g in world.ask("plan")["guests"]}
+    check(plan == {"good": "carry", "one": "adopt", "two": "adopt"}, f"{plan}")
+    world.expect(0, "plan", says="adopted, then carried over")
+    world.expect(0, "check", says="it is adopted when an update is prepared")
+    world.expect(0, "upgrade", "--kernel", kernel(), "--dry-run")
+    config.write_text(config.read_text() + "colour=red\n")
+    world.upgrade(code=3, says=re.escape(f"{config}:3"))
+    config.write_text("[defaults]\nnot-eligible=adopt\n")
+    check({guest: guest.pid for guest in pids} == pids and "adopting" not in world.log(), "something was done")
+
+    one.qmp("stop")
+    world.upgrade(code=3, says="two: not adopted, as is its policy: .*emulated")
+    check(one.pid != pids[one] and two.pid == pids[two] and good.pid == pids[good], "it is not one that was adopted")
+    check(findings_of(world, "one")[0], "it was not left adopted")
+    check(world.state == "normal" and one.status == "paused" and two.status == "running", f"{one.status}, {two.status}")
+    two.wait_alive()
+
+    two.qmp("stop")
+    done = world.upgrade()
+    check("two: copying its RAM" in done.stderr, f"progress: {done.stderr}")
+    check(all(guest.pid != pid for guest, pid in pids.items()), "one was not carried over")
+    check(len(world.ask("report")["report"]["guests"]) == 3, "the report has others")
+    for guest in (one, two):
+        check(guest.status == "paused", f"{guest.name} is {guest.status}")
+        guest.qmp("cont")
+    for guest in pids:
+        guest.wait_alive()
+
+
+@test
+def adoption_by_policy_that_is_broken_off(world):
+    """The client that asked for the update goes, or the guest's new QEMU fails: no update, and nobody else suffers."""
+    world.configure("[defaults]\nnot-eligible=adopt\n")
+    world.start_agent()
+    private = PrivateQemu(world)
+    guest = private_guest(world, "g", private, memory=256)
+    guest.qmp("stop")
+    pid = guest.pid
+    client = subprocess.Popen([str(BUILD / "holdfast"), "prepare", "--kernel", kernel()], env=world.env, text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    poll(lambda: "copying its RAM" in world.log(), 20, "the copy to begin", interval=0.005)
+    os.kill(pid, signal.SIGSTOP)
+    check("adopted: it stood still" not in world.log(), "it was copied before it could be stopped: nothing is shown")
+    world.expect(75, "prepare", "--kernel", kernel(), says="being adopted")
+    client.kill()
+    client.communicate()
+    poll(lambda: "the client that asked for the update went away" in world.log(), 10, "the agent to notice")
+    os.kill(pid, signal.SIGCONT)
+    poll(lambda: "it runs as before" in world.log(), 30, "the undo")
+    check(guest.pid == pid and guest.status == "paused" and world.state == "normal", f"it is {guest.status}")
+    check(not (world.path / "run/frozen.json").exists(), "the freeze note is still there")
+
+    private.fails_to_load()
+    world.upgrade(code=6, says="g: not adopted, as is its policy: it is held: .*no such state")
+    check(world.state == "degraded", f"the host is {world.state}")
+    private.works()
+    world.expect(0, "retry", "g")
+    check(world.state == "normal" and guest.status == "paused", f"the host is {world.state}")
+    guest.qmp("cont")
+    guest.wait_alive()
     world.upgrade()
     guest.wait_alive()
 
