@@ -39,6 +39,9 @@ struct hf_arrival {
 	struct hf_error error; /* of the worker */
 	sd_event_source *advance;
 	bool finishing;
+	bool local; /* what follows is for this */
+	hf_arrival_local_fn local_done;
+	void *local_data;
 };
 
 static void one_done(struct hf_arrival *a)
@@ -202,7 +205,8 @@ static void arrival_free(struct hf_arrival *a)
 	if (a->session)
 		hf_session_detach(a->session);
 	hf_manifest_free(a->manifest);
-	hf_carrier_unkeep(a->agent->carrier);
+	if (!a->local)
+		hf_carrier_unkeep(a->agent->carrier);
 	sd_event_source_disable_unref(a->advance);
 	if (a->agent->arrival == a)
 		a->agent->arrival = NULL;
@@ -221,6 +225,31 @@ static void tell_sums(struct hf_arrival *a)
 		a->n_guests - a->n_afresh - a->n_released, afresh, released);
 }
 
+/* Its caller, once: what comes after that is between an operator and the guest. */
+static void tell_local_held(struct hf_arrival *a)
+{
+	hf_arrival_local_fn done = a->local_done;
+
+	a->local_done = NULL;
+	if (done)
+		done(a->local_data, NULL, hf_incoming_error(a->guests[0]));
+}
+
+/* One guest, no update: nothing to report, and no manifest in anybody's keeping. */
+static void end_local(struct hf_arrival *a)
+{
+	struct hf_vmm_stamps stamps = *hf_incoming_stamps(a->guests[0]);
+	hf_arrival_local_fn done = a->local_done;
+	void *data = a->local_data;
+
+	hf_agent_event(a->agent, HF_EVENT_ALL_RESUMED);
+	tell_done(a);
+	/* Before anybody goes on: the next may be adopted right then. */
+	arrival_free(a);
+	if (done)
+		done(data, &stamps, NULL);
+}
+
 static int advance(sd_event_source *s, void *userdata)
 {
 	struct hf_arrival *a = userdata;
@@ -231,10 +260,17 @@ static int advance(sd_event_source *s, void *userdata)
 	if (a->n_held > 0) {
 		if (agent->state == HF_STATE_RESUMING)
 			hf_agent_event(agent, HF_EVENT_SOME_HELD);
-		make_report(a);
+		if (a->local)
+			tell_local_held(a);
+		else
+			make_report(a);
 		hf_agent_progress(agent, NULL, "degraded: %zu of %zu guests are held", a->n_held,
 			a->n_guests);
 		tell_done(a);
+		return 0;
+	}
+	if (a->local) {
+		end_local(a);
 		return 0;
 	}
 	if (!a->finishing) {
@@ -376,6 +412,43 @@ int hf_arrival_start(struct hf_agent *agent, bool readahead, struct hf_error *er
 	if (a->pending == 0)
 		sd_event_source_set_enabled(a->advance, SD_EVENT_ONESHOT);
 	return 1;
+}
+
+int hf_arrival_new_local(struct hf_agent *agent, struct hf_manifest *manifest,
+	hf_arrival_local_fn done, void *data, struct hf_error *error)
+{
+	struct hf_arrival *a = calloc(1, sizeof(*a));
+	int r;
+
+	if (!a)
+		return hf_error_set(error, -ENOMEM, HF_ERR_FAILED, NULL, "out of memory");
+	*a = (struct hf_arrival){
+		.agent = agent,
+		.manifest = manifest,
+		.local = true,
+		.local_done = done,
+		.local_data = data,
+	};
+	r = sd_event_add_defer(agent->event, &a->advance, advance, a);
+	if (r >= 0)
+		r = sd_event_source_set_enabled(a->advance, SD_EVENT_OFF);
+	if (r >= 0)
+		r = make_guests(a);
+	if (r < 0) {
+		a->manifest = NULL;
+		arrival_free(a);
+		return hf_error_set(error, r, HF_ERR_FAILED, NULL,
+			"can't make ready for a new QEMU: %s", strerror(-r));
+	}
+	agent->arrival = a;
+	hf_agent_event(agent, HF_EVENT_ARRIVED);
+	return 0;
+}
+
+void hf_arrival_run_local(struct hf_arrival *a, int *ram_fds, int *state_fds)
+{
+	a->pending++;
+	hf_incoming_start_with(a->guests[0], ram_fds, state_fds);
 }
 
 const struct hf_manifest *hf_arrival_manifest(const struct hf_arrival *a)

@@ -14,6 +14,7 @@
 
 #include "agent/agent.h"
 #include "memfd-preserve/manifest.h"
+#include "vmm-glue/vmm.h"
 
 /**
  * hf_arrival_start() - See whether guests came over, and bring them up.
@@ -24,6 +25,26 @@
  * why.
  */
 int hf_arrival_start(struct hf_agent *agent, bool readahead, struct hf_error *error);
+
+/**
+ * Called once, when a local arrival is over or its guest is held for the first time. @stamps: of
+ * the guest, on success. @error: why it is held; then an operator decides as about any other.
+ */
+typedef void (*hf_arrival_local_fn)(
+	void *data, const struct hf_vmm_stamps *stamps, const struct hf_error *error);
+
+/**
+ * hf_arrival_new_local() - An arrival of one guest that never left this process: see adopt.h.
+ * @manifest: with that guest alone; taken on success only
+ *
+ * From here on the host is `resuming`, or it failed and nothing has changed: whatever can fail is
+ * done here, before the guest's old QEMU ends. Return: 0 or -errno.
+ */
+int hf_arrival_new_local(struct hf_agent *agent, struct hf_manifest *manifest,
+	hf_arrival_local_fn done, void *data, struct hf_error *error);
+
+/** hf_arrival_run_local() - Bring it up, from files that are taken: hf_incoming_start_with(). */
+void hf_arrival_run_local(struct hf_arrival *arrival, int *ram_fds, int *state_fds);
 
 /** hf_arrival_manifest() - The manifest that came over; NULL when it could not be read. */
 const struct hf_manifest *hf_arrival_manifest(const struct hf_arrival *arrival);

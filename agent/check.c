@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "agent/adopt-policy.h"
 #include "agent/check-guest.h"
 #include "common/json.h"
 
@@ -55,11 +56,16 @@ static const char *obstacle(const struct hf_survey_guest *g, struct hf_error *e)
 
 int hf_policy_adopt(const struct hf_survey_guest *g, struct hf_error *error)
 {
-	char remedy[sizeof(error->remedy)];
-
-	snprintf(remedy, sizeof(remedy), "run `holdfast adopt %s` first", g->reg.guest.name);
-	return hf_error_set(error, -EOPNOTSUPP, HF_ERR_NOT_READY, remedy,
-		"its policy is to adopt it, which prepare doesn't do by itself");
+	if (!g->reg.reason[0])
+		hf_error_set(error, -EOPNOTSUPP, HF_ERR_NOT_READY, NULL,
+			"it is not its RAM that is in the way");
+	else if (hf_adopt_possible(&g->reg, error) && g->error.err)
+		*error = g->error;
+	else if (!error->err && g->asked)
+		hf_vmm_probe_check(&g->probe, error);
+	if (error->err)
+		hf_error_prefix(error, "its policy is to adopt it, which can't be done");
+	return error->err;
 }
 
 /* What its policy makes of a guest that can't come along, in words. */
@@ -67,7 +73,12 @@ static enum hf_fate fate(const struct hf_survey_guest *g, struct hf_error *e)
 {
 	switch (g->policy.not_eligible) {
 	case HF_NOT_ELIGIBLE_ADOPT:
-		return hf_policy_adopt(g, e) == 0 ? HF_FATE_COMES_ALONG : HF_FATE_REFUSES;
+		hf_error_clear(e);
+		if (hf_policy_adopt(g, e) < 0)
+			return HF_FATE_REFUSES;
+		hf_error_set(e, -EOPNOTSUPP, HF_ERR_NOT_READY, NULL,
+			"by its policy it is adopted when an update is prepared");
+		return HF_FATE_ADOPTED;
 	case HF_NOT_ELIGIBLE_SHUTDOWN:
 		if (!g->reg.guest.qmp_path) {
 			hf_error_set(e, -ENOTCONN, HF_ERR_NOT_READY,
@@ -103,6 +114,10 @@ static enum hf_verdict check_obstacle(const struct hf_survey_guest *g, const cha
 	enum hf_verdict verdict = fate(g, &what) == HF_FATE_REFUSES ? HF_REFUSAL : HF_WARNING;
 	const char *remedy = what.remedy[0] ? what.remedy : why->remedy;
 
+	if (verdict == HF_REFUSAL && !what.remedy[0] && hf_adopt_possible(&g->reg, NULL))
+		snprintf(what.remedy, sizeof(what.remedy),
+			"`holdfast adopt %.63s` moves it while it runs; or %.147s", name,
+			g->reg.remedy);
 	if (g->reg.reason[0])
 		return hf_check_guest_ram(g, verdict, &what, findings);
 	snprintf(message, sizeof(message), "%s%s%s", why->message, what.message[0] ? "; " : "",

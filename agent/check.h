@@ -29,6 +29,7 @@ enum hf_fate {
 	HF_FATE_COMES_ALONG,
 	HF_FATE_REFUSES,   /* it keeps the update from being made */
 	HF_FATE_SHUT_DOWN, /* it is powered down first */
+	HF_FATE_ADOPTED,   /* its RAM is moved first, then it comes along */
 };
 
 /** hf_check_fate() - By what was found of a guest, and its policy. */
@@ -37,8 +38,7 @@ enum hf_fate hf_check_fate(const struct hf_survey_guest *guest);
 /**
  * hf_policy_adopt() - Can a guest that isn't eligible be adopted as a part of prepare?
  *
- * Return: 0, or -errno with what an operator does in its place. Never 0 as long as prepare doesn't
- * adopt.
+ * Return: 0 as far as can be told before it is tried; or -errno with the reason.
  */
 int hf_policy_adopt(const struct hf_survey_guest *guest, struct hf_error *error);
 

@@ -14,6 +14,7 @@
 #include <sys/signal.h>
 #include <systemd/sd-daemon.h>
 
+#include "agent/adopt.h"
 #include "agent/agent.h"
 #include "agent/arrival.h"
 #include "agent/config.h"
@@ -271,6 +272,13 @@ static int on_signal(sd_event_source *s, const struct signalfd_siginfo *si, void
 		hf_log(LOG_NOTICE, NULL, "not stopping: guests' memory is kept here for the jump");
 		return 0;
 	}
+	if (agent->adopt) {
+		hf_error_set(
+			&e, -ECANCELED, HF_ERR_ROLLED_BACK, NULL, "holdfastd was asked to stop");
+		hf_adopt_cancel(agent->adopt, &e);
+		agent->stopping = true;
+		return 0;
+	}
 	if (!agent->update)
 		return sd_event_exit(sd_event_source_get_event(s), 0);
 	hf_log(LOG_NOTICE, NULL, "asked to stop: undoing the update first");
@@ -285,7 +293,7 @@ static int on_post(sd_event_source *s, void *userdata)
 {
 	struct hf_agent *agent = userdata;
 
-	if (agent->stopping && !agent->update)
+	if (agent->stopping && !agent->update && !agent->adopt && !agent->arrival)
 		sd_event_exit(sd_event_source_get_event(s), 0);
 	return 0;
 }

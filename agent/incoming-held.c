@@ -115,16 +115,13 @@ static int release(void *data)
 {
 	struct hf_incoming *in = data;
 	struct hf_error e = {0};
-	int r = 0;
+	int r;
 
 	hf_error_clear(&in->release_error);
-	if (!in->session) {
-		r = hf_carrier_session_retrieve(
-			in->agent->carrier, in->guest->session, &in->session, &e);
-		/* Nothing came over, or it was finished before: there is nothing to give up. */
-		if (r == -ENOENT || r == -EALREADY)
-			r = 0;
-	}
+	r = hf_incoming_open_session(in, &e);
+	/* Nothing came over, or it was finished before: there is nothing to give up. */
+	if (r == -ENOENT || r == -EALREADY)
+		r = 0;
 	if (r == 0)
 		r = hf_incoming_read_journal(in, &e);
 	if (r == 0 && hf_incoming_process_lives(in))
@@ -201,11 +198,8 @@ void hf_incoming_end_dump(struct hf_incoming *in)
 int hf_incoming_open_files(struct hf_incoming *in, const int **ret_ram, const int **ret_state,
 	bool *ret_ran, struct hf_error *error)
 {
-	int r = 0;
+	int r = hf_incoming_open_session(in, error);
 
-	if (!in->session)
-		r = hf_carrier_session_retrieve(
-			in->agent->carrier, in->guest->session, &in->session, error);
 	if (r == 0)
 		r = hf_incoming_read_journal(in, error);
 	if (r == 0 && hf_incoming_process_lives(in))

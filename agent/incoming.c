@@ -54,8 +54,11 @@ static void hold(struct hf_incoming *in, const struct hf_error *error)
 	hf_error_guest(&in->error, in->guest->name);
 	if (!in->error.remedy[0])
 		snprintf(in->error.remedy, sizeof(in->error.remedy),
-			"its RAM is kept until the next reboot; see holdfastd's log and the "
-			"guest's, then retry, dump or release it");
+			in->here ? "its RAM is held as long as holdfastd runs: don't stop it; see "
+				   "holdfastd's log and the guest's, then retry, dump or release it"
+				 : "its RAM is kept until the next reboot; see holdfastd's log and "
+				   "the "
+				   "guest's, then retry, dump or release it");
 	pass(in);
 	/* The QEMU that it may run in is the one to go on with; else the next try is its own's. */
 	if (in->own_vmm && !in->ran_in)
@@ -84,7 +87,7 @@ static int finish(void *data)
 	struct hf_incoming *in = data;
 	int r = hf_fault(HF_FAULT_FINISH_SESSION, &in->error);
 
-	if (r == 0)
+	if (r == 0 && in->session)
 		r = hf_session_finish(in->session, &in->error);
 	if (r == 0)
 		in->session = NULL;
@@ -412,6 +415,14 @@ int hf_incoming_end_others(struct hf_incoming *in, struct hf_error *error)
 		&in->n_ended, error);
 }
 
+int hf_incoming_open_session(struct hf_incoming *in, struct hf_error *error)
+{
+	if (in->session || in->here)
+		return 0;
+	return hf_carrier_session_retrieve(
+		in->agent->carrier, in->guest->session, &in->session, error);
+}
+
 /* In a worker: the kernel takes time in proportion to RAM here. */
 static int retrieve(void *data)
 {
@@ -420,9 +431,8 @@ static int retrieve(void *data)
 	uint64_t begin = hf_agent_now_ns();
 	int r = hf_fault(HF_FAULT_RETRIEVE_SESSION, &in->error);
 
-	if (r == 0 && !in->session)
-		r = hf_carrier_session_retrieve(
-			in->agent->carrier, in->guest->session, &in->session, &in->error);
+	if (r == 0)
+		r = hf_incoming_open_session(in, &in->error);
 	in->over = in->agent->again && r == -EALREADY;
 	if (again && (r == 0 || in->over)) {
 		r = look_back(in);
@@ -499,6 +509,18 @@ int hf_incoming_again(struct hf_incoming *in)
 	in->step = in->runs ? HF_IN_FINISHING : HF_IN_RETRIEVING;
 	return hf_worker_run(in->agent->event, in->runs ? finish : retrieve,
 		in->runs ? on_finished : on_retrieved, in);
+}
+
+void hf_incoming_start_with(struct hf_incoming *in, int *ram_fds, int *state_fds)
+{
+	/* Nor did an agent before this one note anything of it. */
+	in->here = in->looked = true;
+	for (size_t i = 0; i < in->guest->n_ram; i++)
+		in->ram_fds[i] = TAKE_FD(ram_fds[i]);
+	for (size_t i = 0; i < in->guest->n_state; i++)
+		in->state_fds[i] = TAKE_FD(state_fds[i]);
+	in->step = HF_IN_WAITING;
+	hf_incoming_go(in);
 }
 
 void hf_incoming_start(struct hf_incoming *in)

@@ -102,6 +102,15 @@ void hf_incoming_end_dump(struct hf_incoming *in);
 int hf_incoming_open_files(struct hf_incoming *in, const int **ret_ram, const int **ret_state,
 	bool *ret_ran, struct hf_error *error);
 
+/**
+ * hf_incoming_start_with() - The same with files that never left this process: see adopt.h.
+ * @ram_fds:   one per guest->ram[]; taken
+ * @state_fds: one per guest->state[]; taken
+ *
+ * There is no session then: a held guest's memory lives in this process alone.
+ */
+void hf_incoming_start_with(struct hf_incoming *in, int *ram_fds, int *state_fds);
+
 enum hf_incoming_step hf_incoming_get_step(const struct hf_incoming *in);
 /** hf_incoming_is_up() - Whether it runs and its chain has ended: resumed or cold-booted. */
 bool hf_incoming_is_up(const struct hf_incoming *in);

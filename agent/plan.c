@@ -57,13 +57,13 @@ static struct json_object *steps_json(bool luo, const struct hf_sample *sample)
 
 /* ---- guests ---- */
 
-/* The first refusal speaks for all of them: they are among the findings. */
-static const char *first_refusal(struct json_object *findings)
+/* The first of them speaks for all: they are among the findings. */
+static const char *first_of(struct json_object *findings, enum hf_verdict verdict)
 {
 	for (size_t i = 0; i < hf_json_array_size(findings); i++) {
 		struct json_object *f = json_object_array_get_idx(findings, i);
 
-		if (strcmp(hf_json_get_string(f, "verdict", ""), hf_verdict_name(HF_REFUSAL)) == 0)
+		if (strcmp(hf_json_get_string(f, "verdict", ""), hf_verdict_name(verdict)) == 0)
 			return hf_json_get_string(f, "message", "");
 	}
 	return NULL;
@@ -85,16 +85,24 @@ static struct json_object *guest_json(const struct hf_survey_guest *g, const cha
 	cleanup_json struct json_object *findings = json_object_new_array();
 	struct json_object *o = json_object_new_object();
 	bool refused = hf_check_guest(g, to_kernel, findings) == HF_REFUSAL;
+	enum hf_fate fate = hf_check_fate(g);
 	bool paused = g->asked && !g->error.err && !g->probe.running;
 	uint64_t bytes = ram_bytes(guest);
 
 	hf_json_add_string(o, "uuid", guest->uuid);
 	hf_json_add_string(o, "name", guest->name);
-	hf_json_add_string(o, "action", refused ? "refuse" : paused ? "keep_paused" : "carry");
+	hf_json_add_string(o, "action",
+		refused			    ? "refuse"
+		: fate == HF_FATE_SHUT_DOWN ? "shut_down"
+		: fate == HF_FATE_ADOPTED   ? "adopt"
+		: paused		    ? "keep_paused"
+					    : "carry");
 	hf_json_add_int(o, "ram_bytes", (int64_t)bytes);
-	if (refused) {
+	if (refused || fate != HF_FATE_COMES_ALONG)
+		hf_json_add_string(
+			o, "message", first_of(findings, refused ? HF_REFUSAL : HF_WARNING));
+	if (refused || fate == HF_FATE_SHUT_DOWN) {
 		hf_json_add(o, "phases", json_object_new_array());
-		hf_json_add_string(o, "message", first_refusal(findings));
 		return o;
 	}
 	*total_bytes += bytes;

@@ -4,6 +4,8 @@
 #include <pthread.h>
 #include <string.h>
 
+#include "agent/adopt-policy.h"
+#include "agent/adopt.h"
 #include "agent/check-host.h"
 #include "agent/check-target.h"
 #include "agent/guest-json.h"
@@ -28,6 +30,7 @@ struct request {
 	bool commit;
 	bool keep_loaded;
 	bool shut_down; /* guests were: what still can't come along stays in the way */
+	bool adopted;	/* guests were; likewise */
 	bool plan;	/* wants the history, too */
 	struct hf_history history;
 	int history_error;
@@ -340,6 +343,65 @@ static void begin(struct request *q, const struct hf_survey *survey)
 		hf_varlink_call_error(q->call, &e, NULL);
 }
 
+/* Not only the guests: it took its time, and there is less memory, or more. */
+static void look_anew(struct request *q)
+{
+	hf_target_clear(&q->target);
+	hf_error_clear(&q->target_error);
+	q->has_target = false;
+	look(q);
+}
+
+static void on_adopter_gone(struct hf_varlink_call *call, void *userdata)
+{
+	const struct request *q = userdata;
+	struct hf_error e = {0};
+
+	hf_error_set(&e, -ECONNRESET, HF_ERR_ROLLED_BACK, "start again",
+		"the client that asked for the update went away");
+	if (q->agent->adopt)
+		hf_adopt_cancel(q->agent->adopt, &e);
+}
+
+static void on_adopted(const struct hf_error *error, void *data)
+{
+	struct request *q = data;
+
+	hf_varlink_call_on_gone(q->call, NULL, NULL);
+	hf_agent_unwatch(q->agent, q->call);
+	if (!hf_varlink_call_is_open(q->call)) {
+		request_free(q);
+	} else if (error) {
+		hf_varlink_call_error(q->call, error, NULL);
+		request_free(q);
+	} else {
+		q->adopted = true;
+		look_anew(q);
+	}
+}
+
+/* Nothing else stands in the way of the update. Takes the request. */
+static void adopt(struct request *q, const struct hf_survey *survey)
+{
+	struct hf_error e = {0};
+	int r = 0;
+
+	if (q->adopted)
+		r = hf_error_set(&e, -EBUSY, HF_ERR_NOT_READY, "see `holdfast check`",
+			"guests that can't come along were adopted, and there are such again");
+	if (r == 0 && hf_varlink_call_wants_more(q->call))
+		hf_agent_watch(q->agent, q->call);
+	if (r == 0)
+		r = hf_adopt_all_start(q->agent, survey, on_adopted, q, &e);
+	if (r == 0) {
+		hf_varlink_call_on_gone(q->call, on_adopter_gone, q);
+		return;
+	}
+	hf_agent_unwatch(q->agent, q->call);
+	hf_varlink_call_error(q->call, &e, NULL);
+	request_free(q);
+}
+
 static void on_shut_down(const struct hf_error *error, void *data)
 {
 	struct request *q = data;
@@ -398,6 +460,11 @@ static void on_checked(const struct hf_survey *survey, void *data)
 		json_object_put(findings);
 		hf_json_add_string(params, "update_id", NULL);
 		hf_varlink_call_reply(q->call, params);
+	} else if (hf_adopt_needed(survey) > 0) {
+		/* Before others are shut down: it may fail, and then nothing is lost by it. */
+		json_object_put(findings);
+		adopt(q, survey);
+		return;
 	} else if (hf_shut_down_needed(survey) > 0) {
 		json_object_put(findings);
 		shut_down(q, survey);

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/utsname.h>
 
+#include "agent/adopt-request.h"
 #include "agent/arrival.h"
 #include "agent/guest-json.h"
 #include "agent/held.h"
@@ -469,6 +470,7 @@ static const struct hf_varlink_method methods[] = {
 	{"Retry", hf_held_retry, HF_VARLINK_MUTATING},
 	{"Dump", hf_held_dump, HF_VARLINK_MUTATING},
 	{"Release", hf_held_release, HF_VARLINK_MUTATING},
+	{"Adopt", hf_request_adopt, HF_VARLINK_MUTATING},
 	{"Status", handle_status, 0},
 	{"Report", handle_report, 0},
 	{"History", handle_history, 0},

@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "agent/adopt.h"
 #include "agent/arrival.h"
 #include "agent/update.h"
 
@@ -89,6 +90,8 @@ const char *hf_survey_update_step(const struct hf_agent *agent, const char *uuid
 
 	if (agent->update)
 		step = hf_update_guest_step(agent->update, uuid);
+	if (!step && agent->adopt)
+		step = hf_adopt_guest_step(agent->adopt, uuid);
 	if (!step && agent->arrival && hf_arrival_manifest(agent->arrival))
 		step = hf_arrival_guest_step(agent->arrival, uuid);
 	/* Those it is over for: they run, or are gone. */

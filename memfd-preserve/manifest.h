@@ -139,6 +139,11 @@ struct hf_manifest_guest {
 	size_t n_state;
 	uint64_t state_length; /* sum of the chunks' lengths */
 	uint64_t state_xxh3;   /* XXH3-64 of the whole stream */
+	/*
+	 * The state is what remains of a migration with RAM, which is loaded without
+	 * x-ignore-shared. Never in a manifest: such a state doesn't leave its agent.
+	 */
+	bool ram_copied;
 	struct hf_manifest_net *net;
 	size_t n_net;
 

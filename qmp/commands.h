@@ -68,6 +68,11 @@ int hf_qmp_quit(
 int hf_qmp_system_powerdown(
 	struct hf_qmp *q, uint64_t timeout_ns, hf_qmp_reply_fn fn, void *data, uint64_t *ret_id);
 
+/** hf_qmp_query_kvm() - Do its CPUs run by KVM? */
+int hf_qmp_query_kvm(
+	struct hf_qmp *q, uint64_t timeout_ns, hf_qmp_reply_fn fn, void *data, uint64_t *ret_id);
+int hf_qmp_parse_kvm(struct json_object *ret, bool *ret_enabled);
+
 /* ---- identity ---- */
 
 int hf_qmp_query_version(
@@ -129,7 +134,9 @@ struct hf_qmp_migration {
 	uint64_t ram_transferred_bytes; /* all bytes of the stream, devices included */
 	uint64_t ram_normal_bytes;	/* RAM pages in it: 0 when x-ignore-shared did its work */
 	uint64_t ram_duplicate_pages;
-	uint64_t total_time_ms; /* 0 until known */
+	uint64_t ram_dirty_pages_per_s; /* the guest rewrites; these two 0 until known */
+	uint64_t ram_rounds;		/* times that dirty pages were collected */
+	uint64_t total_time_ms;		/* 0 until known */
 	uint64_t downtime_ms;
 	uint64_t setup_time_ms;
 	size_t n_blockers; /* how many there are, also those beyond the array */
@@ -171,6 +178,15 @@ int hf_qmp_query_migrate_capabilities(
 	struct hf_qmp *q, uint64_t timeout_ns, hf_qmp_reply_fn fn, void *data, uint64_t *ret_id);
 /** hf_qmp_parse_capability() - Look one up. Return: 0, -ENOENT when QEMU lacks it, -EBADMSG. */
 int hf_qmp_parse_capability(struct json_object *ret, const char *name, bool *ret_on);
+
+/**
+ * hf_qmp_next_capability() - The capabilities that are on, one after the other.
+ * @pos:      0 at first; moved on
+ * @ret_name: borrowed from @ret
+ *
+ * Return: 0, -ENOENT when there are no more, -EBADMSG.
+ */
+int hf_qmp_next_capability(struct json_object *ret, size_t *pos, const char **ret_name);
 
 /** struct hf_qmp_migrate_parameters - those we set, and read back. */
 struct hf_qmp_migrate_parameters {

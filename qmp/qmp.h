@@ -173,6 +173,13 @@ int hf_qmp_cancel(struct hf_qmp *q, uint64_t id);
 /** hf_qmp_get_state() - Where the connection is. */
 enum hf_qmp_state hf_qmp_get_state(const struct hf_qmp *q);
 
+/**
+ * hf_qmp_peer_pid() - The process that listens on the socket, or made the pair. 0: not known.
+ *
+ * Whose monitor it is, before anything is done through it that can't be taken back.
+ */
+pid_t hf_qmp_peer_pid(const struct hf_qmp *q);
+
 /** hf_qmp_get_version() - QEMU's version, never NULL; zeros before the greeting. */
 const struct hf_qmp_version *hf_qmp_get_version(const struct hf_qmp *q);
 

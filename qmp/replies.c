@@ -274,6 +274,13 @@ int hf_qmp_parse_uuid(struct json_object *ret, char buf[static 37])
 	return 0;
 }
 
+int hf_qmp_parse_kvm(struct json_object *ret, bool *ret_enabled)
+{
+	if (!json_object_is_type(ret, json_type_object))
+		return -EBADMSG;
+	return required(get_bool(ret, "enabled", ret_enabled));
+}
+
 int hf_qmp_parse_migration_event(struct json_object *data, enum hf_qmp_migration_status *ret_status)
 {
 	char name[64];
@@ -301,6 +308,10 @@ static int parse_ram(struct json_object *ret, struct hf_qmp_migration *m)
 		r = required(get_u64(ram, "normal-bytes", &m->ram_normal_bytes));
 	if (r >= 0)
 		r = required(get_u64(ram, "duplicate", &m->ram_duplicate_pages));
+	if (r >= 0)
+		r = optional(get_u64(ram, "dirty-pages-rate", &m->ram_dirty_pages_per_s));
+	if (r >= 0)
+		r = optional(get_u64(ram, "dirty-sync-count", &m->ram_rounds));
 	return r;
 }
 
@@ -370,6 +381,23 @@ int hf_qmp_parse_capability(struct json_object *ret, const char *name, bool *ret
 			return r;
 		if (!strcmp(s, name))
 			return required(get_bool(cap, "state", ret_on));
+	}
+	return -ENOENT;
+}
+
+int hf_qmp_next_capability(struct json_object *ret, size_t *pos, const char **ret_name)
+{
+	if (!json_object_is_type(ret, json_type_array))
+		return -EBADMSG;
+	while (*pos < json_object_array_length(ret)) {
+		struct json_object *cap = json_object_array_get_idx(ret, (*pos)++);
+		bool on = false;
+		int r = required(get_string(cap, "capability", ret_name));
+
+		if (r >= 0)
+			r = required(get_bool(cap, "state", &on));
+		if (r < 0 || on)
+			return r;
 	}
 	return -ENOENT;
 }

@@ -285,7 +285,8 @@ int hf_cmdline_build(const struct hf_cmdline *plan, const struct hf_cmdline_how 
 
 	args_add(&a, plan->argv[0]);
 	while (r == 0 && hf_option_next(plan->argv, plan->n_argv, &pos, &o)) {
-		const struct hf_cmdline_ram *ram = ram_of_arg(plan, o.value_arg);
+		const struct hf_cmdline_ram *ram =
+			how->monitor_only ? NULL : ram_of_arg(plan, o.value_arg);
 
 		if (how->respawn && (o.kind == HF_OPTION_LOADVM || o.kind == HF_OPTION_INCOMING))
 			continue;
@@ -295,7 +296,8 @@ int hf_cmdline_build(const struct hf_cmdline *plan, const struct hf_cmdline_how 
 		else if (o.value_arg != o.arg)
 			args_add(&a, o.value);
 	}
-	add_default_ram(&a, plan, how, no_prealloc);
+	if (!how->monitor_only)
+		add_default_ram(&a, plan, how, no_prealloc);
 	if (how->qmp_path)
 		add_monitor(&a, plan, how->qmp_path);
 	if (how->respawn) {

@@ -12,7 +12,7 @@
  *
  * Conservative by design: an option it doesn't know, a number it can't read, RAM in a place it
  * doesn't control, and the guest counts as not preservable, with the reason. Such a guest starts
- * with its argv untouched.
+ * with its argv untouched, or with a monitor added if its RAM could be moved while it runs.
  *
  * Ownership: the plan owns copies of everything; hf_cmdline_free() frees it.
  */
@@ -85,7 +85,8 @@ struct hf_cmdline {
 struct hf_cmdline_how {
 	const int *ram_fds;   /* one per ram[]: fd numbers in the process that becomes QEMU */
 	const char *qmp_path; /* holdfast's monitor socket, NULL: none */
-	bool respawn; /* on preserved RAM: add -incoming defer and -S, preallocate nothing */
+	bool respawn;	   /* on preserved RAM: add -incoming defer and -S, preallocate nothing */
+	bool monitor_only; /* RAM stays as the user has it */
 	const char *
 		machine_type; /* resolved versioned type for a respawn, NULL: as the user gave it */
 };
@@ -116,6 +117,20 @@ int hf_cmdline_parse(
  */
 int hf_cmdline_build(const struct hf_cmdline *plan, const struct hf_cmdline_how *how,
 	char ***ret_argv, size_t *ret_n, struct hf_error *e);
+
+/**
+ * hf_cmdline_adopt() - The command line of the same guest with RAM that can be on memfds.
+ * @argv:     a command line whose RAM is in private files or on hugetlb pages
+ * @ret_argv: strings and a NULL, in one allocation: free() it
+ * @ret_n:    number of strings
+ *
+ * RAMBlocks have the same names and sizes, so that the guest's migration stream loads; what is left
+ * out is where its RAM was. hf_cmdline_parse() finds nothing to object to in what comes out, so
+ * that it is fit for a registration. Return: 0; -EALREADY when the RAM can be preserved as it is;
+ * -EOPNOTSUPP when something else is in the way, with the reason; -errno.
+ */
+int hf_cmdline_adopt(
+	const char *const *argv, size_t n, char ***ret_argv, size_t *ret_n, struct hf_error *e);
 
 /** hf_cmdline_free() - Free a plan. NULL is fine. */
 void hf_cmdline_free(struct hf_cmdline *plan);

@@ -166,7 +166,8 @@ static int make_ram(const struct hf_cmdline *plan, struct hf_launch *l, struct h
 	return 0;
 }
 
-static int build(const struct hf_cmdline *plan, struct hf_launch *l, struct hf_error *error)
+static int build(const struct hf_cmdline *plan, bool monitor_only, struct hf_launch *l,
+	struct hf_error *error)
 {
 	struct hf_manifest_guest *g = &l->reg.guest;
 	/* QEMU wouldn't start with a path that doesn't fit a socket's address. */
@@ -180,15 +181,26 @@ static int build(const struct hf_cmdline *plan, struct hf_launch *l, struct hf_e
 	if (hf_manifest_set(&g->qmp_path, path) < 0)
 		return oom(error);
 	return hf_cmdline_build(plan,
-		&(struct hf_cmdline_how){.ram_fds = l->ram_fds, .qmp_path = g->qmp_path}, &l->argv,
-		NULL, error);
+		&(struct hf_cmdline_how){.ram_fds = l->ram_fds,
+			.qmp_path = g->qmp_path,
+			.monitor_only = monitor_only},
+		&l->argv, NULL, error);
+}
+
+/* Could its RAM be moved to where it can be preserved, later and by the agent? */
+static bool can_be_adopted(const struct hf_cmdline *plan)
+{
+	cleanup_free char **argv = NULL;
+	size_t n;
+
+	return hf_cmdline_adopt((const char *const *)plan->argv, plan->n_argv, &argv, &n, NULL) ==
+	       0;
 }
 
 int hf_launch_prepare(const struct hf_cmdline *plan, const struct hf_launch_options *options,
 	struct hf_launch *l, struct hf_error *error)
 {
 	struct hf_manifest_guest *g = &l->reg.guest;
-	struct hf_cmdline plain = *plan;
 	int r;
 
 	*l = (struct hf_launch){0};
@@ -208,14 +220,17 @@ int hf_launch_prepare(const struct hf_cmdline *plan, const struct hf_launch_opti
 	if (plan->reason[0]) {
 		snprintf(l->reg.reason, sizeof(l->reg.reason), "%s", plan->reason);
 		snprintf(l->reg.remedy, sizeof(l->reg.remedy), "%s", plan->remedy);
-		/* The agent needs a monitor to ask it over; nothing else of it is touched. */
-		if (not_eligible(options) != HF_NOT_ELIGIBLE_SHUTDOWN)
-			return 0;
-		plain.n_ram = 0;
-		return build(&plain, l, error);
+		/* A monitor is all that is added: its RAM stays as it is. */
+		if (not_eligible(options) == HF_NOT_ELIGIBLE_SHUTDOWN)
+			return build(plan, true, l, error);
+		if (can_be_adopted(plan) && build(plan, true, l, error) < 0) {
+			hf_error_clear(error);
+			return hf_manifest_set(&g->qmp_path, NULL);
+		}
+		return 0;
 	}
 	r = make_ram(plan, l, error);
-	return r < 0 ? r : build(plan, l, error);
+	return r < 0 ? r : build(plan, false, l, error);
 }
 
 int hf_launch_exec(struct hf_launch *l)

@@ -29,8 +29,8 @@ struct hf_launch {
 /**
  * hf_launch_prepare() - Everything up to the exec.
  * @plan:    QEMU's command line, a guest. Where it can't be preserved (plan->reason), argv is the
- *           user's and no memfd is made; only if the guest is to be shut down for an update, a
- *           monitor is added to it.
+ *           user's and no memfd is made; a monitor is added where its RAM could be moved later, or
+ *           if the guest is to be shut down for an update.
  * @options: the launcher's own
  * @ret:     the launch, on failure too: clear it always
  *

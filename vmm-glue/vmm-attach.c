@@ -12,6 +12,7 @@
 
 #define MIB (1024u * 1024u)
 #define MAX_BLOCKS 512
+#define QEMU_DEFAULT_DOWNTIME_MS 300
 
 /* The guest's own RAM: by object id, or as machine types before 4.1 call it. */
 static bool is_preserved(const struct hf_manifest_guest *guest, const char *block)
@@ -228,6 +229,8 @@ static void on_parameters(struct hf_qmp *q, int err, struct json_object *ret,
 		return;
 	}
 	vmm->old_max_bandwidth = p.max_bandwidth;
+	vmm->old_downtime_ms =
+		p.has_downtime_limit ? p.downtime_limit_ms : QEMU_DEFAULT_DOWNTIME_MS;
 	one_answered(vmm);
 }
 

@@ -3,7 +3,8 @@
  * DOC: What the files of vmm.h share. Nobody else includes this.
  *
  * vmm.c holds the frame: operations, time-outs, the end of QEMU. vmm-attach.c, vmm-save.c,
- * vmm-rollback.c, vmm-respawn.c and vmm-cold-boot.c hold one step of a guest's way each.
+ * vmm-copy.c, vmm-rollback.c, vmm-respawn.c and vmm-cold-boot.c hold one step of a guest's way
+ * each.
  *
  * An operation ends by hf_vmm_end() or hf_vmm_fail(). That only notes the outcome: the callback
  * runs later, from the loop, once the guest is *settled*, which means that no stream uses a sink
@@ -26,6 +27,7 @@ enum hf_vmm_op_kind {
 	HF_VMM_OP_NONE,
 	HF_VMM_OP_ATTACH,
 	HF_VMM_OP_SAVE,
+	HF_VMM_OP_COPY,
 	HF_VMM_OP_ROLLBACK,
 	HF_VMM_OP_QUIT,
 	HF_VMM_OP_RESPAWN,
@@ -93,13 +95,20 @@ struct hf_vmm {
 	bool migrate_sent;
 	bool status_known; /* guest->was_running is of this save */
 	uint64_t old_max_bandwidth;
+	uint64_t old_downtime_ms;
+	bool downtime_changed;
 	bool old_ignore_shared;
 	bool old_events;
 	struct hf_error restore_error; /* a setting that rollback could not change back */
 
 	/* Save and load. */
 	struct hf_stream *stream;
-	bool streaming; /* @stream's done is still to come */
+	bool streaming;			  /* the done of @stream or @receiver is still to come */
+	struct hf_ram_receiver *receiver; /* borrowed: copy */
+	hf_vmm_progress_fn progress;
+	uint64_t new_downtime_ms;
+	bool pause_first;
+	bool emulated; /* its CPUs: it must not run while it is copied */
 	bool stream_ok;
 	struct hf_error stream_error;
 	struct hf_stream_result result;
@@ -187,6 +196,9 @@ void hf_vmm_lose(struct hf_vmm *vmm, const struct hf_error *reason);
 /** hf_vmm_drop_monitor() - Close the monitor, and the callbacks of its commands. */
 void hf_vmm_drop_monitor(struct hf_vmm *vmm);
 
+/** hf_vmm_stream_over() - Nothing streams any more. Return: false when @vmm has gone with that. */
+bool hf_vmm_stream_over(struct hf_vmm *vmm);
+
 /** hf_vmm_on_stream_done() - hf_stream_done_fn of both directions. */
 void hf_vmm_on_stream_done(void *data, const struct hf_stream_result *result);
 
@@ -261,6 +273,7 @@ void hf_vmm_forget_fresh(struct hf_vmm *vmm);
 /* Steps called across files. */
 void hf_vmm_save_on_event(struct hf_vmm *vmm, const char *name, struct json_object *data);
 void hf_vmm_save_on_stream(struct hf_vmm *vmm);
+void hf_vmm_copy_on_event(struct hf_vmm *vmm, const char *name, struct json_object *data);
 void hf_vmm_respawn_on_ready(struct hf_vmm *vmm);
 void hf_vmm_cold_boot_on_ready(struct hf_vmm *vmm);
 void hf_vmm_respawn_on_event(struct hf_vmm *vmm, const char *name, struct json_object *data);

@@ -146,7 +146,8 @@ void hf_vmm_respawn_on_ready(struct hf_vmm *vmm)
 		return;
 	}
 	vmm->n_replies = 3;
-	if (hf_vmm_send_caps(vmm, true, true, on_set) < 0 ||
+	/* Has to be as it was when the state was saved. */
+	if (hf_vmm_send_caps(vmm, !vmm->guest->ram_copied, true, on_set) < 0 ||
 		HF_VMM_SEND(vmm, on_set, hf_qmp_getfd, HF_VMM_GETFD_NAME, vmm->stream_fd) < 0)
 		return;
 	/* Our copy of QEMU's end has to go, or its death would not break the stream. */

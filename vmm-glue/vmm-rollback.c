@@ -47,7 +47,7 @@ static void on_final_status(struct hf_qmp *q, int err, struct json_object *ret,
 		hf_vmm_poll_later(vmm, ask_status);
 		return;
 	}
-	vmm->save_begun = vmm->migrate_sent = false;
+	vmm->save_begun = vmm->migrate_sent = vmm->downtime_changed = false;
 	hf_vmm_end(vmm);
 }
 
@@ -81,7 +81,11 @@ static void on_restored(struct hf_qmp *q, int err, struct json_object *ret,
 static void restore(struct hf_vmm *vmm)
 {
 	const struct hf_qmp_migrate_parameters params = {
-		.has_max_bandwidth = true, .max_bandwidth = vmm->old_max_bandwidth};
+		.has_max_bandwidth = true,
+		.max_bandwidth = vmm->old_max_bandwidth,
+		.has_downtime_limit = vmm->downtime_changed,
+		.downtime_limit_ms = vmm->old_downtime_ms,
+	};
 
 	vmm->waiting = "let the guest run again";
 	vmm->restore_error = (struct hf_error){0};

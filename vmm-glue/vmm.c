@@ -31,6 +31,14 @@ static void stop_timers(struct hf_vmm *vmm)
 	vmm->poll_fn = NULL;
 }
 
+static void cancel_stream(struct hf_vmm *vmm)
+{
+	if (!vmm->streaming)
+		return;
+	hf_stream_cancel(vmm->stream);
+	hf_ram_receiver_cancel(vmm->receiver);
+}
+
 static void deliver(struct hf_vmm *vmm, struct hf_vmm_op *slot)
 {
 	struct hf_vmm_op op = *slot;
@@ -102,8 +110,7 @@ void hf_vmm_free(struct hf_vmm *vmm)
 	if (vmm->child && (hf_vmm_starting(vmm) || vmm->killing))
 		hf_child_kill(vmm->child);
 	hf_child_release(TAKE_PTR(vmm->child));
-	if (vmm->streaming)
-		hf_stream_cancel(vmm->stream);
+	cancel_stream(vmm);
 	if (vmm->in_callback == 0 && !vmm->streaming)
 		destroy(vmm);
 }
@@ -131,6 +138,11 @@ const char *hf_vmm_get_warning(const struct hf_vmm *vmm)
 pid_t hf_vmm_pid(const struct hf_vmm *vmm)
 {
 	return vmm->child && !hf_child_exited(vmm->child) ? hf_child_pid(vmm->child) : 0;
+}
+
+pid_t hf_vmm_monitor_pid(const struct hf_vmm *vmm)
+{
+	return vmm->qmp ? hf_qmp_peer_pid(vmm->qmp) : 0;
 }
 
 /* ---- operations ---- */
@@ -190,8 +202,7 @@ static void close_operation(struct hf_vmm *vmm)
 	stop_timers(vmm);
 	hf_vmm_forget_commands(vmm);
 	hf_close(&vmm->stream_fd);
-	if (vmm->streaming)
-		hf_stream_cancel(vmm->stream);
+	cancel_stream(vmm);
 }
 
 void hf_vmm_end(struct hf_vmm *vmm)
@@ -406,6 +417,8 @@ static void on_qmp_event(struct hf_qmp *q, const char *name, struct json_object 
 
 	if (hf_vmm_in(vmm, HF_VMM_OP_SAVE))
 		hf_vmm_save_on_event(vmm, name, data);
+	else if (hf_vmm_in(vmm, HF_VMM_OP_COPY))
+		hf_vmm_copy_on_event(vmm, name, data);
 	else if (hf_vmm_in(vmm, HF_VMM_OP_RESPAWN))
 		hf_vmm_respawn_on_event(vmm, name, data);
 	else if (hf_vmm_in(vmm, HF_VMM_OP_RESUME) && strcmp(name, "RESUME") == 0 &&
@@ -432,17 +445,24 @@ const struct hf_qmp_ops hf_vmm_qmp_ops = {
 	.closed = on_qmp_closed,
 };
 
+bool hf_vmm_stream_over(struct hf_vmm *vmm)
+{
+	vmm->streaming = false;
+	vmm->stream = NULL;
+	vmm->receiver = NULL;
+	if (vmm->freed && vmm->in_callback == 0)
+		destroy(vmm);
+	else if (!vmm->freed)
+		return true;
+	return false;
+}
+
 void hf_vmm_on_stream_done(void *data, const struct hf_stream_result *result)
 {
 	struct hf_vmm *vmm = data;
 
-	vmm->streaming = false;
-	vmm->stream = NULL;
-	if (vmm->freed) {
-		if (vmm->in_callback == 0)
-			destroy(vmm);
+	if (!hf_vmm_stream_over(vmm))
 		return;
-	}
 	vmm->result = *result;
 	vmm->stream_ok = result->err == 0;
 	vmm->stream_error = result->error;

@@ -7,6 +7,7 @@
  * guests at once, each through the same order of calls:
  *
  *   old kernel:  attach -> probe -> save -> (jump)      or, from any of these: rollback
+ *                attach -> probe -> copy -> quit        to move RAM to memfds: likewise
  *   new kernel:  respawn (start, connect, load, verify) -> resume
  *                cold_boot (start with new memory, connect) -> resume, when that has failed
  *
@@ -29,6 +30,7 @@
 #include "memfd-preserve/manifest.h"
 #include "memfd-preserve/stream.h"
 #include "qmp/qmp.h"
+#include "vmm-glue/ram-receive.h"
 
 struct hf_vmm;
 
@@ -122,6 +124,9 @@ void hf_vmm_want_details(struct hf_vmm *vmm);
  */
 char *const *hf_vmm_get_roms(const struct hf_vmm *vmm);
 
+/** hf_vmm_monitor_pid() - The process behind the monitor of an attached QEMU. 0: not known. */
+pid_t hf_vmm_monitor_pid(const struct hf_vmm *vmm);
+
 /** hf_vmm_pid() - The QEMU process: attached to, or respawned. 0 when there is none. */
 pid_t hf_vmm_pid(const struct hf_vmm *vmm);
 
@@ -139,6 +144,36 @@ pid_t hf_vmm_pid(const struct hf_vmm *vmm);
  */
 int hf_vmm_save(struct hf_vmm *vmm, struct hf_sink *sink, hf_stream_grow_fn grow,
 	uint64_t timeout_ns, hf_vmm_done_fn done, void *data);
+
+/** struct hf_vmm_progress - how far a copy of RAM is. */
+struct hf_vmm_progress {
+	uint64_t sent_bytes;	  /* in all rounds */
+	uint64_t remaining_bytes; /* not sent since they were written last */
+	uint64_t total_bytes;	  /* of RAM */
+	uint64_t dirty_bytes_per_s;
+	uint64_t rounds;
+};
+
+/** Called now and then, on the loop. It may call hf_vmm_rollback(). */
+typedef void (*hf_vmm_progress_fn)(void *data, const struct hf_vmm_progress *progress);
+
+/**
+ * hf_vmm_copy() - Send all of the guest's RAM and then its device state, while it runs as long as
+ * possible.
+ * @receiver:    made for guest->ram, not started; borrowed until @done
+ * @paused:      pause the guest first; without, one whose CPUs are emulated is refused
+ * @downtime_ms: how long the guest may stand still for the last round, by QEMU's reckoning
+ * @timeout_ns:  for all of it: a guest that writes faster than it is copied never gets done
+ * @progress:    may be NULL
+ * @data:        for @progress and @done
+ *
+ * An ordinary pre-copy migration. On success the guest stands in postmigrate, all its RAM is in the
+ * receiver's memfds, the receiver has the device state, and guest->was_running, status and the
+ * stamps are set. On failure, or to undo it, the caller rolls back, as after hf_vmm_save().
+ */
+int hf_vmm_copy(struct hf_vmm *vmm, struct hf_ram_receiver *receiver, bool paused,
+	uint64_t downtime_ms, uint64_t timeout_ns, hf_vmm_progress_fn progress, hf_vmm_done_fn done,
+	void *data);
 
 /**
  * hf_vmm_rollback() - Make the guest as it was before save, from whatever point was reached.

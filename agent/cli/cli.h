@@ -70,10 +70,11 @@ struct hf_cli {
 	char update_id[64];		  /* from progress, or "" */
 };
 
-extern const struct hf_cli_verb hf_cli_verb_abort, hf_cli_verb_check, hf_cli_verb_commit,
-	hf_cli_verb_dump, hf_cli_verb_guests, hf_cli_verb_history, hf_cli_verb_inspect,
-	hf_cli_verb_plan, hf_cli_verb_prepare, hf_cli_verb_release, hf_cli_verb_report,
-	hf_cli_verb_retry, hf_cli_verb_shutdown, hf_cli_verb_status, hf_cli_verb_upgrade;
+extern const struct hf_cli_verb hf_cli_verb_abort, hf_cli_verb_adopt, hf_cli_verb_check,
+	hf_cli_verb_commit, hf_cli_verb_dump, hf_cli_verb_guests, hf_cli_verb_history,
+	hf_cli_verb_inspect, hf_cli_verb_plan, hf_cli_verb_prepare, hf_cli_verb_release,
+	hf_cli_verb_report, hf_cli_verb_retry, hf_cli_verb_shutdown, hf_cli_verb_status,
+	hf_cli_verb_upgrade;
 
 /* ---- options.c ---- */
 

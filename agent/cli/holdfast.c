@@ -12,6 +12,7 @@ static const struct hf_cli_verb *const verbs[] = {
 	&hf_cli_verb_check,
 	&hf_cli_verb_plan,
 	&hf_cli_verb_guests,
+	&hf_cli_verb_adopt,
 	&hf_cli_verb_prepare,
 	&hf_cli_verb_commit,
 	&hf_cli_verb_upgrade,

@@ -46,6 +46,10 @@ static const char *action_text(const char *action)
 		return "carried over";
 	if (strcmp(action, "keep_paused") == 0)
 		return "carried over, stays paused";
+	if (strcmp(action, "adopt") == 0)
+		return "adopted, then carried over";
+	if (strcmp(action, "shut_down") == 0)
+		return "shut down first";
 	return strcmp(action, "refuse") == 0 ? "REFUSES THE UPDATE" : action;
 }
 

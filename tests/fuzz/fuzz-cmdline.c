@@ -60,6 +60,21 @@ static void check_built(const struct hf_cmdline *plan, bool respawn)
 	free(argv);
 }
 
+/* What was rewritten once has nothing left to rewrite. */
+static void check_adopted(const char *const *argv, size_t n)
+{
+	char **made, **again;
+	size_t n_made, n_again;
+
+	if (hf_cmdline_adopt(argv, n, &made, &n_made, NULL) < 0)
+		return;
+	assert(n_made <= n && !made[n_made]);
+	if (hf_cmdline_adopt((const char *const *)made, n_made, &again, &n_again, NULL) !=
+		-EALREADY)
+		abort();
+	free(made);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	const char *argv[MAX_ARGS] = {"qemu-system-x86_64"};
@@ -89,6 +104,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		}
 		hf_cmdline_free(plan);
 	}
+	check_adopted(argv, n);
 	free(text);
 	return 0;
 }

@@ -33,7 +33,8 @@ static void check_lists(struct json_object *v)
 	struct hf_qmp_chardev chardevs[N];
 	struct hf_qmp_virtio_device devices[N];
 	struct hf_qmp_block blocks[N];
-	size_t i, n;
+	size_t i, n, pos = 0;
+	const char *name;
 	bool on;
 
 	memset(memdevs, 0xff, sizeof(memdevs));
@@ -63,6 +64,9 @@ static void check_lists(struct json_object *v)
 	}
 	hf_qmp_parse_bool(v, &on);
 	hf_qmp_parse_capability(v, "x-ignore-shared", &on);
+	hf_qmp_parse_kvm(v, &on);
+	while (hf_qmp_next_capability(v, &pos, &name) == 0)
+		n += strlen(name);
 }
 
 static void check_migration(struct json_object *v)

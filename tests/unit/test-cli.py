@@ -214,7 +214,7 @@ class CliTest(unittest.TestCase):
 
 
 class CommandLines(CliTest):
-    VERBS = ("check", "plan", "guests", "prepare", "commit", "upgrade", "abort", "status", "report", "history",
+    VERBS = ("check", "plan", "guests", "adopt", "prepare", "commit", "upgrade", "abort", "status", "report", "history",
              "retry", "dump", "release", "inspect", "shutdown")
 
     def test_no_verb(self):
@@ -256,6 +256,14 @@ class CommandLines(CliTest):
                 (["dump"], "dump which guest?"),
                 (["dump", "web1"], "dump it to which file?"),
                 (["dump", "web1", "a", "b"], "too many arguments: 'b'"),
+                (["adopt"], "name a guest, or a process with --pid"),
+                (["adopt", "g", "--pid", "7", "--qmp", "/"], "name a guest, or a process"),
+                (["adopt", "--pid", "7"], "--pid needs --qmp"),
+                (["adopt", "g", "--name", "n"], "--name goes with --pid"),
+                (["adopt", "g", "--qmp", "/none"], "/none: No such file"),
+                (["adopt", "g", "--downtime", "0"], "--downtime takes a number, not '0'"),
+                (["adopt", "g", "--timeout", "1h"], "--timeout takes a number, not '1h'"),
+                (["adopt", "--pid", "-7", "--qmp", "/"], "--pid takes a number, not '-7'"),
                 (["inspect"], "inspect what?"),
                 (["inspect", "kernel"], "inspect which kernel?"),
                 (["inspect", "kernel", "a", "b"], "too many arguments: 'b'"),
@@ -473,6 +481,41 @@ Verdict: ready with caveats: the host can be updated; look at the warnings first
         self.serve(Plan=replies(self.REPLY))
         r = self.run_cli("plan", "-o", "json")
         self.assertEqual((r.code, r.err, json.loads(r.out)), (0, "", self.REPLY))
+
+
+class Adopting(CliTest):
+    REPLY = {"adopted": {"uuid": "u-2", "name": "we\x07b", "pid": 4712, "blackout_ns": 412 * 10**6},
+             "copy": {"sent_bytes": 3 << 30, "remaining_bytes": 0, "total_bytes": 2 << 30, "rounds": 4,
+                      "dirty_bytes_per_second": 9}}
+
+    def test_adopt(self):
+        def handler(call):
+            call.progress("normal", "round 1: 7 MiB sent", guest="web")
+            call.send(continues=True, parameters={"copy": self.REPLY["copy"]})
+            call.reply(self.REPLY)
+
+        self.serve(Adopt=handler)
+        r = self.run_cli("adopt", "web", "--paused", "--downtime", "20", "--timeout", "60")
+        self.assertEqual(r.code, 0)
+        self.assertEqual(r.out, "Adopted: guest we?b, now process 4712. It stood still for 412.0 ms; "
+                                "3 GiB were copied in 4 rounds.\n")
+        self.assertIn("web: round 1: 7 MiB sent", r.err)
+        params = {k: v for k, v in self.agent.calls[0]["parameters"].items() if v is not None}
+        self.assertEqual(params, {"guest": "web", "paused": True, "downtime_ms": 20, "timeout_s": 60})
+        self.assertEqual(json.loads(self.run_cli("adopt", "web", "-o", "json").out), self.REPLY)
+
+    def test_by_process(self):
+        self.serve(Adopt=replies(self.REPLY))
+        r = self.run_cli("adopt", "--pid", "4711", "--qmp", self.path, "--name", "n")
+        self.assertEqual((r.code, r.err), (0, ""))
+        params = {k: v for k, v in self.agent.calls[0]["parameters"].items() if v is not None}
+        self.assertEqual(params, {"pid": 4711, "qmp": self.path, "name": "n"})
+
+    def test_failures(self):
+        self.serve(Adopt=lambda call: call.error(call.params["guest"], message="no", remedy="do", guest="web"))
+        for name, code in (("RolledBack", 5), ("Degraded", 6), ("Busy", 75), ("HostNotReady", 3), ("NoSuchGuest", 1)):
+            r = self.run_cli("adopt", name)
+            self.assertEqual((r.code, r.out, r.err), (code, "", "holdfast: web: no\n  do\n"))
 
 
 class Looking(CliTest):

@@ -211,15 +211,21 @@ static void test_probe(void **state)
 	hf_registration_list_free(list, n);
 }
 
-/* What can't be preserved starts untouched, with one warning and an entry that says why. */
+/* What can't be preserved starts untouched, with one warning and an entry that says why. What could
+ * be moved gets a monitor, and nothing else. */
 static void test_ineligible(void **state)
 {
-	static const char *const rows[][2] = {
-		{"-daemonize", "process id"},
-		{"-device vfio-pci,host=01:00.0", "passed through"},
-		{"-object memory-backend-memfd,id=m,size=1M,hugetlb=on", "hugetlb"},
-		{"-netdev tap,id=n,fd=7", "file descriptor"},
-		{"-incoming defer", "-incoming"},
+	static const struct {
+		const char *args, *reason;
+		bool monitor;
+	} rows[] = {
+		{"-daemonize", "process id", false},
+		{"-device vfio-pci,host=01:00.0", "passed through", false},
+		{"-object memory-backend-memfd,id=m,size=1M,hugetlb=on", "hugetlb", true},
+		{"-m 64 -mem-path /dev/hugepages", "-mem-path", true},
+		{"-m 64 -mem-path /dev/hugepages -daemonize", "-mem-path", false},
+		{"-netdev tap,id=n,fd=7", "file descriptor", false},
+		{"-incoming defer", "-incoming", false},
 	};
 
 	for (size_t i = 0; i < HF_ARRAY_SIZE(rows); i++) {
@@ -227,22 +233,24 @@ static void test_ineligible(void **state)
 		char line[512], path[PATH_MAX], *text, *newline;
 
 		snprintf(line, sizeof(line), "@ --uuid " UUID " --name g -- /bin/echo %s",
-			rows[i][0]);
+			rows[i].args);
 		assert_int_equal(run_line(line), 0);
 		text = output();
 		newline = strchr(text, '\n');
 		assert_non_null(newline);
 		*newline = 0;
-		if (!strstr(text, rows[i][1]) || !strstr(text, "guest g "))
+		if (!strstr(text, rows[i].reason) || !strstr(text, "guest g "))
 			fail_msg("warning: %s", text);
-		snprintf(line, sizeof(line), "%s\n", rows[i][0]);
-		assert_string_equal(newline + 1, line);
+		snprintf(line, sizeof(line), "%s%s", rows[i].args,
+			rows[i].monitor ? " -monitor vc -qmp unix:" : "\n");
+		assert_memory_equal(newline + 1, line, strlen(line));
+		assert_true(rows[i].monitor || !newline[1 + strlen(line)]);
 		hf_registration_path(UUID, path, sizeof(path));
 		assert_int_equal(hf_registration_read(path, &reg, NULL), 0);
-		assert_non_null(strstr(reg.reason, rows[i][1]));
+		assert_non_null(strstr(reg.reason, rows[i].reason));
 		assert_true(reg.remedy[0]);
 		assert_int_equal(reg.guest.n_ram, 0);
-		assert_null(reg.guest.qmp_path);
+		assert_int_equal(!reg.guest.qmp_path, !rows[i].monitor);
 	}
 	assert_int_equal(hf_registration_remove(UUID), 0);
 }

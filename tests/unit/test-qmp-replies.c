@@ -107,6 +107,7 @@ static void test_migration(void **state)
 	assert_int_equal(PARSE("{\"status\":\"completed\",\"setup-time\":1,\"downtime\":3,"
 			       "\"total-time\":9,\"ram\":{\"total\":268435456,\"remaining\":0,"
 			       "\"transferred\":351000,\"normal-bytes\":4096,\"duplicate\":12,"
+			       "\"dirty-pages-rate\":77,\"dirty-sync-count\":3,"
 			       "\"mbps\":1.5,\"page-size\":4096}}",
 				 hf_qmp_parse_migration, &m),
 		0);
@@ -116,6 +117,8 @@ static void test_migration(void **state)
 	assert_int_equal(m.ram_transferred_bytes, 351000);
 	assert_int_equal(m.ram_normal_bytes, 4096);
 	assert_int_equal(m.ram_duplicate_pages, 12);
+	assert_int_equal(m.ram_dirty_pages_per_s, 77);
+	assert_int_equal(m.ram_rounds, 3);
 	assert_int_equal(m.downtime_ms, 3);
 	assert_int_equal(m.total_time_ms, 9);
 	assert_int_equal(PARSE("{\"status\":\"failed\",\"error-desc\":\"no\\nroom\"}",
@@ -149,6 +152,8 @@ static void test_migrate_settings(void **state)
 	static const char caps[] = "[{\"state\":false,\"capability\":\"xbzrle\"},"
 				   "{\"state\":true,\"capability\":\"x-ignore-shared\"}]";
 	struct hf_qmp_migrate_parameters p;
+	const char *name;
+	size_t pos = 0;
 	bool on;
 
 	assert_int_equal(PARSE(caps, hf_qmp_parse_capability, "x-ignore-shared", &on), 0);
@@ -158,6 +163,15 @@ static void test_migrate_settings(void **state)
 	assert_int_equal(PARSE(caps, hf_qmp_parse_capability, "events", &on), -ENOENT);
 	assert_int_equal(PARSE("{}", hf_qmp_parse_capability, "events", &on), -EBADMSG);
 	assert_int_equal(PARSE("[null]", hf_qmp_parse_capability, "events", &on), -EBADMSG);
+	assert_int_equal(PARSE("{\"enabled\":true,\"present\":true}", hf_qmp_parse_kvm, &on), 0);
+	assert_true(on);
+	assert_int_equal(PARSE("{\"present\":true}", hf_qmp_parse_kvm, &on), -EBADMSG);
+	assert_int_equal(PARSE("[]", hf_qmp_parse_kvm, &on), -EBADMSG);
+	assert_int_equal(PARSE(caps, hf_qmp_next_capability, &pos, &name), 0);
+	assert_int_equal(PARSE(caps, hf_qmp_next_capability, &pos, &name), -ENOENT);
+	pos = 0;
+	assert_int_equal(PARSE("[null]", hf_qmp_next_capability, &pos, &name), -EBADMSG);
+	assert_int_equal(PARSE("7", hf_qmp_next_capability, &pos, &name), -EBADMSG);
 
 	assert_int_equal(PARSE("{\"max-bandwidth\":134217728,\"downtime-limit\":300}",
 				 hf_qmp_parse_migrate_parameters, &p),

@@ -10,6 +10,7 @@ first QEMU, those marked @every_qemu with each. Last line: N passed, N failed, N
 import argparse
 import calendar
 import concurrent.futures
+import functools
 import json
 import os
 import pathlib
@@ -93,16 +94,17 @@ class Monitor:
 
 
 class Guest:
-    def __init__(self, world, name, machine="q35", cpus=1, memory=96, disk=False, extra=(), holdfast=()):
+    def __init__(self, world, name, machine="q35", cpus=1, memory=96, disk=False, extra=(), holdfast=(),
+                 duty=25, launcher=True, accel="tcg"):
         self.world, self.name = world, name
         self.console = world.path / f"{name}.console"
         self.own_monitor = world.path / f"{name}.qmp"
         words = [f"console=ttyS0 quiet panic=-1 kho=off liveupdate=off hf.name={name} hf.report_ms=300",
-                 f"hf.seed={sum(name.encode())} hf.ram_mib={memory} hf.mem=60 hf.duty=25"]
-        argv = [BUILD / "holdfast-vmm", "--name", name, *holdfast, "--", world.qemu, "-nodefaults",
-                "-no-user-config", "-display", "none", "-machine", machine, "-accel", "tcg", "-cpu", "qemu64",
-                "-smp", str(cpus), "-m", str(memory), "-kernel", kernel(),
-                "-initrd", TOP / "build/witness/initramfs.cpio.gz",
+                 f"hf.seed={sum(name.encode())} hf.ram_mib={memory} hf.mem=60 hf.duty={duty}"]
+        argv = [BUILD / "holdfast-vmm", "--name", name, *holdfast, "--"] if launcher else []
+        argv += [world.qemu, "-nodefaults", "-no-user-config", "-display", "none", "-machine", machine,
+                "-accel", accel, "-cpu", "qemu64", "-smp", str(cpus), "-m", str(memory),
+                "-kernel", kernel(), "-initrd", TOP / "build/witness/initramfs.cpio.gz",
                 "-chardev", f"file,id=console,path={self.console},append=on", "-serial", "chardev:console",
                 "-qmp", f"unix:{self.own_monitor},server=on,wait=off", *extra]
         if disk:
@@ -591,7 +593,7 @@ def ineligible_guests_are_shut_down(world):
     pid = good.pid
     for name in ("ram", "plugged"):
         eligible, found = findings_of(world, name)
-        (finding,) = found.values()
+        (finding,) = (f for f in found.values() if f["verdict"] != "ok")
         check(not eligible and finding["verdict"] == "warning" and "power down" in finding["message"], f"{name}: {found}")
     world.expect(0, "check", says="power down")
     world.expect(0, "upgrade", "--kernel", kernel(), "--dry-run")
@@ -602,7 +604,7 @@ def ineligible_guests_are_shut_down(world):
     config.write_text("[guest plugged]\nnot-eligible=refuse\n")
     world.upgrade(code=3, says="plugged")
     config.write_text("[guest plugged]\nnot-eligible=adopt\n")
-    world.upgrade(code=3, says="holdfast adopt plugged")
+    world.upgrade(code=3, says="plugged: .*its policy is to adopt it, which can't be done: it is not its RAM")
     config.write_text("[guest plugged]\nnot-eligible=shutdown\n")
     time.sleep(1)
     check(ram.runs and plugged.runs and good.pid == pid, "a guest ended for nothing")
@@ -769,6 +771,397 @@ def priorities_have_their_order(world):
         check(after(one, "jump") < after(other, *down), f"{one} was saved before {other} was paused: {report}")
     for guest in guests:
         guest.wait_alive()
+
+
+# ---- RAM that is moved first
+
+
+def private_guest(world, name="g", private=None, **how):
+    """RAM in an unlinked file on a plain file system, mapped privately. @private: its own QEMU."""
+    folder = world.path / "ram"
+    folder.mkdir(exist_ok=True)
+    make = private.guest if private else functools.partial(Guest, world)
+    return make(name, extra=["-mem-path", folder, *how.pop("extra", [])], **how).wait_ready()
+
+
+def check_private(world, guest, pid):
+    """It is the guest that it was, in the QEMU where it was, and can be adopted still."""
+    check(guest.pid == pid and guest.process.poll() is None, f"{guest.name} has another QEMU")
+    poll(lambda: guest.status == "running", 20, f"{guest.name} to run")
+    parameters = guest.qmp("query-migrate-parameters")
+    check(parameters["downtime-limit"] == 300 and parameters["max-bandwidth"] == 128 << 20,
+          f"{guest.name}: its migration settings were not put back: {parameters}")
+    check(not guest.capability("events"), f"{guest.name}: a capability is still on")
+    eligible, found = findings_of(world, guest.name)
+    check(not eligible and "holdfast adopt" in found["guest.ram"]["remedy"], f"{guest.name}: {found}")
+    check(world.state == "normal", f"the host is {world.state}")
+    check(not (world.path / "run/frozen.json").exists(), "the freeze note is still there")
+    guest.wait_alive()
+
+
+@every_qemu
+def adoption(world):
+    """RAM in a private file is moved, of a guest that was rewriting it; then the guest is like any other."""
+    world.start_agent()
+    guest = private_guest(world, cpus=2, memory=128, disk=True, extra=["-device", "VGA"])
+    pid = guest.pid
+    world.expect(3, "check", says="holdfast adopt g")
+    # Emulated CPUs write to pages without QEMU noticing.
+    world.expect(5, "adopt", "g", says="--paused")
+    check_private(world, guest, pid)
+    done = world.expect(0, "adopt", "g", "--paused", says="Adopted: guest g, now process")
+    check("round" in done.stderr or "copying" in done.stderr, f"no progress: {done.stderr}")
+    check(guest.pid != pid and guest.process.wait(10) is not None, "the old QEMU is still there")
+    check(guest.status == "running" and world.state == "normal", f"it is {guest.status}, the host {world.state}")
+    guest.wait_alive(2)
+    eligible, found = findings_of(world, "g")
+    check(eligible, f"it is not eligible: {found}")
+    check(not guest.capability("x-ignore-shared"), "x-ignore-shared is on")
+    world.expect(1, "adopt", "g", says="can be preserved as it is")
+    for _ in range(2):
+        pid = guest.pid
+        world.upgrade()
+        check(guest.pid != pid, "an ordinary update did not replace QEMU")
+        guest.wait_alive()
+
+
+@test
+def adoption_of_an_unknown_qemu(world):
+    """One that was not started by holdfast-vmm, with plain private RAM, by its process and a second monitor."""
+    world.start_agent()
+    stranger = Guest(world, "stranger", launcher=False, extra=[
+        "-qmp", f"unix:{world.path}/second.qmp,server=on,wait=off", "-uuid", "0e7a3ad2-0d1c-4a3e-9d4f-0123456789ab"])
+    other = Guest(world, "other", launcher=False).wait_ready()
+    stranger.wait_ready()
+    pid = str(stranger.process.pid)
+    second = str(world.path / "second.qmp")
+    check(not world.ask("guests")["guests"], "it is known already")
+    world.expect(2, "adopt", "--pid", pid, says="needs --qmp")
+    world.expect(2, "adopt", "--pid", pid, "g", "--qmp", second, says="a guest, or a process")
+    world.expect(2, "adopt", "--pid", "x1", "--qmp", second, says="takes a number")
+    world.expect(2, "adopt", "--pid", pid, "--qmp", f"{second}-not", says="No such file")
+    # The monitor of another guest would have that one copied and this one ended.
+    world.expect(2, "adopt", "--pid", pid, "--qmp", str(other.own_monitor), says="belongs to process")
+    world.expect(1, "adopt", "--pid", "999999999", "--qmp", second, says="process 999999999")
+    check(not world.ask("guests")["guests"] and stranger.status == other.status == "running", "something was done")
+    world.expect(0, "adopt", "--pid", pid, "--qmp", second, "--name", "friend", "--paused", says="Adopted: guest friend")
+    stranger.name = "friend"
+    check(stranger.process.wait(10) == 0 and stranger.pid != int(pid), "the old QEMU is still there")
+    stranger.wait_alive()
+    check(other.status == "running", f"the other one is {other.status}")
+    eligible, found = findings_of(world, "friend")
+    check(eligible, f"it is not eligible: {found}")
+    world.upgrade()
+    stranger.wait_alive()
+    other.wait_alive()
+    other.process.kill()
+
+
+# Firmware that writes to RAM without end. In 32-bit mode: from 16 MiB up to an address that is patched in, each
+# page's first word must be the number of passes so far, and gets the next one. `.` on the serial port after every
+# 64 passes, `F` and a halt when a page isn't as it was left.
+WRITER = bytes.fromhex(
+    "fa2e660f011678000f20c00c010f22c066ea18000f00080066b810008ed88ec08ed031edbb00000001392b75258d4501890381c300100000"
+    "81fb7856341272e945f7c53f00000075db66baf803b02eeeebd266baf803b046eef4ebfd8d7426000000000000000000ffff0000009bcf00"
+    "ffff00000093cf00170060000f00")
+
+
+class Writer:
+    """A guest that is nothing but WRITER, under KVM, with RAM in a private file."""
+
+    def __init__(self, world, mib):
+        if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+            raise Skip("there is no KVM")
+        code = bytearray(WRITER.ljust(65536, b"\0"))
+        at = code.index(bytes.fromhex("78563412"))
+        code[at:at + 4] = ((16 + mib) << 20).to_bytes(4, "little")
+        code[0xfff0:0xfff5] = bytes.fromhex("ea000000f0")
+        (world.path / "writer.bin").write_bytes(code)
+        self.serial = world.path / "serial"
+        log = open(world.path / "writer.log", "ab")
+        self.process = subprocess.Popen(
+            [str(BUILD / "holdfast-vmm"), "--name", "writer", "--", world.qemu, "-nodefaults", "-no-user-config",
+             "-display", "none", "-machine", "pc", "-accel", "kvm", "-cpu", "qemu64", "-m", "256",
+             "-mem-path", str(world.path), "-bios", str(world.path / "writer.bin"),
+             "-chardev", f"file,id=serial,path={self.serial},append=on", "-serial", "chardev:serial"], env=world.env, stdin=subprocess.DEVNULL,
+            stdout=log, stderr=log)
+        world.guests.append(self)
+        deadline = time.monotonic() + 10
+        while not self.said():
+            if time.monotonic() > deadline or self.process.poll() is not None:
+                raise Skip("KVM doesn't run such a guest here")
+            time.sleep(0.1)
+
+    def said(self):
+        return self.serial.read_text() if self.serial.exists() else ""
+
+    def wait_alive(self):
+        before = len(self.said())
+        poll(lambda: "F" in self.said() or len(self.said()) > before + 2, 20, "the guest to write on")
+        check("F" not in self.said(), "a page is not as the guest left it")
+
+
+@every_qemu
+def adoption_of_a_running_guest(world):
+    """Under KVM: RAM is copied while all of it is being rewritten, and nothing that was written is lost."""
+    world.start_agent()
+    guest = Writer(world, mib=2)
+    done = world.ask("adopt", "writer", "--downtime", "50")
+    check(done["copy"]["rounds"] > 1 and done["adopted"]["blackout_ns"] > 0, f"{done}")
+    check(guest.process.wait(10) == 0, "the old QEMU is still there")
+    guest.wait_alive()
+    check(findings_of(world, "writer")[0], "it is not eligible")
+    world.upgrade()
+    guest.wait_alive()
+
+
+@test
+def adoption_of_a_paused_guest(world):
+    world.start_agent()
+    guest = private_guest(world)
+    guest.qmp("stop")
+    world.expect(0, "adopt", "g", says="Adopted")
+    check(guest.status == "paused", f"it is {guest.status}")
+    guest.check_quiet()
+    guest.qmp("cont")
+    guest.wait_alive()
+
+
+def begin_adoption(world, guest, *options):
+    """Until its RAM is being copied; then its QEMU stands still. Return: the client."""
+    pid = guest.pid
+    client = subprocess.Popen([str(BUILD / "holdfast"), "adopt", guest.name, "--paused", *options], env=world.env, text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    poll(lambda: "copying its RAM while it is paused" in world.log(), 10, "the copy to begin", interval=0.005)
+    os.kill(pid, signal.SIGSTOP)
+    check("adopted: it stood still" not in world.log(), "it was copied before it could be stopped: nothing is shown")
+    return client
+
+
+@every_qemu
+def adoption_that_is_broken_off(world):
+    """The client goes, the time is over, holdfastd is stopped or killed: the guest runs on in its old QEMU."""
+    world.start_agent()
+    guest = private_guest(world, memory=256)
+    pid = guest.pid
+
+    client = begin_adoption(world, guest)
+    world.expect(75, "prepare", "--kernel", kernel(), says="being adopted")
+    world.expect(75, "adopt", "g", says="being adopted")
+    check(world.ask("guests")["guests"][0]["step"] == "copying", "the step is not shown")
+    client.kill()
+    client.communicate()
+    poll(lambda: "the client that asked for the adoption went away" in world.log(), 10, "the agent to notice")
+    os.kill(pid, signal.SIGCONT)
+    poll(lambda: "it runs as before" in world.log(), 30, "the undo")
+    check_private(world, guest, pid)
+
+    (world.path / "agent.log").write_text("")
+    client = begin_adoption(world, guest, "--timeout", "1")
+    time.sleep(1.5)
+    os.kill(pid, signal.SIGCONT)
+    _, err = client.communicate(timeout=60)
+    check(client.returncode == 5 and "g: QEMU did not" in err, f"it ended with {client.returncode}: {err}")
+    check_private(world, guest, pid)
+
+    (world.path / "agent.log").write_text("")
+    client = begin_adoption(world, guest)
+    # Emulated CPUs must not run now, whoever wants it.
+    os.kill(pid, signal.SIGCONT)
+    monitor = Monitor(guest.own_monitor)
+    poll(lambda: monitor.command("query-status")["status"] == "paused", 10, "the pause", interval=0.002)
+    monitor.command("cont")
+    monitor.close()
+    _, err = client.communicate(timeout=60)
+    check(client.returncode == 5 and "let it run during the copy" in err, f"it ended with {client.returncode}: {err}")
+    check_private(world, guest, pid)
+
+    (world.path / "agent.log").write_text("")
+    client = begin_adoption(world, guest)
+    world.agent.terminate()
+    time.sleep(0.2)
+    os.kill(pid, signal.SIGCONT)
+    _, err = client.communicate(timeout=60)
+    check(client.returncode in (1, 5), f"it ended with {client.returncode}: {err}")
+    check(world.agent.wait(20) == 0, "the agent did not stop cleanly")
+    world.start_agent()
+    check_private(world, guest, pid)
+
+    (world.path / "agent.log").write_text("")
+    client = begin_adoption(world, guest)
+    world.agent.kill()
+    world.agent.wait()
+    client.communicate()
+    os.kill(pid, signal.SIGCONT)
+    # It was paused for the copy: the next agent lets it run again.
+    world.start_agent()
+    poll(lambda: not (world.path / "run/frozen.json").exists(), 20, "the next agent to look after it")
+    check(guest.status == "running" and guest.pid == pid, f"it is {guest.status}")
+    guest.wait_alive()
+    world.expect(0, "adopt", "g", "--paused", says="Adopted")
+    guest.wait_alive()
+
+
+@every_qemu
+def adopted_guest_ends_meanwhile(world):
+    """QEMU is killed while it is copied: that is said, and nothing else suffers."""
+    world.start_agent()
+    other = Guest(world, "other").wait_ready()
+    guest = private_guest(world, memory=256)
+    client = begin_adoption(world, guest)
+    guest.process.kill()
+    _, err = client.communicate(timeout=60)
+    check(client.returncode == 5 and "g: its QEMU" in err, f"it ended with {client.returncode}: {err}")
+    check(world.state == "normal" and [g["name"] for g in world.ask("guests")["guests"]] == ["other"], "not normal")
+    check(not (world.path / "run/frozen.json").exists(), "the freeze note is still there")
+    world.upgrade()
+    other.wait_alive()
+
+
+@test
+def adopted_guest_that_does_not_come_up_is_held(world):
+    """The old QEMU is gone and the new one won't start: the guest is held, and the agent stays."""
+    wrapper = world.path / "qemu-private"
+    wrapper.write_text(f"#!/bin/sh\ncase \"$*\" in *'-incoming defer'*) echo no room for it >&2; exit 1;; esac\n"
+                       f"exec {world.qemu} \"$@\"\n")
+    wrapper.chmod(0o755)
+    world.start_agent()
+    good = Guest(world, "good").wait_ready()
+    world.qemu = wrapper
+    private_guest(world)
+    world.expect(6, "adopt", "g", "--paused", says="g: it is held")
+    check(world.state == "degraded", f"the host is {world.state}")
+    held = [g for g in world.ask("status")["guests"] if g["status"] == "held"]
+    check([g["name"] for g in held] == ["g"] and "no room for it" in held[0]["findings"][0]["message"], f"{held}")
+    world.expect(6, "adopt", "good", says="operator")
+    world.agent.terminate()
+    time.sleep(1)
+    check(world.agent.poll() is None, "the agent stopped and gave the held guest's memory up")
+    good.wait_alive()
+
+
+@test
+def held_adopted_guest_is_dumped_and_retried(world):
+    """It has no session: its files are the agent's alone, and stay there from one try to the next."""
+    private = PrivateQemu(world)
+    world.start_agent()
+    guest = private_guest(world, "g", private, memory=128)
+    guest.wait_alive()
+    private.fails_to_load()
+    world.expect(6, "adopt", "g", "--paused", says="g: it is held: .*no such state")
+    world.expect(6, "retry", "g", says="g: .*no such state")
+    check(world.state == "degraded" and guest_json(world, "g")["status"] == "held", "it is not held any more")
+    core = world.path / "core"
+    world.expect(0, "dump", "g", str(core), says="128 MiB of memory")
+    check(any(Core(core).read(0x1000000, 1 << 20)), "its memory is not in the core")
+    private.path.unlink()
+    world.expect(6, "retry", "g", says="qemu-private")
+    private.works()
+    world.expect(0, "retry", "g")
+    check(world.state == "normal" and guest.status == "running", f"the host is {world.state}")
+    check(not memfds(world.agent.pid), f"the agent keeps {memfds(world.agent.pid)}")
+    check(not list((world.path / "run/resumed").glob("*")), "notes stay behind")
+    guest.wait_alive()
+    check(findings_of(world, "g")[0], "it is not eligible")
+    world.upgrade()
+    guest.wait_alive()
+
+
+@test
+def adopted_as_is_their_policy(world):
+    """By prepare, when nothing else is in the way: paused guests, as their CPUs are emulated; all or no update."""
+    config = world.configure("[defaults]\nnot-eligible=adopt\n")
+    world.start_agent()
+    good = Guest(world, "good").wait_ready()
+    one, two = private_guest(world, "one"), private_guest(world, "two")
+    pids = {guest: guest.pid for guest in (good, one, two)}
+    for guest in (one, two):
+        eligible, found = findings_of(world, guest.name)
+        check(not eligible and found["guest.ram"]["verdict"] == "warning", f"{found}")
+    plan = {g["name"]: g["action"] for g in world.ask("plan")["guests"]}
+    check(plan == {"good": "carry", "one": "adopt", "two": "adopt"}, f"{plan}")
+    world.expect(0, "plan", says="adopted, then carried over")
+    world.expect(0, "check", says="it is adopted when an update is prepared")
+    world.expect(0, "upgrade", "--kernel", kernel(), "--dry-run")
+    config.write_text(config.read_text() + "colour=red\n")
+    world.upgrade(code=3, says=re.escape(f"{config}:3"))
+    config.write_text("[defaults]\nnot-eligible=adopt\n")
+    check({guest: guest.pid for guest in pids} == pids and "adopting" not in world.log(), "something was done")
+
+    one.qmp("stop")
+    world.upgrade(code=3, says="two: not adopted, as is its policy: .*emulated")
+    check(one.pid != pids[one] and two.pid == pids[two] and good.pid == pids[good], "it is not one that was adopted")
+    check(findings_of(world, "one")[0], "it was not left adopted")
+    check(world.state == "normal" and one.status == "paused" and two.status == "running", f"{one.status}, {two.status}")
+    two.wait_alive()
+
+    two.qmp("stop")
+    done = world.upgrade()
+    check("two: copying its RAM" in done.stderr, f"progress: {done.stderr}")
+    check(all(guest.pid != pid for guest, pid in pids.items()), "one was not carried over")
+    check(len(world.ask("report")["report"]["guests"]) == 3, "the report has others")
+    for guest in (one, two):
+        check(guest.status == "paused", f"{guest.name} is {guest.status}")
+        guest.qmp("cont")
+    for guest in pids:
+        guest.wait_alive()
+
+
+@test
+def adoption_by_policy_that_is_broken_off(world):
+    """The client that asked for the update goes, or the guest's new QEMU fails: no update, and nobody else suffers."""
+    world.configure("[defaults]\nnot-eligible=adopt\n")
+    world.start_agent()
+    private = PrivateQemu(world)
+    guest = private_guest(world, "g", private, memory=256)
+    guest.qmp("stop")
+    pid = guest.pid
+    client = subprocess.Popen([str(BUILD / "holdfast"), "prepare", "--kernel", kernel()], env=world.env, text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    poll(lambda: "copying its RAM" in world.log(), 20, "the copy to begin", interval=0.005)
+    os.kill(pid, signal.SIGSTOP)
+    check("adopted: it stood still" not in world.log(), "it was copied before it could be stopped: nothing is shown")
+    world.expect(75, "prepare", "--kernel", kernel(), says="being adopted")
+    client.kill()
+    client.communicate()
+    poll(lambda: "the client that asked for the update went away" in world.log(), 10, "the agent to notice")
+    os.kill(pid, signal.SIGCONT)
+    poll(lambda: "it runs as before" in world.log(), 30, "the undo")
+    check(guest.pid == pid and guest.status == "paused" and world.state == "normal", f"it is {guest.status}")
+    check(not (world.path / "run/frozen.json").exists(), "the freeze note is still there")
+
+    private.fails_to_load()
+    world.upgrade(code=6, says="g: not adopted, as is its policy: it is held: .*no such state")
+    check(world.state == "degraded", f"the host is {world.state}")
+    private.works()
+    world.expect(0, "retry", "g")
+    check(world.state == "normal" and guest.status == "paused", f"the host is {world.state}")
+    guest.qmp("cont")
+    guest.wait_alive()
+    world.upgrade()
+    guest.wait_alive()
+
+
+@test
+def held_adopted_guest_is_released(world):
+    private = PrivateQemu(world)
+    world.start_agent()
+    good = Guest(world, "good").wait_ready()
+    private_guest(world, "g", private, memory=128)
+    private.fails_to_load()
+    world.expect(6, "adopt", "g", "--paused", says="g: it is held")
+    world.expect(2, "release", "g", says="128 MiB, for good")
+    check(memfds(world.agent.pid), "the agent has nothing of it")
+    world.expect(0, "release", "g", "--yes", says="128 MiB")
+    check(world.state == "normal" and guest_json(world, "g") is None, f"the host is {world.state}")
+    check(not memfds(world.agent.pid), f"the agent keeps {memfds(world.agent.pid)}")
+    check(not list((world.path / "run/resumed").glob("*")), "notes stay behind")
+    world.expect(1, "retry", "g", says="no guest of this name")
+    good.wait_alive()
+    world.upgrade()
+    good.wait_alive()
+    world.agent.terminate()
+    check(world.agent.wait(20) == 0, "the agent does not stop")
 
 
 # ---- another QEMU than the one that runs
