@@ -197,7 +197,9 @@ static void on_finished(void *data, int result)
 static void arrival_free(struct hf_arrival *a)
 {
 	hf_fault(HF_FAULT_FORGET, NULL);
-	hf_resume_journal_clear();
+	/* As long as the manifest can be had, an agent has to find there that guests run. */
+	if (!a->session)
+		hf_resume_journal_clear();
 	for (size_t i = 0; i < a->n_guests; i++)
 		hf_incoming_free(a->guests[i]);
 	free(a->guests);

@@ -151,6 +151,11 @@ def try_one(world, runner, sleeper, point, kind):
         world.stop()
         start_and_wait(world)
         state = world.status()
+    if point.name == "finish-manifest" and not deadly:
+        # All is well, but for what the next agent has to clear away.
+        world.stop()
+        start_and_wait(world)
+        state = world.status()
     check(state["state"] == "normal", f"the host is {state['state']}: {state.get('message')}")
     check_guests(world, runner, sleeper, before, "NEW" if outcome == "HELD" else outcome)
     world.agent.terminate()
