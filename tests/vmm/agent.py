@@ -634,7 +634,9 @@ def guest_that_ignores_its_power_button(world):
     world.upgrade(code=3, says="deaf: .*does not run")
     check(deaf.status == "paused" and good.pid == pid, "it was not left as it is")
     deaf.qmp("quit")
-    mute = ButtonGuest(world, "mute", extra=["-mem-path", world.path])
+    # RAM that could be moved gets it a monitor: a shared file beside it keeps it from being moved.
+    shared = f"memory-backend-file,id=nv,size=2M,mem-path={world.path}/nv,share=on"
+    mute = ButtonGuest(world, "mute", extra=["-mem-path", world.path, "-object", shared])
     world.upgrade(code=3, says="mute: .*no monitor to be asked over")
     check(mute.runs and good.pid == pid, "it was not left as it is")
     good.wait_alive()
