@@ -27,6 +27,7 @@ struct hf_update;
 struct hf_arrival;
 struct hf_survey;
 struct hf_installed;
+struct hf_authority;
 
 struct hf_agent {
 	sd_event *event;
@@ -34,6 +35,7 @@ struct hf_agent {
 	struct hf_stream_ring *ring;
 	struct hf_installed *installed; /* what is known of the QEMUs on this host */
 	struct hf_varlink_server *server;
+	struct hf_authority *authority; /* who else than root may change the host */
 	enum hf_state state;
 	struct hf_update *update;   /* on its way out, or NULL */
 	struct hf_arrival *arrival; /* on its way in, or held guests, or NULL */
