@@ -51,7 +51,7 @@ static void survey_for(struct request *q, hf_survey_done_fn done)
 	int r = hf_survey_start(q->agent, done, q);
 
 	if (r < 0) {
-		hf_varlink_call_errno(q->call, r, "can't list the guests");
+		hf_survey_refuse(q->call, r);
 		request_free(q);
 	}
 }

@@ -54,11 +54,15 @@ int hf_fd_write_full(int fd, const void *buf, size_t size)
 int hf_file_read(const char *path, size_t max, char **ret_data, size_t *ret_size)
 {
 	cleanup_close int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+	return fd < 0 ? -errno : hf_fd_read_all(fd, max, ret_data, ret_size);
+}
+
+int hf_fd_read_all(int fd, size_t max, char **ret_data, size_t *ret_size)
+{
 	cleanup_free char *data = NULL;
 	size_t size = 0, room = 0;
 
-	if (fd < 0)
-		return -errno;
 	/* Files of /proc and /sys have no size to go by: read until the end. */
 	for (;;) {
 		ssize_t n;

@@ -27,6 +27,9 @@ int hf_fd_write_full(int fd, const void *buf, size_t size);
  */
 int hf_file_read(const char *path, size_t max, char **ret_data, size_t *ret_size);
 
+/** hf_fd_read_all() - The same of an open file, from where it is to its end. */
+int hf_fd_read_all(int fd, size_t max, char **ret_data, size_t *ret_size);
+
 /**
  * hf_file_write_atomic() - Replace a file: temporary file in the same folder, fsync, rename.
  * @path: path
