@@ -66,11 +66,16 @@ char *hf_target_cmdline(const char *running, const char *append, const char *cmd
 
 int hf_target_open_file(const char *path, const char *what, int *ret_fd, struct hf_error *error)
 {
-	/* Neither a pipe nor a device is waited for. */
-	cleanup_close int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	/*
+	 * Anybody may ask for a check, and merely opening a device can do something (a watchdog
+	 * reboots the host when it is closed again): what it is, is looked at before.
+	 */
+	cleanup_close int place = open(path, O_PATH | O_CLOEXEC);
+	cleanup_close int fd = -EBADF;
+	char again[64];
 	struct stat st;
 
-	if (fd < 0 || fstat(fd, &st) < 0)
+	if (place < 0 || fstat(place, &st) < 0)
 		return hf_error_set(error, -errno, HF_ERR_NOT_READY,
 			"give the path of a file root can read", "can't open %s %s: %s", what, path,
 			strerror(errno));
@@ -78,6 +83,12 @@ int hf_target_open_file(const char *path, const char *what, int *ret_fd, struct 
 		return hf_error_set(error, -EINVAL, HF_ERR_NOT_READY,
 			"give the path of the image itself", "%s %s is not a file with contents",
 			what, path);
+	snprintf(again, sizeof(again), "/proc/self/fd/%d", place);
+	fd = open(again, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	if (fd < 0)
+		return hf_error_set(error, -errno, HF_ERR_NOT_READY,
+			"give the path of a file root can read", "can't open %s %s: %s", what, path,
+			strerror(errno));
 	*ret_fd = TAKE_FD(fd);
 	return 0;
 }
