@@ -66,29 +66,19 @@ char *hf_target_cmdline(const char *running, const char *append, const char *cmd
 
 int hf_target_open_file(const char *path, const char *what, int *ret_fd, struct hf_error *error)
 {
-	/*
-	 * Anybody may ask for a check, and merely opening a device can do something (a watchdog
-	 * reboots the host when it is closed again): what it is, is looked at before.
-	 */
-	cleanup_close int place = open(path, O_PATH | O_CLOEXEC);
 	cleanup_close int fd = -EBADF;
-	char again[64];
 	struct stat st;
+	int r;
 
-	if (place < 0 || fstat(place, &st) < 0)
-		return hf_error_set(error, -errno, HF_ERR_NOT_READY,
-			"give the path of a file root can read", "can't open %s %s: %s", what, path,
-			strerror(errno));
-	if (!S_ISREG(st.st_mode) || st.st_size == 0)
+	r = hf_file_open_regular(path, &fd, &st);
+	if (r == -EINVAL || (r == 0 && st.st_size == 0))
 		return hf_error_set(error, -EINVAL, HF_ERR_NOT_READY,
 			"give the path of the image itself", "%s %s is not a file with contents",
 			what, path);
-	snprintf(again, sizeof(again), "/proc/self/fd/%d", place);
-	fd = open(again, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-	if (fd < 0)
-		return hf_error_set(error, -errno, HF_ERR_NOT_READY,
+	if (r < 0)
+		return hf_error_set(error, r, HF_ERR_NOT_READY,
 			"give the path of a file root can read", "can't open %s %s: %s", what, path,
-			strerror(errno));
+			strerror(-r));
 	*ret_fd = TAKE_FD(fd);
 	return 0;
 }
