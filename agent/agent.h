@@ -29,6 +29,7 @@ struct hf_survey;
 struct hf_installed;
 struct hf_inhibit;
 struct hf_adopt;
+struct hf_authority;
 
 struct hf_agent {
 	sd_event *event;
@@ -37,6 +38,7 @@ struct hf_agent {
 	struct hf_installed *installed; /* what is known of the QEMUs on this host */
 	struct hf_varlink_server *server;
 	struct hf_inhibit *inhibit; /* lock against a shutdown, or NULL: never wanted */
+	struct hf_authority *authority; /* who else than root may change the host */
 	enum hf_state state;
 	struct hf_update *update;   /* on its way out, or NULL */
 	struct hf_arrival *arrival; /* on its way in, or held guests, or NULL */

@@ -202,7 +202,9 @@ enum hf_verdict hf_check_guests(
 		worst = HF_MAX(worst, v);
 	}
 	if (hf_survey_unreadable(survey) > 0) {
-		snprintf(message, sizeof(message), "%zu guest registrations can't be read",
+		snprintf(message, sizeof(message),
+			"%zu guest registrations can't be read, or are not what their processes "
+			"are",
 			hf_survey_unreadable(survey));
 		worst = add(findings, "host.registrations", HF_REFUSAL, NULL, message,
 			"look at the files under /run/holdfast/guests");

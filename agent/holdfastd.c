@@ -369,7 +369,7 @@ static int start(struct hf_agent *agent, const struct options *o, struct hf_erro
 
 static void stop(struct hf_agent *agent)
 {
-	agent->server = hf_varlink_server_free(agent->server);
+	hf_service_stop(agent);
 	hf_inhibit_stop(agent);
 	agent->installed = hf_installed_free(agent->installed);
 	hf_stream_ring_free(agent->ring);

@@ -107,7 +107,7 @@ static void ask_guests(struct request *q)
 	int r = hf_survey_start(q->agent, q->done, q);
 
 	if (r < 0) {
-		hf_varlink_call_errno(q->call, r, "can't list the guests");
+		hf_survey_refuse(q->call, r);
 		request_free(q);
 	}
 }

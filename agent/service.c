@@ -7,6 +7,7 @@
 
 #include "agent/adopt-request.h"
 #include "agent/arrival.h"
+#include "agent/authorise.h"
 #include "agent/guest-json.h"
 #include "agent/held.h"
 #include "agent/history.h"
@@ -51,7 +52,7 @@ static void survey_for(struct request *q, hf_survey_done_fn done)
 	int r = hf_survey_start(q->agent, done, q);
 
 	if (r < 0) {
-		hf_varlink_call_errno(q->call, r, "can't list the guests");
+		hf_survey_refuse(q->call, r);
 		request_free(q);
 	}
 }
@@ -479,6 +480,13 @@ static const struct hf_varlink_method methods[] = {
 	{NULL, NULL, 0},
 };
 
+static int authorise(struct hf_varlink_call *call, const char *method, void *userdata)
+{
+	struct hf_agent *agent = userdata;
+
+	return hf_authority_ask(agent->authority, call, method);
+}
+
 int hf_service_start(struct hf_agent *agent, const char *path, struct hf_error *error)
 {
 	static char buf[4096];
@@ -491,6 +499,7 @@ int hf_service_start(struct hf_agent *agent, const char *path, struct hf_error *
 		.url = "https://holdfast.invalid/",
 		.interfaces = interfaces,
 		.userdata = agent,
+		.authorise = authorise,
 	};
 	int r;
 
@@ -506,11 +515,20 @@ int hf_service_start(struct hf_agent *agent, const char *path, struct hf_error *
 		path = buf;
 	}
 	options.path = path;
-	r = hf_varlink_server_new(agent->event, &options, &agent->server);
+	r = hf_authority_new(agent->event, HF_AUTHORITY_TIMEOUT_NS, &agent->authority);
+	if (r == 0)
+		r = hf_varlink_server_new(agent->event, &options, &agent->server);
 	if (r < 0)
 		return hf_error_set(error, r, r == -EADDRINUSE ? HF_ERR_BUSY : HF_ERR_FAILED,
 			r == -EADDRINUSE ? "another holdfastd runs: use that one, or stop it"
 					 : NULL,
 			"can't serve on %s: %s", path, strerror(-r));
 	return 0;
+}
+
+void hf_service_stop(struct hf_agent *agent)
+{
+	/* In this order: calls that end with the server are taken back from the authority. */
+	agent->server = hf_varlink_server_free(agent->server);
+	agent->authority = hf_authority_free(agent->authority);
 }

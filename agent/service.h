@@ -11,3 +11,6 @@
  * @path: $HOLDFAST_SOCKET, or control.sock in the runtime folder when NULL
  */
 int hf_service_start(struct hf_agent *agent, const char *path, struct hf_error *error);
+
+/** hf_service_stop() - No more: agent->server is gone, its clients are told. */
+void hf_service_stop(struct hf_agent *agent);

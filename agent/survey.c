@@ -6,6 +6,7 @@
 #include "agent/adopt.h"
 #include "agent/arrival.h"
 #include "agent/update.h"
+#include "vmm-glue/registration-trust.h"
 
 #define ASK_TIMEOUT_NS (3 * HF_NSEC_PER_SEC)
 /* A program may have to be read from disk first. */
@@ -133,6 +134,10 @@ static int list_guests(struct hf_survey *s)
 	size_t n = 0;
 	int r;
 
+	/* From what is there follows what is run, as whom. */
+	r = hf_registration_check_folder(NULL);
+	if (r < 0)
+		return r;
 	r = hf_registration_list(&regs, &n, &s->unreadable);
 	if (r < 0)
 		return r;
@@ -207,4 +212,14 @@ const struct hf_config *hf_survey_config(const struct hf_survey *s)
 size_t hf_survey_unreadable(const struct hf_survey *s)
 {
 	return s->unreadable;
+}
+
+void hf_survey_refuse(struct hf_varlink_call *call, int err)
+{
+	struct hf_error e = {0};
+
+	if (err == -EPERM && hf_registration_check_folder(&e) < 0)
+		hf_varlink_call_error(call, &e, NULL);
+	else
+		hf_varlink_call_errno(call, err, "can't list the guests");
 }

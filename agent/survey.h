@@ -52,3 +52,6 @@ size_t hf_survey_unreadable(const struct hf_survey *survey);
  * Return: the step's name; NULL when no update has it, and its monitor is free to ask.
  */
 const char *hf_survey_update_step(const struct hf_agent *agent, const char *uuid);
+
+/** hf_survey_refuse() - Answer a call with why hf_survey_start() failed. */
+void hf_survey_refuse(struct hf_varlink_call *call, int err);

@@ -66,18 +66,19 @@ char *hf_target_cmdline(const char *running, const char *append, const char *cmd
 
 int hf_target_open_file(const char *path, const char *what, int *ret_fd, struct hf_error *error)
 {
-	/* Neither a pipe nor a device is waited for. */
-	cleanup_close int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	cleanup_close int fd = -EBADF;
 	struct stat st;
+	int r;
 
-	if (fd < 0 || fstat(fd, &st) < 0)
-		return hf_error_set(error, -errno, HF_ERR_NOT_READY,
-			"give the path of a file root can read", "can't open %s %s: %s", what, path,
-			strerror(errno));
-	if (!S_ISREG(st.st_mode) || st.st_size == 0)
+	r = hf_file_open_regular(path, &fd, &st);
+	if (r == -EINVAL || (r == 0 && st.st_size == 0))
 		return hf_error_set(error, -EINVAL, HF_ERR_NOT_READY,
 			"give the path of the image itself", "%s %s is not a file with contents",
 			what, path);
+	if (r < 0)
+		return hf_error_set(error, r, HF_ERR_NOT_READY,
+			"give the path of a file root can read", "can't open %s %s: %s", what, path,
+			strerror(-r));
 	*ret_fd = TAKE_FD(fd);
 	return 0;
 }

@@ -13,6 +13,7 @@
 #include "memfd-preserve/readahead.h"
 #include "vmm-glue/disks.h"
 #include "vmm-glue/installed.h"
+#include "vmm-glue/registration-trust.h"
 #include "vmm-glue/start-files.h"
 
 /* Room left in the manifest for what is only known in the blackout: stamps, status, state chunks.
@@ -119,6 +120,9 @@ static int take_guests(struct hf_update *u, const struct hf_config *config,
 	size_t bad = 0;
 	int r;
 
+	r = hf_registration_check_folder(error);
+	if (r < 0)
+		return r;
 	r = hf_registration_list(&u->regs, &u->n_regs, &bad);
 	if (r < 0)
 		return hf_error_set(
@@ -126,7 +130,8 @@ static int take_guests(struct hf_update *u, const struct hf_config *config,
 	if (bad > 0)
 		return hf_error_set(error, -EBADMSG, HF_ERR_NOT_READY,
 			"look at the files in the guests folder under " HF_RUN_DIR_DEFAULT,
-			"%zu guest registrations can't be read: those guests would be lost in the "
+			"%zu guest registrations can't be read, or are not what their processes "
+			"are: those guests would be lost in the "
 			"jump",
 			bad);
 	u->guests = calloc(u->n_regs ? u->n_regs : 1, sizeof(*u->guests));

@@ -54,11 +54,36 @@ int hf_fd_write_full(int fd, const void *buf, size_t size)
 int hf_file_read(const char *path, size_t max, char **ret_data, size_t *ret_size)
 {
 	cleanup_close int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+	return fd < 0 ? -errno : hf_fd_read_all(fd, max, ret_data, ret_size);
+}
+
+int hf_file_open_regular(const char *path, int *ret_fd, struct stat *ret_st)
+{
+	cleanup_close int place = open(path, O_PATH | O_CLOEXEC);
+	char again[64];
+	struct stat st;
+	int fd;
+
+	if (place < 0 || fstat(place, &st) < 0)
+		return -errno;
+	if (!S_ISREG(st.st_mode))
+		return -EINVAL;
+	snprintf(again, sizeof(again), "/proc/self/fd/%d", place);
+	fd = open(again, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	if (ret_st)
+		*ret_st = st;
+	*ret_fd = fd;
+	return 0;
+}
+
+int hf_fd_read_all(int fd, size_t max, char **ret_data, size_t *ret_size)
+{
 	cleanup_free char *data = NULL;
 	size_t size = 0, room = 0;
 
-	if (fd < 0)
-		return -errno;
 	/* Files of /proc and /sys have no size to go by: read until the end. */
 	for (;;) {
 		ssize_t n;

@@ -11,6 +11,8 @@
 
 #include "common/cleanup.h"
 
+struct stat;
+
 /** hf_fd_read_full() - Read exactly @size bytes. Return: 0, -EBADMSG on early end, or -errno. */
 int hf_fd_read_full(int fd, void *buf, size_t size);
 
@@ -26,6 +28,19 @@ int hf_fd_write_full(int fd, const void *buf, size_t size);
  * @ret_size: its size, may be NULL
  */
 int hf_file_read(const char *path, size_t max, char **ret_data, size_t *ret_size);
+
+/**
+ * hf_file_open_regular() - Open a file for reading, but nothing else than a file.
+ * @ret_st: may be NULL
+ *
+ * What lies at a path that somebody without rights chose is looked at before it is opened: merely
+ * opening a device can do something (a watchdog reboots the host when it is closed again), and a
+ * pipe may be waited for. Return: 0; -EINVAL when it is no regular file; -errno.
+ */
+int hf_file_open_regular(const char *path, int *ret_fd, struct stat *ret_st);
+
+/** hf_fd_read_all() - The same of an open file, from where it is to its end. */
+int hf_fd_read_all(int fd, size_t max, char **ret_data, size_t *ret_size);
 
 /**
  * hf_file_write_atomic() - Replace a file: temporary file in the same folder, fsync, rename.

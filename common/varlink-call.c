@@ -4,8 +4,11 @@
  */
 #include "common/varlink-internal.h"
 
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
+
+#include "common/fd.h"
 
 struct hf_varlink_call *hf_varlink_call_ref(struct hf_varlink_call *call)
 {
@@ -30,6 +33,7 @@ struct hf_varlink_call *hf_varlink_call_unref(struct hf_varlink_call *call)
 	if (!call)
 		return NULL;
 	if (--call->refs == 0) {
+		json_object_put(call->params);
 		free(call);
 		return NULL;
 	}
@@ -156,6 +160,37 @@ bool hf_varlink_call_is_open(const struct hf_varlink_call *call)
 uid_t hf_varlink_call_peer_uid(const struct hf_varlink_call *call)
 {
 	return call->uid;
+}
+
+int hf_varlink_call_peer_process(
+	const struct hf_varlink_call *call, pid_t *ret_pid, uint64_t *ret_start_ticks)
+{
+	struct pollfd ended = {.events = POLLIN};
+	uint64_t ticks;
+	int r;
+
+	if (!call->conn || call->conn->pidfd < 0)
+		return -ESRCH;
+	r = hf_pid_start_time(call->conn->pid, &ticks);
+	if (r < 0)
+		return r;
+	/* Only then: while it lives, its number is nobody else's, and it is what was read above. */
+	ended.fd = call->conn->pidfd;
+	r = poll(&ended, 1, 0);
+	if (r != 0)
+		return r < 0 ? -errno : -ESRCH;
+	*ret_pid = call->conn->pid;
+	*ret_start_ticks = ticks;
+	return 0;
+}
+
+void hf_varlink_call_proceed(struct hf_varlink_call *call)
+{
+	const struct hf_varlink_method *method = TAKE_PTR(call->waiting);
+	cleanup_json struct json_object *params = TAKE_PTR(call->params);
+
+	if (method && call->conn)
+		method->handler(call, params, call->conn->server->options.userdata);
 }
 
 void hf_varlink_call_on_gone(struct hf_varlink_call *call,

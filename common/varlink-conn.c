@@ -11,6 +11,11 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
+
+#ifndef SO_PEERPIDFD
+#define SO_PEERPIDFD 77 /* Linux 6.5 */
+#endif
 
 #define READ_BYTES 16384
 /* Messages of one client in one turn of the loop, so that others get theirs. */
@@ -211,6 +216,25 @@ static int on_io(sd_event_source *s, int fd, uint32_t revents, void *userdata)
 	return 0;
 }
 
+/*
+ * The peer's process, to be asked about later. The kernel hands out the very process that
+ * connected; one from before 6.5 only its number, which somebody else may have got between
+ * connecting and now.
+ */
+static void find_peer(struct hf_varlink_conn *conn)
+{
+	struct ucred cred;
+	socklen_t size = sizeof(cred);
+	socklen_t pidfd_size = sizeof(conn->pidfd);
+
+	if (getsockopt(conn->fd, SOL_SOCKET, SO_PEERCRED, &cred, &size) < 0 || cred.pid <= 0)
+		return;
+	conn->pid = cred.pid;
+	if (getsockopt(conn->fd, SOL_SOCKET, SO_PEERPIDFD, &conn->pidfd, &pidfd_size) == 0)
+		return;
+	conn->pidfd = errno == ENOPROTOOPT ? (int)syscall(SYS_pidfd_open, cred.pid, 0) : -EBADF;
+}
+
 int hf_varlink_conn_new(struct hf_varlink_server *server, int fd, uid_t uid)
 {
 	struct hf_varlink_conn *conn;
@@ -224,6 +248,9 @@ int hf_varlink_conn_new(struct hf_varlink_server *server, int fd, uid_t uid)
 	conn->server = server;
 	conn->fd = fd;
 	conn->uid = uid;
+	conn->pidfd = -EBADF;
+	if (!hf_varlink_uid_privileged(uid))
+		find_peer(conn);
 	conn->in.limit = HF_VARLINK_MAX_IN;
 	conn->next = server->conns;
 	if (conn->next)
@@ -261,6 +288,7 @@ void hf_varlink_conn_free(struct hf_varlink_conn *conn)
 	sd_event_source_disable_unref(conn->io);
 	sd_event_source_disable_unref(conn->pump);
 	hf_close(&conn->fd);
+	hf_close(&conn->pidfd);
 	hf_varlink_framer_clear(&conn->in);
 	free(conn->out);
 	free(conn);

@@ -21,6 +21,8 @@ struct hf_varlink_conn {
 	struct hf_varlink_conn *prev, *next;
 	int fd;
 	uid_t uid;
+	pid_t pid; /* of who connected; with @pidfd */
+	int pidfd; /* -EBADF for privileged peers, and where it can't be had */
 	sd_event_source *io;
 	sd_event_source *pump; /* one-shot: go on with what is buffered, or end */
 	struct hf_varlink_framer in;
@@ -49,6 +51,8 @@ struct hf_varlink_call {
 	struct hf_varlink_conn *conn; /* NULL: answered, or nobody waits */
 	const char *interface;	      /* for the names of errors; used while @conn is set */
 	uid_t uid;
+	const struct hf_varlink_method *waiting; /* for leave to be carried out, with @params */
+	struct json_object *params;
 	bool more;
 	bool oneway;
 	void (*gone)(struct hf_varlink_call *call, void *userdata);

@@ -130,6 +130,18 @@ static void refuse_caller(struct hf_varlink_call *call, const char *method)
 	hf_varlink_call_error(call, &e, NULL);
 }
 
+/* Neither root nor the server's own user: who else may? */
+static void ask_leave(struct hf_varlink_call *call, const struct hf_varlink_method *method,
+	struct json_object *params)
+{
+	const struct hf_varlink_server_options *o = &call->conn->server->options;
+
+	call->waiting = method;
+	call->params = json_object_get(params);
+	if (!o->authorise || o->authorise(call, method->name, o->userdata) < 0)
+		refuse_caller(call, method->name);
+}
+
 static void call_method(struct hf_varlink_call *call, const char *name, struct json_object *params)
 {
 	const struct hf_varlink_server *server = call->conn->server;
@@ -152,10 +164,10 @@ static void call_method(struct hf_varlink_call *call, const char *name, struct j
 		standard_error(call, "org.varlink.service.MethodNotFound", "method", name);
 	else if (!m->handler)
 		standard_error(call, "org.varlink.service.MethodNotImplemented", "method", name);
-	else if ((m->flags & HF_VARLINK_MUTATING) && !hf_varlink_uid_privileged(call->uid))
-		refuse_caller(call, m->name);
 	else if ((m->flags & HF_VARLINK_MORE) && !call->more)
 		hf_varlink_call_error_full(call, "org.varlink.service.ExpectedMore", NULL);
+	else if ((m->flags & HF_VARLINK_MUTATING) && !hf_varlink_uid_privileged(call->uid))
+		ask_leave(call, m, params);
 	else
 		m->handler(call, params, server->options.userdata);
 }

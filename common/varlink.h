@@ -13,7 +13,8 @@
  * case, success or not. A JSON object handed to a handler or callback is borrowed.
  *
  * Who may call: reading methods anybody who can open the socket, methods flagged
- * HF_VARLINK_MUTATING only root and the user the server runs as.
+ * HF_VARLINK_MUTATING only root and the user the server runs as, and whom the server's authorise
+ * function lets.
  */
 #pragma once
 
@@ -115,6 +116,11 @@ struct hf_varlink_interface {
  * @max_clients: 0: HF_VARLINK_MAX_CLIENTS
  * @max_out:    0: HF_VARLINK_MAX_OUT
  * @peer_uid:   NULL, or replaces the question to the kernel who a client is (for tests)
+ * @authorise:  NULL, or asked when anybody else than root and the server's own user calls a
+ * mutating method, before anything is looked at in its parameters. Called on the loop, and must not
+ * block: it takes a reference of the call, returns 0, and later answers with an error or has it
+ * carried out by hf_varlink_call_proceed(). Returns -errno, without a reference, to have it refused
+ * as without this function.
  */
 struct hf_varlink_server_options {
 	const char *path;
@@ -128,6 +134,7 @@ struct hf_varlink_server_options {
 	unsigned int max_clients;
 	size_t max_out;
 	int (*peer_uid)(int fd, void *userdata, uid_t *ret_uid);
+	int (*authorise)(struct hf_varlink_call *call, const char *method, void *userdata);
 };
 
 /**
@@ -222,6 +229,24 @@ bool hf_varlink_call_is_open(const struct hf_varlink_call *call);
 
 /** hf_varlink_call_peer_uid() - Who is asking. */
 uid_t hf_varlink_call_peer_uid(const struct hf_varlink_call *call);
+
+/**
+ * hf_varlink_call_peer_process() - The process that connected, if it still lives.
+ * @ret_pid:         its number
+ * @ret_start_ticks: when it was started, see hf_pid_start_time(): together they name no other one
+ *
+ * Others may have the socket by now, too. Only for callers that are neither root nor the server's
+ * own user. Return: 0; -ESRCH when it has ended, or the client is gone; -errno.
+ */
+int hf_varlink_call_peer_process(
+	const struct hf_varlink_call *call, pid_t *ret_pid, uint64_t *ret_start_ticks);
+
+/**
+ * hf_varlink_call_proceed() - Carry out a call that the authorise function took.
+ *
+ * Nothing happens when the client is gone, or was answered meanwhile.
+ */
+void hf_varlink_call_proceed(struct hf_varlink_call *call);
 
 /**
  * hf_varlink_call_on_gone() - Be told when the client vanishes before it was answered. Never

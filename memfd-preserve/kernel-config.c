@@ -25,15 +25,13 @@ bool hf_kernel_config_has(const char *config, const char *option)
 	return false;
 }
 
-/* Whatever lies there: neither a pipe nor a device is waited for. */
 static char *read_text(const char *path)
 {
-	cleanup_close int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	cleanup_close int fd = -EBADF;
 	cleanup_free char *text = NULL;
 	struct stat st;
 
-	if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) ||
-		st.st_size > HF_KERNEL_MAX_CONFIG_BYTES)
+	if (hf_file_open_regular(path, &fd, &st) < 0 || st.st_size > HF_KERNEL_MAX_CONFIG_BYTES)
 		return NULL;
 	text = calloc(1, (size_t)st.st_size + 1);
 	if (!text || hf_fd_read_full(fd, text, (size_t)st.st_size) < 0 ||

@@ -19,6 +19,8 @@ build_packages() {
 	echo clang clang-tidy clang-format cppcheck scdoc
 	# Tests read core files with it.
 	echo gdb
+	# A bus of the tests' own.
+	echo dbus-daemon
 	# The sanitizer and fuzzer run-times are packaged by compiler version only.
 	local version
 	version=$({

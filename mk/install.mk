@@ -25,5 +25,6 @@ install: all man
 	install -D -m 0755 $(B)/holdfast $(DESTDIR)$(PREFIX)/bin/holdfast
 	install -D -m 0755 $(B)/holdfast-vmm $(DESTDIR)$(PREFIX)/bin/holdfast-vmm
 	install -D -m 0644 deploy/config/holdfast.conf $(DESTDIR)$(CONFDIR)/holdfast.conf
+	install -D -m 0644 deploy/polkit/org.holdfast.policy $(DESTDIR)$(PREFIX)/share/polkit-1/actions/org.holdfast.policy
 	$(foreach u,$(wildcard deploy/systemd/*),install -D -m 0644 $(u) $(DESTDIR)$(UNITDIR)/$(notdir $(u));)
 	$(foreach m,$(MAN_PAGES),install -D -m 0644 $(m) $(DESTDIR)$(MANDIR)/man$(subst .,,$(suffix $(m)))/$(notdir $(m));)

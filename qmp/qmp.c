@@ -396,6 +396,16 @@ int hf_qmp_connected(struct hf_qmp *q, int fd)
 	return 0;
 }
 
+pid_t hf_qmp_peer_pid(const struct hf_qmp *q)
+{
+	struct ucred cred;
+	socklen_t size = sizeof(cred);
+
+	if (q->fd < 0 || getsockopt(q->fd, SOL_SOCKET, SO_PEERCRED, &cred, &size) < 0)
+		return 0;
+	return cred.pid;
+}
+
 static int new_connection(sd_event *event, const char *label, uint64_t timeout_ns,
 	const struct hf_qmp_ops *ops, void *userdata, struct hf_qmp **ret)
 {

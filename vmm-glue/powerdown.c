@@ -6,6 +6,7 @@
 
 #include "qmp/commands.h"
 #include "vmm-glue/spawn.h"
+#include "vmm-glue/vmm-internal.h"
 
 struct hf_powerdown {
 	sd_event_source *deadline;
@@ -103,6 +104,11 @@ static void on_status(struct hf_qmp *q, int err, struct json_object *ret,
 
 static void on_ready(struct hf_qmp *q, void *userdata)
 {
+	struct hf_powerdown *p = userdata;
+	struct hf_error e = {0};
+
+	if (hf_vmm_check_monitor(q, hf_child_pid(p->child), &e) < 0)
+		end(p, &e);
 }
 
 static void on_event(struct hf_qmp *q, const char *name, struct json_object *data,

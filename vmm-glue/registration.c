@@ -9,6 +9,8 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 
+#include "vmm-glue/registration-trust.h"
+
 #define SUFFIX ".json"
 
 const char *hf_run_dir(void)
@@ -78,6 +80,9 @@ int hf_registration_write(const struct hf_registration *reg, struct hf_error *er
 	if (r < 0)
 		return hf_error_set(error, r, r == -EACCES ? HF_ERR_NOT_PERMITTED : HF_ERR_FAILED,
 			NULL, "%s: %s", hf_run_dir(), strerror(-r));
+	r = hf_registration_check_folder(error);
+	if (r < 0)
+		return r;
 	r = hf_registration_path(reg->guest.uuid, path, sizeof(path));
 	if (r == 0 && hf_registration_read(path, &old, NULL) == 0 && !same_process(&old, reg) &&
 		hf_registration_alive(&old))
@@ -93,19 +98,42 @@ int hf_registration_write(const struct hf_registration *reg, struct hf_error *er
 	return 0;
 }
 
+/* Never through a link, never from what would make us wait. */
+static int read_file(
+	const char *path, char **ret_json, size_t *ret_size, uid_t *ret_owner, struct hf_error *e)
+{
+	cleanup_close int fd =
+		open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+	struct stat st;
+	int r;
+
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return hf_error_set(
+			e, -errno, HF_ERR_FAILED, NULL, "reading %s: %s", path, strerror(errno));
+	r = hf_registration_check_file(&st, e);
+	if (r < 0) {
+		hf_error_prefix(e, "%s", path);
+		return r;
+	}
+	*ret_owner = st.st_uid;
+	r = hf_fd_read_all(fd, HF_REGISTRATION_MAX_BYTES, ret_json, ret_size);
+	return r < 0 ? hf_error_set(e, r, HF_ERR_FAILED, NULL, "reading %s: %s", path, strerror(-r))
+		     : 0;
+}
+
 int hf_registration_read(const char *path, struct hf_registration *ret, struct hf_error *error)
 {
 	const char *base = strrchr(path, '/') ? strrchr(path, '/') + 1 : path;
 	struct hf_registration reg = {0};
 	cleanup_free char *json = NULL;
 	char expected[HF_UUID_CHARS + sizeof(SUFFIX)];
+	uid_t owner = (uid_t)-1;
 	size_t size;
 	int r;
 
-	r = hf_file_read(path, HF_REGISTRATION_MAX_BYTES, &json, &size);
+	r = read_file(path, &json, &size, &owner, error);
 	if (r < 0)
-		return hf_error_set(
-			error, r, HF_ERR_FAILED, NULL, "reading %s: %s", path, strerror(-r));
+		return r;
 	r = hf_registration_parse(json, size, &reg, error);
 	if (r < 0) {
 		hf_error_prefix(error, "%s", path);
@@ -117,6 +145,7 @@ int hf_registration_read(const char *path, struct hf_registration *ret, struct h
 		return hf_error_set(error, -EBADMSG, HF_ERR_FAILED, NULL,
 			"%s: it describes another guest than its name says", path);
 	}
+	reg.owner = owner;
 	*ret = reg;
 	return 0;
 }
@@ -187,6 +216,12 @@ static int take_file(const char *path, struct hf_registration **list, size_t *n,
 	if (!hf_registration_alive(&reg)) {
 		unlink(path);
 		hf_registration_clear(&reg);
+		return 0;
+	}
+	r = hf_registration_check_process(&reg, NULL);
+	if (r < 0) {
+		hf_registration_clear(&reg);
+		*bad += r != -ESRCH; /* has just ended */
 		return 0;
 	}
 	p = realloc(*list, (*n + 1) * sizeof(*p));
@@ -264,6 +299,7 @@ static int open_one(
 	cleanup_close int fd = -EBADF;
 	struct hf_inode inode = {0};
 	uint64_t size = 0;
+	struct stat st;
 	int r;
 
 	r = hf_pid_get_fd(reg->pid, reg->start_ticks, g->ram[i].fd, &fd);
@@ -280,6 +316,13 @@ static int open_one(
 		return hf_error_set(error, -ESTALE, HF_ERR_NOT_READY, "start it again",
 			"guest %s: fd %d of process %d isn't RAM %s any more", g->name,
 			(int)g->ram[i].fd, (int)reg->pid, g->ram[i].id);
+	/* A program with more rights than its user may have anything open, under a number to guess.
+	 */
+	if (!hf_registration_trusts(reg->owner) &&
+		(fstat(fd, &st) < 0 || st.st_uid != reg->owner || fcntl(fd, F_GET_SEALS) < 0))
+		return hf_error_set(error, -EPERM, HF_ERR_NOT_PERMITTED, "start it again",
+			"guest %s: RAM %s (fd %d) of process %d is no memory of user %u", g->name,
+			g->ram[i].id, (int)g->ram[i].fd, (int)reg->pid, (unsigned int)reg->owner);
 	*ret_fd = TAKE_FD(fd);
 	return 0;
 }

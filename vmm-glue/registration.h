@@ -4,8 +4,9 @@
  *
  * holdfast-vmm writes /run/holdfast/guests/UUID.json (mode 0600, atomically) before it becomes
  * QEMU, and the agent writes it anew after a respawn. The agent need not run for this. A file is
- * believed only as far as the process it names bears it out: start time, uid, and the RAM files
- * open in it under the numbers given (dev and inode).
+ * believed only as far as the process it names bears it out: start time, user and groups
+ * (registration-trust.h), the RAM files open in it under the numbers given (dev and inode), and
+ * that it is the one that listens on the monitor.
  *
  * guest.argv is the user's command line as it was given, not the one QEMU was started with (see
  * cmdline.h); guest.ram[].fd is the number of the RAM file in the running process.
@@ -30,6 +31,7 @@ struct hf_registration {
 	struct hf_manifest_guest guest;
 	pid_t pid;
 	uint64_t start_ticks;
+	uid_t owner;	  /* of the file that it was read from; not in it */
 	char reason[512]; /* why its RAM can't be preserved, "" when it can */
 	char remedy[256];
 	struct hf_inode ram_inodes[HF_MANIFEST_MAX_RAM]; /* of the RAM files, one per guest.ram[] */
@@ -64,7 +66,8 @@ int hf_registration_write(const struct hf_registration *reg, struct hf_error *er
  * hf_registration_read() - Parse one file.
  *
  * The UUID in it must be the one of its name. Return: 0; -ENOENT; -EBADMSG with the file's name
- * when malformed; -EPROTONOSUPPORT written by a newer holdfast; -errno.
+ * when malformed; -EPROTONOSUPPORT written by a newer holdfast; -ELOOP for a symbolic link; -EPERM
+ * when it isn't its owner's alone; -errno.
  */
 int hf_registration_read(const char *path, struct hf_registration *ret, struct hf_error *error);
 
@@ -88,8 +91,8 @@ bool hf_registration_alive(const struct hf_registration *reg);
  * @ret:   array, owned by the caller: hf_registration_list_free()
  * @ret_n: its length
  *
- * A malformed file is skipped and counted in @ret_bad (may be NULL), never fatal; no folder means
- * no guests.
+ * A malformed file, and one that its process doesn't bear out, is skipped and counted in @ret_bad
+ * (may be NULL), never fatal; no folder means no guests.
  */
 int hf_registration_list(struct hf_registration **ret, size_t *ret_n, size_t *ret_bad);
 void hf_registration_list_free(struct hf_registration *regs, size_t n);
@@ -103,7 +106,8 @@ void hf_registration_clear(struct hf_registration *reg);
  * and size.
  * @ret_fds: room for reg->guest.n_ram; all owned by the caller on success, none on failure
  *
- * Return: 0; -ESTALE when the process or one of the files isn't the registered one; -errno.
+ * Return: 0; -ESTALE when the process or one of the files isn't the registered one; -EPERM when a
+ * user who isn't trusted registered memory of somebody else's; -errno.
  */
 int hf_registration_open_ram(
 	const struct hf_registration *reg, int *ret_fds, struct hf_error *error);

@@ -301,6 +301,27 @@ static void ask(struct hf_vmm *vmm)
 	hf_vmm_ask_virtio(vmm, on_virtio_asked);
 }
 
+/* Before anything is asked: a path says nothing about who listens there. */
+void hf_vmm_attach_on_ready(struct hf_vmm *vmm)
+{
+	struct hf_error e = {0};
+
+	if (hf_vmm_check_monitor(vmm->qmp, hf_child_pid(vmm->child), &e) < 0)
+		hf_vmm_fail(vmm, &e);
+}
+
+int hf_vmm_check_monitor(const struct hf_qmp *q, pid_t pid, struct hf_error *error)
+{
+	pid_t peer = hf_qmp_peer_pid(q);
+
+	if (peer == pid)
+		return 0;
+	return hf_error_set(error, -ESTALE, HF_ERR_NOT_READY,
+		"start the guest anew with holdfast-vmm",
+		"the monitor at %s is process %d's, and the guest's QEMU is process %d",
+		hf_qmp_label(q), (int)peer, (int)pid);
+}
+
 int hf_vmm_attach(struct hf_vmm *vmm, pid_t pid, uint64_t start_ticks, uint64_t timeout_ns,
 	hf_vmm_done_fn done, void *data)
 {

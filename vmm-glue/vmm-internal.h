@@ -142,6 +142,16 @@ void hf_vmm_fail(struct hf_vmm *vmm, const struct hf_error *error);
 void hf_vmm_failf(struct hf_vmm *vmm, int err, const char *remedy, const char *fmt, ...)
 	HF_PRINTF(4, 5);
 
+/** hf_vmm_attach_on_ready() - The monitor of a QEMU that is attached to is ready. */
+void hf_vmm_attach_on_ready(struct hf_vmm *vmm);
+
+/**
+ * hf_vmm_check_monitor() - Is it the guest's own QEMU that listens on its monitor?
+ *
+ * Return: 0, or -ESTALE.
+ */
+int hf_vmm_check_monitor(const struct hf_qmp *q, pid_t pid, struct hf_error *error);
+
 /** hf_vmm_in() - Whether this operation is under way and still open. */
 bool hf_vmm_in(const struct hf_vmm *vmm, enum hf_vmm_op_kind kind);
 

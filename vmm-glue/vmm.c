@@ -406,6 +406,8 @@ static void on_qmp_ready(struct hf_qmp *q, void *userdata)
 
 	if (hf_vmm_in(vmm, HF_VMM_OP_RESPAWN))
 		hf_vmm_respawn_on_ready(vmm);
+	else if (hf_vmm_in(vmm, HF_VMM_OP_ATTACH))
+		hf_vmm_attach_on_ready(vmm);
 	else if (hf_vmm_in(vmm, HF_VMM_OP_COLD_BOOT))
 		hf_vmm_cold_boot_on_ready(vmm);
 }

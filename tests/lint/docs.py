@@ -6,6 +6,7 @@
    common/fault-points.def, between its markers
  - `make help` names every target, and none that is gone
  - holdfast(1) has an entry for every id of a finding that the agent uses, and for no other
+ - docs/THREAT-MODEL.md names a test for each attack, and only tests that there are
  - links to files lead somewhere, and so do paths of this tree in `backticks`
 
     docs.py HOLDFASTD     check the tree
@@ -94,6 +95,29 @@ def finding_problems(sources, page):
         yield f"{FINDINGS_PAGE}: two entries for the finding {id_}"
 
 
+TEST = re.compile(r"`(test-[a-z-]+|agent\.py)/([a-z_0-9]+)`|`(fuzz-[a-z-]+)`")
+
+
+def threat_problems(text, has_test):
+    """@has_test: of a file's name and a test's, or None for a fuzzer."""
+    attacks = text.split("## Attacks\n", 1)[-1].split("\n## ", 1)[0]
+    for row in [line for line in attacks.splitlines() if line.startswith("|")][2:]:
+        if not row.startswith("| **") and not TEST.search(row):
+            yield f"docs/THREAT-MODEL.md: no test for: {row.split('|')[1].strip()}"
+    for file, name, fuzzer in TEST.findall(text):
+        if not has_test(fuzzer or file, name or None):
+            yield f"docs/THREAT-MODEL.md: there is no test {fuzzer or f'{file}/{name}'}"
+
+
+def has_test(file, name):
+    for path, pattern in ((f"tests/fuzz/{file}.c", ""), (f"tests/unit/{file}.c", rf"\({name}\)"),
+                          (f"tests/unit/{file}.py", rf"def {name}\("), (f"tests/vmm/{file}", rf"^def {name}\(")):
+        if (TOP / path).exists() and (name is not None) == bool(pattern):
+            if re.search(pattern, (TOP / path).read_text(), re.MULTILINE):
+                return True
+    return False
+
+
 def documents():
     return [TOP / "README.md", *sorted((TOP / "docs").glob("*.md"))]
 
@@ -107,6 +131,7 @@ def check(program):
     problems += help_problems(helped, phony_targets(file.read_text() for file in makefiles))
     sources = [file.read_text() for folder in ("agent", "vmm-glue") for file in (TOP / folder).glob("*.c")]
     problems += finding_problems(sources, (TOP / FINDINGS_PAGE).read_text())
+    problems += threat_problems((TOP / "docs/THREAT-MODEL.md").read_text(), has_test)
     for file in documents():
         problems += reference_problems(file.relative_to(TOP).as_posix(), file.read_text(),
                                        lambda path: (TOP / path).exists())
@@ -139,6 +164,9 @@ def self_test():
         "finding without entry": list(finding_problems(['add("host.new", 1)'], "*host.old*\n")),
         "entry without finding": list(finding_problems([], "*guest.old*\n\tIt is so.\n")),
         "two entries": list(finding_problems(['"host.a"'], "*host.a*\n*host.a*\n")),
+        "attack without test": list(threat_problems("## Attacks\n| a |\n|-|\n| b | c | |\n", has_test)),
+        "test that isn't": list(threat_problems("`test-common/test_nothing`", has_test)),
+        "fuzzer that isn't": list(threat_problems("`fuzz-nothing`", has_test)),
         "dead link": refers("see [b](B.md#x)"),
         "dead path": refers("see `agent/gone.c`"),
     }
@@ -146,6 +174,7 @@ def self_test():
         "table": list(tables_problems(good, BEGIN, "| a |\n")),
         "help": list(help_problems("  make a  x\n", {"all", "a"})),
         "finding": list(finding_problems(['x("host.a-b", "see host.c")', '"guest.%s"'], "*host.a-b*\n\tIt.\n")),
+        "attack": list(threat_problems("## Attacks\n| a |\n|-|\n| **b** |\n| c | `fuzz-kho` |\n", has_test)),
         "link": refers("[a](A.md), [w](https://varlink.org), `agent/state.c`, `tests/NAME.c`, `agent/`"),
     }
     for name in (name for name, problems in bites.items() if not problems):

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -18,6 +19,7 @@
 #include "common/fd.h"
 #include "memfd-preserve/keeper.h"
 
+static char folder[] = "/tmp/hf-keeper-XXXXXX";
 static char path[108];
 
 /* A kernel that has what isn't called "absent": a memfd for a session. */
@@ -212,6 +214,47 @@ static void test_nonsense(void **state)
 	wait_end();
 }
 
+/* Sessions are for the keeper's own user, whatever the socket's mode is. */
+static void test_stranger(void **state)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	struct hf_keeper *k = open_keeper(false);
+	struct hf_inode first = get(k, "guest"), then;
+	struct stat st;
+	int status;
+	pid_t pid;
+
+	assert_int_equal(stat(path, &st), 0);
+	assert_int_equal(st.st_mode & 07777, 0600);
+	memcpy(address.sun_path, path, strlen(path));
+	hf_keeper_close(k);
+	assert_int_equal(chmod(path, 0666), 0);
+	assert_int_equal(chmod(folder, 0711), 0);
+	pid = fork();
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		int sock = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+		char byte;
+
+		/* Without root there is nobody else to be. */
+		if (geteuid() != 0)
+			_exit(0);
+		if (setresuid(65534, 65534, 65534) < 0 ||
+			connect(sock, (const struct sockaddr *)&address, sizeof(address)) < 0)
+			_exit(1);
+		/* Hung up on before anything is said. */
+		_exit(recv(sock, &byte, 1, 0) > 0 ? 2 : 0);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+	k = open_keeper(true);
+	then = get(k, "guest");
+	assert_true(hf_inode_equal(&first, &then));
+	assert_int_equal(hf_keeper_drop(k, "guest"), 0);
+	hf_keeper_close(k);
+	wait_end();
+}
+
 static void test_bad_place(void **state)
 {
 	struct hf_keeper *k = NULL;
@@ -236,9 +279,9 @@ int main(void)
 		cmocka_unit_test(test_outlives_agent),
 		cmocka_unit_test(test_files),
 		cmocka_unit_test(test_nonsense),
+		cmocka_unit_test(test_stranger),
 		cmocka_unit_test(test_bad_place),
 	};
-	char folder[] = "/tmp/hf-keeper-XXXXXX";
 	int r;
 
 	if (!mkdtemp(folder))

@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <limits.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -21,7 +22,8 @@
 #include <cmocka.h>
 
 #include "common/json.h"
-#include "vmm-glue/registration.h"
+#include "vmm-glue/registration-trust.h"
+#include "vmm-glue/spawn.h"
 
 #define UUID_A "0e7a3ad2-0d1c-4a3e-9d4f-0123456789ab"
 #define UUID_B "1e7a3ad2-0d1c-4a3e-9d4f-0123456789ab"
@@ -106,6 +108,20 @@ static void fill(struct hf_registration *reg, const char *uuid, const char *name
 	}
 	reg->pid = pid;
 	assert_int_equal(hf_pid_start_time(pid, &reg->start_ticks), 0);
+}
+
+/* As the launcher does: with who the process is. */
+static void be_honest(struct hf_registration *reg)
+{
+	struct hf_manifest_guest *g = &reg->guest;
+	int n = getgroups(0, NULL);
+
+	g->uid = geteuid();
+	g->gid = getegid();
+	free(g->groups);
+	g->groups = calloc(n + 1, sizeof(*g->groups));
+	assert_int_equal(getgroups(n, g->groups), n);
+	g->n_groups = n;
 }
 
 static void assert_same(const struct hf_registration *a, const struct hf_registration *b)
@@ -365,6 +381,8 @@ static void test_list(void **state)
 
 	fill(&a, UUID_A, "zebra", getpid());
 	fill(&b, UUID_B, "ant", pid);
+	be_honest(&a);
+	be_honest(&b);
 	assert_int_equal(hf_registration_write(&a, NULL), 0);
 	assert_int_equal(hf_registration_write(&b, NULL), 0);
 	put_file("garbage.json", "{");
@@ -393,6 +411,8 @@ static void test_list(void **state)
 	a.start_ticks++;
 	assert_false(hf_registration_alive(&a));
 	assert_int_equal(hf_registration_remove(UUID_A), 0);
+	assert_int_equal(hf_registration_remove("garbage"), 0);
+	assert_int_equal(hf_registration_remove("2e7a3ad2-0d1c-4a3e-9d4f-0123456789ab"), 0);
 }
 
 static void test_no_folder(void **state)
@@ -492,6 +512,260 @@ static void test_open_ram(void **state)
 	close(made[1]);
 }
 
+/* ---- attacks ---- */
+
+#define MALLORY 65533
+#define ALICE 65532
+
+/* Lists, and expects so many guests and so many files that aren't believed. */
+static void expect_list(size_t n_wanted, size_t bad_wanted)
+{
+	struct hf_registration *list = NULL;
+	size_t n = 99, bad = 99;
+
+	assert_int_equal(hf_registration_list(&list, &n, &bad), 0);
+	hf_registration_list_free(list, n);
+	assert_int_equal(n, n_wanted);
+	assert_int_equal(bad, bad_wanted);
+}
+
+static bool skip_without_root(void)
+{
+	if (geteuid() != 0)
+		print_message("[    note ] needs root to be somebody else\n");
+	return geteuid() != 0;
+}
+
+/* A process of that user, with memory of its own under number 100. */
+static pid_t start_guest_of(uid_t uid, struct hf_inode *ret_ram)
+{
+	int ready[2];
+	pid_t pid;
+
+	assert_int_equal(pipe(ready), 0);
+	pid = fork();
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		const gid_t groups[] = {uid + 2, 27};
+		struct hf_inode inode;
+		int fd;
+
+		if (setgroups(2, groups) < 0 || setresgid(uid, uid, uid) < 0 ||
+			setresuid(uid, uid, uid) < 0)
+			_exit(1);
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		if (hf_memfd_new("ram", RAM_BYTES, &fd) < 0 || dup2(fd, 100) < 0 ||
+			dup2(fd, 101) < 0 || dup2(open("/etc/passwd", O_RDONLY), 102) < 0 ||
+			hf_fd_inode(100, &inode, NULL) < 0 ||
+			write(ready[1], &inode, sizeof(inode)) != sizeof(inode))
+			_exit(1);
+		for (;;)
+			pause();
+	}
+	close(ready[1]);
+	assert_int_equal(read(ready[0], ret_ram, sizeof(*ret_ram)), sizeof(*ret_ram));
+	close(ready[0]);
+	return pid;
+}
+
+/* What the user could write about a process, in a file of the user's. */
+static void forge(const struct hf_registration *reg, uid_t owner)
+{
+	char path[PATH_MAX];
+
+	hf_registration_remove(reg->guest.uuid);
+	assert_int_equal(hf_registration_write(reg, NULL), 0);
+	assert_int_equal(hf_registration_path(reg->guest.uuid, path, sizeof(path)), 0);
+	assert_int_equal(chown(path, owner, owner), 0);
+}
+
+static void fill_for(struct hf_registration *reg, uid_t uid, pid_t pid, struct hf_inode ram)
+{
+	fill(reg, UUID_A, "web1", pid);
+	assert_int_equal(hf_manifest_set(&reg->guest.vmm, "/tmp/evil"), 0);
+	reg->guest.uid = reg->guest.gid = uid;
+	/* In another order than the kernel has them: the same. */
+	reg->guest.groups[0] = uid + 2;
+	reg->guest.groups[1] = 27;
+	reg->ram_inodes[0] = reg->ram_inodes[1] = ram;
+}
+
+/* Nobody can register what is another's. */
+static void test_forged_process(void **state)
+{
+	cleanup_registration struct hf_registration reg = {0}, mine = {0};
+	struct hf_inode ram;
+	pid_t alice;
+
+	if (skip_without_root())
+		return;
+	alice = start_guest_of(ALICE, &ram);
+	fill_for(&reg, ALICE, alice, ram);
+	forge(&reg, MALLORY);
+	expect_list(0, 1);
+	forge(&reg, ALICE);
+	expect_list(1, 0);
+	end_guest(alice);
+	expect_list(0, 0);
+	/* Nor what is root's. */
+	fill(&mine, UUID_A, "web1", getpid());
+	be_honest(&mine);
+	forge(&mine, MALLORY);
+	expect_list(0, 1);
+	forge(&mine, 0);
+	expect_list(1, 0);
+	assert_int_equal(hf_registration_remove(UUID_A), 0);
+}
+
+/* One's own process, to be started again as somebody else. */
+static void test_forged_rights(void **state)
+{
+	cleanup_registration struct hf_registration reg = {0};
+	struct hf_registration *list = NULL;
+	struct hf_spawn_spec spec;
+	struct hf_inode ram;
+	size_t n = 0;
+	pid_t pid;
+
+	if (skip_without_root())
+		return;
+	pid = start_guest_of(MALLORY, &ram);
+	fill_for(&reg, MALLORY, pid, ram);
+	reg.guest.uid = 0;
+	forge(&reg, MALLORY);
+	expect_list(0, 1);
+	reg.guest.uid = ALICE;
+	forge(&reg, MALLORY);
+	expect_list(0, 1);
+	reg.guest.uid = MALLORY;
+	reg.guest.gid = 0;
+	forge(&reg, MALLORY);
+	expect_list(0, 1);
+	reg.guest.gid = MALLORY;
+	reg.guest.groups[1] = 0;
+	forge(&reg, MALLORY);
+	expect_list(0, 1);
+	reg.guest.n_groups = 1;
+	forge(&reg, MALLORY);
+	expect_list(0, 1);
+	reg.guest.n_groups = 2;
+	reg.guest.groups[1] = 27;
+	/* The truth: what is started again is what could be started without us. */
+	forge(&reg, MALLORY);
+	assert_int_equal(hf_registration_list(&list, &n, NULL), 0);
+	assert_int_equal(n, 1);
+	spec = hf_spawn_spec_of(&list[0].guest);
+	assert_string_equal(spec.program, "/tmp/evil");
+	assert_int_equal(spec.uid, MALLORY);
+	assert_int_equal(spec.gid, MALLORY);
+	assert_int_equal(spec.n_groups, 2);
+	hf_registration_list_free(list, n);
+	/* Root's own word, about a QEMU that has given up being root: -runas. Not the other way. */
+	reg.guest.uid = reg.guest.gid = 0;
+	forge(&reg, 0);
+	expect_list(1, 0);
+	reg.guest.uid = ALICE;
+	forge(&reg, 0);
+	expect_list(0, 1);
+	end_guest(pid);
+	expect_list(0, 0);
+}
+
+/* A file that a program with more rights has open is nobody's RAM. */
+static void test_forged_memory(void **state)
+{
+	cleanup_registration struct hf_registration reg = {0};
+	struct hf_error e = {0};
+	struct stat st;
+	struct hf_inode ram;
+	int fds[2];
+	pid_t pid;
+
+	if (skip_without_root())
+		return;
+	pid = start_guest_of(MALLORY, &ram);
+	fill_for(&reg, MALLORY, pid, ram);
+	reg.owner = MALLORY;
+	if (hf_registration_open_ram(&reg, fds, &e) < 0)
+		fail_msg("%s", e.message);
+	close(fds[0]);
+	close(fds[1]);
+	assert_int_equal(stat("/etc/passwd", &st), 0);
+	reg.guest.ram[1].fd = 102;
+	reg.guest.ram[1].size = 1;
+	reg.ram_inodes[1] = (struct hf_inode){.dev = st.st_dev, .ino = st.st_ino};
+	assert_int_equal(hf_registration_open_ram(&reg, fds, &e), -EPERM);
+	assert_non_null(strstr(e.message, "no memory of user"));
+	end_guest(pid);
+}
+
+/* What isn't a file of its own is not read, and not waited for. */
+static void test_links(void **state)
+{
+	cleanup_registration struct hf_registration reg = {0}, back = {0};
+	char path[PATH_MAX], aside[PATH_MAX];
+	struct hf_error e = {0};
+
+	fill(&reg, UUID_A, "web1", getpid());
+	be_honest(&reg);
+	assert_int_equal(hf_registration_write(&reg, NULL), 0);
+	expect_list(1, 0);
+	hf_registration_path(UUID_A, path, sizeof(path));
+	snprintf(aside, sizeof(aside), "%s/aside", folder);
+	assert_int_equal(chmod(path, 0620), 0);
+	expect_list(0, 1);
+	assert_int_equal(chmod(path, 0600), 0);
+	assert_int_equal(link(path, aside), 0);
+	expect_list(0, 1);
+	assert_int_equal(unlink(path), 0);
+	assert_int_equal(symlink(aside, path), 0);
+	expect_list(0, 1);
+	assert_int_equal(hf_registration_read(path, &back, &e), -ELOOP);
+	/* Written anew, it replaces the link and leaves alone what that led to. */
+	assert_int_equal(truncate(aside, 0), 0);
+	assert_int_equal(hf_registration_write(&reg, NULL), 0);
+	expect_list(1, 0);
+	assert_int_equal(access(aside, F_OK), 0);
+	assert_int_equal(unlink(path), 0);
+	assert_int_equal(mkfifo(path, 0600), 0);
+	expect_list(0, 1);
+	assert_int_equal(unlink(path), 0);
+	unlink(aside);
+}
+
+static void test_folder_of_others(void **state)
+{
+	cleanup_registration struct hf_registration reg = {0};
+	struct hf_error e = {0};
+	char path[PATH_MAX];
+	struct stat st;
+
+	fill(&reg, UUID_A, "web1", getpid());
+	be_honest(&reg);
+	assert_int_equal(hf_registration_write(&reg, NULL), 0);
+	snprintf(path, sizeof(path), "%s/guests", folder);
+	assert_int_equal(stat(path, &st), 0);
+	assert_int_equal(st.st_mode & 07777, 0700);
+	assert_int_equal(hf_registration_check_folder(NULL), 0);
+	assert_int_equal(chmod(path, 01777), 0);
+	assert_int_equal(hf_registration_check_folder(&e), -EPERM);
+	assert_non_null(strstr(e.message, path));
+	assert_int_equal(hf_registration_write(&reg, NULL), -EPERM);
+	assert_int_equal(chmod(path, 0770), 0);
+	assert_int_equal(hf_registration_check_folder(NULL), -EPERM);
+	assert_int_equal(chmod(path, 0700), 0);
+	assert_int_equal(chmod(folder, 0777), 0);
+	assert_int_equal(hf_registration_check_folder(NULL), -EPERM);
+	assert_int_equal(chmod(folder, 0700), 0);
+	if (!skip_without_root()) {
+		assert_int_equal(chown(path, MALLORY, 0), 0);
+		assert_int_equal(hf_registration_check_folder(NULL), -EPERM);
+		assert_int_equal(chown(path, 0, 0), 0);
+	}
+	assert_int_equal(hf_registration_check_folder(NULL), 0);
+	assert_int_equal(hf_registration_remove(UUID_A), 0);
+}
+
 static void test_uuids_and_names(void **state)
 {
 	char uuid[HF_UUID_CHARS], name[HF_GUEST_NAME_MAX + 2];
@@ -536,6 +810,11 @@ int main(void)
 		cmocka_unit_test(test_busy),
 		cmocka_unit_test(test_open_ram),
 		cmocka_unit_test(test_uuids_and_names),
+		cmocka_unit_test(test_forged_process),
+		cmocka_unit_test(test_forged_rights),
+		cmocka_unit_test(test_forged_memory),
+		cmocka_unit_test(test_links),
+		cmocka_unit_test(test_folder_of_others),
 	};
 
 	return cmocka_run_group_tests(tests, set_up, tear_down);

@@ -39,7 +39,7 @@ static int set_up(void **state)
 
 static int tear_down(void **state)
 {
-	hf_varlink_server_free(agent.server);
+	hf_service_stop(&agent);
 	sd_event_unref(agent.event);
 	unlink(path);
 	return rmdir(dir);

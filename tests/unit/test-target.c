@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/inotify.h>
 
 #include "agent/target.h"
 #include "common/fd.h"
@@ -80,6 +81,30 @@ static void test_target(void **state)
 	unlink(path);
 	unlink(config);
 	sample_free(&s);
+}
+
+/* Opening a device as root can do something: what is no file isn't opened to find out. */
+static void test_device_is_not_opened(void **state)
+{
+	struct hf_target t = HF_TARGET_NONE;
+	cleanup_close int watch = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+	struct hf_error e = {0};
+	char path[64], link[64], events[1024];
+
+	snprintf(path, sizeof(path), "%s/device", dir);
+	snprintf(link, sizeof(link), "%s/link", dir);
+	assert_int_equal(mkfifo(path, 0600), 0);
+	assert_int_equal(symlink(path, link), 0);
+	assert_true(inotify_add_watch(watch, path, IN_OPEN) >= 0);
+	assert_int_equal(hf_target_new(path, NULL, NULL, NULL, &t, &e), -EINVAL);
+	assert_int_equal(hf_target_new(link, NULL, NULL, NULL, &t, &e), -EINVAL);
+	assert_int_equal(read(watch, events, sizeof(events)), -1);
+	assert_int_equal(errno, EAGAIN);
+	/* It would have been noticed. */
+	close(open(path, O_RDONLY | O_NONBLOCK));
+	assert_true(read(watch, events, sizeof(events)) > 0);
+	unlink(path);
+	unlink(link);
 }
 
 static void test_refusals(void **state)
@@ -159,6 +184,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_cmdline),
 		cmocka_unit_test(test_target),
+		cmocka_unit_test(test_device_is_not_opened),
 		cmocka_unit_test(test_refusals),
 		cmocka_unit_test(test_changed_meanwhile),
 	};

@@ -667,6 +667,31 @@ static void test_plugged_device(void **state)
 	guest_free(&t);
 }
 
+/* The process that a registration names is there, but the monitor is somebody else's. */
+static void test_foreign_monitor(void **state)
+{
+	struct test_guest t;
+	uint64_t ticks = 0;
+	pid_t other = fork();
+
+	assert_true(other >= 0);
+	if (other == 0)
+		for (;;)
+			pause();
+	fake_start(&t, "");
+	assert_int_equal(hf_pid_start_time(other, &ticks), 0);
+	t.outcome = (struct outcome){0};
+	assert_int_equal(
+		hf_vmm_attach(t.vmm, other, ticks, 6 * HF_NSEC_PER_SEC, guest_on_done, &t), 0);
+	assert_int_equal(guest_wait(&t), -ESTALE);
+	if (!strstr(t.outcome.error.message, "the monitor at"))
+		fail_msg("%s", t.outcome.error.message);
+	assert_int_equal(t.n_gone, 0);
+	guest_free(&t);
+	kill(other, SIGKILL);
+	waitpid(other, NULL, 0);
+}
+
 static void test_attach_fails(void **state)
 {
 	static const char *const commands[] = {"greeting", "query-status", "qom-get", "qom-list",
@@ -1040,6 +1065,7 @@ static int run_groups(void)
 		cmocka_unit_test(test_details),
 		cmocka_unit_test(test_roms),
 		cmocka_unit_test(test_plugged_device),
+		cmocka_unit_test(test_foreign_monitor),
 		cmocka_unit_test(test_attach_fails),
 	};
 	const struct CMUnitTest save[] = {

@@ -2255,6 +2255,111 @@ def cut_and_corrupt_manifests_are_refused(world):
     check(world.state == "normal", "the agent did not survive it")
 
 
+NOBODY = 65534
+
+
+def as_nobody(call):
+    """Runs that in a process of a user without rights. What it returns."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.setgroups([])
+            os.setresgid(NOBODY, NOBODY, NOBODY)
+            os.setresuid(NOBODY, NOBODY, NOBODY)
+            os.write(write, str(call()).encode())
+        finally:
+            os._exit(0)
+    os.close(write)
+    with open(read, "rb") as out:
+        answer = out.read().decode()
+    os.waitpid(pid, 0)
+    return answer
+
+
+@test
+def forged_registration(world):
+    """Of a user's own process, to be started again as root: nothing of it is run, and no update begins."""
+    world.start_agent()
+    guest = Guest(world, "g").wait_ready()
+    forged_uuid = "deadbeef-0000-4000-8000-000000000001"
+    told = world.path / "evil-was-here"
+    evil = world.path / "evil"
+    write_program(evil, f"touch {told}")
+    sleeper = subprocess.Popen(["sleep", "600"], user=NOBODY, group=NOBODY, extra_groups=[])
+    try:
+        honest = next((world.path / "run/guests").glob("*.json"))
+        tree = json.loads(honest.read_text())
+        stat = pathlib.Path(f"/proc/{sleeper.pid}/stat").read_text()
+        tree.update(uuid=forged_uuid, name="forged", pid=sleeper.pid, vmm=str(evil), argv=[str(evil)],
+                    startTicks=int(stat.rsplit(")", 1)[1].split()[19]))
+        forged = honest.with_name(f"{forged_uuid}.json")
+        # As root, and as another user; as the latter even if root had said so.
+        for owner, uid in ((NOBODY, 0), (NOBODY, NOBODY + 1), (0, NOBODY + 1)):
+            forged.write_text(json.dumps({**tree, "uid": uid}))
+            forged.chmod(0o600)
+            os.chown(forged, owner, owner)
+            check("forged" not in str(world.ask("guests")), "it is a guest")
+            done = world.cli("prepare", "--kernel", kernel())
+            check(done.returncode != 0 and "registrations" in done.stdout + done.stderr, f"prepare: {done}")
+        check(not told.exists(), "what it names was run")
+        # A folder that others can write to: nothing in it is believed, and that is said.
+        forged.unlink()
+        honest.parent.chmod(0o777)
+        done = world.cli("guests")
+        check(done.returncode != 0 and "others than root" in done.stderr, f"guests: {done}")
+        honest.parent.chmod(0o700)
+        world.upgrade()
+        guest.wait_alive()
+    finally:
+        sleeper.kill()
+        sleeper.wait()
+
+
+@test
+def others_only_look(world):
+    """A user without rights: looking is allowed, changing anything isn't; nor can it lock root out."""
+    world.start_agent()
+    world.path.chmod(0o711)
+
+    def ask(method, parameters=None):
+        with raw_call(world, f"org.holdfast.Host.{method}", parameters or {}) as sock:
+            sock.settimeout(10)
+            return sock.recv(65536).decode()
+
+    check('"state":"normal"' in as_nobody(lambda: ask("Status")), "Status is refused")
+    for method in ("Prepare", "Commit", "Upgrade", "Abort", "Retry", "Dump", "Release", "InspectManifest", "InspectKho"):
+        answer = as_nobody(lambda m=method: ask(m))
+        check("NotPermitted" in answer, f"{method}: {answer}")
+
+    for path in (world.path / "run/keeper.sock", world.path / "run/guests", world.path / "run/qmp"):
+        if path.exists():
+            check(path.stat().st_mode & 0o077 == 0, f"{path} is open to others")
+
+    crowd = os.fork()
+    if crowd == 0:
+        os.setresuid(NOBODY, NOBODY, NOBODY)
+        held = []
+        for _ in range(200):
+            sock = socket.socket(socket.AF_UNIX)
+            sock.settimeout(1)
+            held.append(sock)
+            try:
+                sock.connect(world.env["HOLDFAST_SOCKET"])
+                sock.sendall(b'{"method":"org.holdfast.Host.Status","more":true}\0')
+            except OSError:
+                pass
+        time.sleep(60)
+        os._exit(0)
+    try:
+        time.sleep(2)
+        check(os.waitpid(crowd, os.WNOHANG) == (0, 0), "there is no crowd")
+        check(world.state == "normal", "root was locked out")
+    finally:
+        os.kill(crowd, signal.SIGKILL)
+        os.waitpid(crowd, 0)
+
+
 @test
 def garbage_on_the_control_socket(world):
     world.start_agent()
