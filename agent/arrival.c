@@ -10,6 +10,7 @@
 #include "agent/log.h"
 #include "agent/report.h"
 #include "agent/resume-journal.h"
+#include "agent/wall-clock.h"
 #include "common/fault.h"
 #include "common/fd.h"
 #include "common/worker.h"
@@ -35,6 +36,7 @@ struct hf_arrival {
 	size_t n_released;
 	struct waiter *waiters; /* one place a guest */
 	struct hf_readahead_result readahead;
+	struct hf_wall_clock clock;
 	struct hf_error error; /* of the worker */
 	sd_event_source *advance;
 	bool finishing;
@@ -163,6 +165,7 @@ static void make_report(struct hf_arrival *a)
 		.n_guests = a->n_guests,
 		.readahead_bytes = a->readahead.bytes,
 		.readahead_ns = a->readahead.ns,
+		.clock = a->clock,
 	};
 
 	hf_report_arrived(a->agent, &r);
@@ -355,6 +358,9 @@ int hf_arrival_start(struct hf_agent *agent, bool readahead, struct hf_error *er
 		r = read_manifest(a, error);
 	if (r < 0)
 		return stay_degraded(a, r, error);
+	/* An agent that died has seen to it; somebody may have set it since. */
+	if (hf_agent_is_luo(agent) && !agent->again)
+		hf_wall_clock_restore(a->manifest, &a->clock);
 	/* A note of the old process: its guests are this update's. */
 	hf_freeze_note_remove();
 	snprintf(agent->update_id, sizeof(agent->update_id), "%s", a->manifest->update_id);

@@ -249,6 +249,10 @@ void hf_report_arrived(struct hf_agent *agent, const struct hf_report_arrival *a
 	hf_json_add(o, "guests", guests);
 	hf_json_add_int(o, "readahead_bytes", a->readahead_bytes);
 	hf_json_add_int(o, "readahead_ns", a->readahead_ns);
+	if (a->clock.known) {
+		hf_json_add_int(o, "clock_correction_ns", a->clock.step_ns);
+		hf_json_add_int(o, "clock_error_ns", (int64_t)a->clock.error_ns);
+	}
 	store(agent, o);
 }
 

@@ -143,6 +143,12 @@ static void show_host(struct json_object *report)
 			hf_cli_duration(hf_json_get_int(report, "readahead_ns", 0)));
 		hf_cli_field("read-ahead", text);
 	}
+	if (json_object_object_get(report, "clock_correction_ns")) {
+		snprintf(text, sizeof(text), "moved by %+.1f ms, right within %.1f ms",
+			(double)hf_json_get_int(report, "clock_correction_ns", 0) / 1e6,
+			(double)hf_json_get_int(report, "clock_error_ns", 0) / 1e6);
+		hf_cli_field("clock", text);
+	}
 	if (rss > 0)
 		hf_cli_field("agent RAM", hf_cli_bytes(rss));
 }
