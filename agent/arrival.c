@@ -100,6 +100,9 @@ static void on_guest_done(struct hf_incoming *in, const struct hf_error *error, 
 		a->n_released++;
 		hf_log(LOG_NOTICE, g->uuid, "%s was released: its memory is given up", g->name);
 		hf_agent_progress(a->agent, g->name, "released");
+	} else if (hf_incoming_health(in)->unhealthy) {
+		hf_agent_progress(a->agent, g->name, "resumed, but not well: %s",
+			hf_incoming_health(in)->message);
 	} else {
 		hf_agent_progress(a->agent, g->name, "%s",
 			g->was_running ? "resumed" : "back, paused as before");
