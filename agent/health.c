@@ -108,6 +108,10 @@ int hf_health_split(const char *command, char ***ret)
 	for (char *w = strtok_r(text, " \t", &save); w; w = strtok_r(NULL, " \t", &save))
 		words[n++] = w;
 	words[n] = NULL;
+	if (n == 0) {
+		free(words);
+		return -EINVAL;
+	}
 	*ret = words;
 	return 0;
 }

@@ -74,7 +74,7 @@ int hf_health_probe(struct hf_agent *agent, struct hf_vmm *vmm,
  * hf_health_split() - A command's words, split at blanks and tabs: there is no quoting.
  * @ret: NULL-terminated, in one allocation: free() it
  *
- * Return: 0 or -ENOMEM.
+ * Return: 0, -EINVAL when there is none, -ENOMEM.
  */
 int hf_health_split(const char *command, char ***ret);
 
