@@ -11,6 +11,7 @@
 #include "agent/prepared-note.h"
 #include "agent/report.h"
 #include "agent/resume-journal.h"
+#include "agent/wall-clock.h"
 #include "common/fault.h"
 #include "common/fd.h"
 #include "common/worker.h"
@@ -36,6 +37,7 @@ struct hf_arrival {
 	size_t n_released;
 	struct waiter *waiters; /* one place a guest */
 	struct hf_readahead_result readahead;
+	struct hf_wall_clock clock;
 	struct hf_error error; /* of the worker */
 	sd_event_source *advance;
 	bool finishing;
@@ -102,6 +104,9 @@ static void on_guest_done(struct hf_incoming *in, const struct hf_error *error, 
 		a->n_released++;
 		hf_log(LOG_NOTICE, g->uuid, "%s was released: its memory is given up", g->name);
 		hf_agent_progress(a->agent, g->name, "released");
+	} else if (hf_incoming_health(in)->unhealthy) {
+		hf_agent_progress(a->agent, g->name, "resumed, but not well: %s",
+			hf_incoming_health(in)->message);
 	} else {
 		hf_agent_progress(a->agent, g->name, "%s",
 			g->was_running ? "resumed" : "back, paused as before");
@@ -167,6 +172,7 @@ static void make_report(struct hf_arrival *a)
 		.n_guests = a->n_guests,
 		.readahead_bytes = a->readahead.bytes,
 		.readahead_ns = a->readahead.ns,
+		.clock = a->clock,
 	};
 
 	hf_report_arrived(a->agent, &r);
@@ -394,6 +400,9 @@ int hf_arrival_start(struct hf_agent *agent, bool readahead, struct hf_error *er
 		r = read_manifest(a, error);
 	if (r < 0)
 		return stay_degraded(a, r, error);
+	/* An agent that died has seen to it; somebody may have set it since. */
+	if (hf_agent_is_luo(agent) && !agent->again)
+		hf_wall_clock_restore(a->manifest, &a->clock);
 	/* Notes of the old process: its guests are this update's. */
 	hf_freeze_note_remove();
 	hf_prepared_note_remove();

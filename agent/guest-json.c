@@ -5,6 +5,7 @@
 
 #include "agent/arrival.h"
 #include "agent/check.h"
+#include "agent/health.h"
 #include "common/json.h"
 
 static struct json_object *policy_json(const struct hf_policy *p)
@@ -73,6 +74,17 @@ static void add_held(const struct hf_agent *agent, struct json_object *list)
 	}
 }
 
+/* It came over with an update, but not well. */
+static void add_unhealthy(const struct hf_registration *reg, struct json_object *findings)
+{
+	char message[512];
+
+	if (hf_health_noted(reg->guest.uuid, reg->pid, message, sizeof(message)) == 0)
+		hf_json_append(findings,
+			hf_finding_new("guest.unhealthy", HF_WARNING, reg->guest.name, message,
+				"see into the guest; it runs, and nothing of it is held"));
+}
+
 static bool is_arriving(const struct hf_agent *agent, const char *uuid)
 {
 	const struct hf_arrival *a = agent->arrival;
@@ -102,6 +114,7 @@ struct json_object *hf_guest_json_list(
 			continue;
 		findings = json_object_new_array();
 		hf_check_guest(g, to_kernel, findings);
+		add_unhealthy(&g->reg, findings);
 		o = guest_json(&g->reg.guest, g->reg.pid, status,
 			hf_survey_update_step(agent, g->reg.guest.uuid));
 		hf_json_add_bool(o, "eligible", hf_check_fate(g) == HF_FATE_COMES_ALONG);

@@ -7,6 +7,7 @@
  */
 #pragma once
 
+#include "agent/health.h"
 #include "agent/incoming.h"
 
 struct hf_incoming {
@@ -41,6 +42,8 @@ struct hf_incoming {
 	char *status;
 	size_t n_ended; /* QEMUs that had its RAM but never ran it */
 	uint64_t retrieve_ns;
+	struct hf_health *gate; /* while it is in it */
+	struct hf_health_result health;
 	struct hf_error error;
 	struct hf_error release_error;
 };

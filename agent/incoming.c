@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "agent/arrival.h"
 #include "agent/log.h"
 #include "agent/resume-journal.h"
 #include "common/fault.h"
@@ -21,6 +22,7 @@ static const char *const step_names[] = {
 	[HF_IN_WAITING] = "waiting",
 	[HF_IN_LOADING] = "loading",
 	[HF_IN_RESUMING] = "resuming",
+	[HF_IN_CHECKING] = "checking",
 	[HF_IN_FINISHING] = "finishing",
 	[HF_IN_COLD_BOOTING] = "cold-booting",
 	[HF_IN_RESUMED] = "resumed",
@@ -131,6 +133,42 @@ static void start_finish(struct hf_incoming *in)
 		hold_errno(in, r, "can't start a thread");
 }
 
+/* Whatever comes out: it runs, and nothing of it stays reserved. */
+static void on_checked(const struct hf_health_result *result, void *data)
+{
+	struct hf_incoming *in = data;
+	const struct hf_manifest_guest *g = in->guest;
+
+	in->health = *result;
+	in->gate = hf_health_free(in->gate);
+	if (in->health.clock_message[0] && in->health.clock == HF_HEALTH_CLOCK_LAGS)
+		hf_log(LOG_NOTICE, g->uuid, "%s: its clock lags by the blackout: %s", g->name,
+			in->health.clock_message);
+	if (in->health.unhealthy) {
+		hf_log(LOG_ERR, g->uuid, "%s runs, but is not well: %s", g->name,
+			in->health.message);
+		hf_health_note(g->uuid, hf_vmm_pid(in->vmm), in->health.message);
+	}
+	start_finish(in);
+}
+
+/* One that was started afresh has only begun to boot; one that is paused can't answer. */
+static void check_health(struct hf_incoming *in)
+{
+	const struct hf_manifest *m =
+		in->agent->arrival ? hf_arrival_manifest(in->agent->arrival) : NULL;
+	uint64_t from = in->guest->tsc_pause, to = in->stamps.resumed, ns = 0;
+
+	hf_health_forget(in->guest->uuid);
+	in->health = (struct hf_health_result){0};
+	if (m && m->tsc_hz && from && to > from)
+		ns = hf_tsc_to_ns(to - from, m->tsc_hz);
+	in->step = HF_IN_CHECKING;
+	if (in->afresh || !in->guest->was_running ||
+		hf_health_start(in->agent, in->vmm, in->guest, ns, on_checked, in, &in->gate) < 0)
+		start_finish(in);
+}
+
 static void on_resumed(struct hf_vmm *vmm, const struct hf_error *error, void *data)
 {
 	struct hf_incoming *in = data;
@@ -148,7 +186,7 @@ static void on_resumed(struct hf_vmm *vmm, const struct hf_error *error, void *d
 	in->runs = true;
 	/* QEMU has its own hold on the RAM now. */
 	hf_incoming_close_fds(in);
-	start_finish(in);
+	check_health(in);
 }
 
 static int resume(struct hf_incoming *in)
@@ -566,6 +604,7 @@ void hf_incoming_free(struct hf_incoming *in)
 {
 	if (!in)
 		return;
+	hf_health_free(in->gate);
 	hf_vmm_free(in->vmm);
 	/* A held guest keeps its session to the end of the process. */
 	if (in->session)
@@ -616,4 +655,9 @@ uint64_t hf_incoming_retrieve_ns(const struct hf_incoming *in)
 const struct hf_error *hf_incoming_error(const struct hf_incoming *in)
 {
 	return &in->error;
+}
+
+const struct hf_health_result *hf_incoming_health(const struct hf_incoming *in)
+{
+	return &in->health;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
- * DOC: One guest on its way in: retrieve, respawn, load, resume, finish.
+ * DOC: One guest on its way in: retrieve, respawn, load, resume, see that it is well, finish.
  *
  * One chain, started by hf_incoming_start(), ended by exactly one callback, on the loop. Between
  * retrieve and respawn it waits for hf_incoming_go(): guests with a higher priority go first. When
@@ -17,6 +17,7 @@
 #pragma once
 
 #include "agent/agent.h"
+#include "agent/health.h"
 #include "memfd-preserve/manifest.h"
 #include "vmm-glue/vmm.h"
 
@@ -26,6 +27,7 @@ enum hf_incoming_step {
 	HF_IN_WAITING,
 	HF_IN_LOADING,
 	HF_IN_RESUMING,
+	HF_IN_CHECKING,
 	HF_IN_FINISHING,
 	HF_IN_COLD_BOOTING,
 	HF_IN_RESUMED,
@@ -122,3 +124,5 @@ const struct hf_vmm_stamps *hf_incoming_stamps(const struct hf_incoming *in);
 uint64_t hf_incoming_retrieve_ns(const struct hf_incoming *in);
 /** hf_incoming_error() - Why it is held, or was started afresh; err is 0 when it is neither. */
 const struct hf_error *hf_incoming_error(const struct hf_incoming *in);
+/** hf_incoming_health() - Whether it came over well, and its clock: see health.h. */
+const struct hf_health_result *hf_incoming_health(const struct hf_incoming *in);

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "agent/health.h"
 #include "agent/log.h"
 #include "common/fault.h"
 #include "common/fd.h"
@@ -43,6 +44,7 @@ struct hf_outgoing {
 	struct hf_sink sink;
 	struct hf_error error; /* of the worker, or of the undo */
 	bool vmm_gone;
+	struct hf_health *probe; /* of its guest agent, while it is asked */
 };
 
 /* Ends the chain under way. The callback may free @out: nothing of it is touched afterwards. */
@@ -177,14 +179,11 @@ static int preserve(void *data)
 	return r;
 }
 
-static void on_preserved(void *data, int result)
+static void end_prepare(struct hf_outgoing *out)
 {
-	struct hf_outgoing *out = data;
 	struct hf_error e = {0};
 
-	if (result < 0) {
-		end_chain(out, HF_OUT_FAILED, &out->error);
-	} else if (out->vmm_gone) {
+	if (out->vmm_gone) {
 		/* QEMU died while the kernel was busy with its RAM. */
 		hf_error_set(&e, -ECONNRESET, HF_ERR_FAILED, "prepare again",
 			"its QEMU went away while its RAM was being preserved");
@@ -192,6 +191,29 @@ static void on_preserved(void *data, int result)
 	} else {
 		end_chain(out, HF_OUT_PREPARED, NULL);
 	}
+}
+
+static void on_probed(bool answers, void *data)
+{
+	struct hf_outgoing *out = data;
+
+	out->guest->agent_answered = answers;
+	out->probe = hf_health_free(out->probe);
+	end_prepare(out);
+}
+
+static void on_preserved(void *data, int result)
+{
+	struct hf_outgoing *out = data;
+
+	if (result < 0) {
+		end_chain(out, HF_OUT_FAILED, &out->error);
+		return;
+	}
+	/* Afterwards it is to answer if it does now. A paused guest can't. */
+	if (out->vmm_gone || !out->guest->was_running ||
+		hf_health_probe(out->agent, out->vmm, out->guest, on_probed, out, &out->probe) < 0)
+		end_prepare(out);
 }
 
 static void on_attached(struct hf_vmm *vmm, const struct hf_error *error, void *data)
@@ -379,6 +401,7 @@ void hf_outgoing_free(struct hf_outgoing *out)
 {
 	if (!out)
 		return;
+	hf_health_free(out->probe);
 	hf_vmm_free(out->vmm);
 	hf_sink_release(&out->sink);
 	for (size_t i = 0; i < HF_ARRAY_SIZE(out->ram_fds); i++)

@@ -51,13 +51,27 @@ struct json_object *hf_report_phases(const struct hf_manifest_guest *g,
 	return phases;
 }
 
-static const char *outcome_name(enum hf_incoming_step step, bool was_running)
+static const char *outcome_name(enum hf_incoming_step step, bool was_running, bool unhealthy)
 {
+	if (unhealthy && step == HF_IN_RESUMED)
+		return "unhealthy";
 	if (step == HF_IN_HELD)
 		return "held";
 	if (step == HF_IN_RELEASED)
 		return "released";
 	return was_running ? "resumed" : "paused";
+}
+
+static void add_guest_clock(struct json_object *o, const struct hf_health_result *health)
+{
+	const char *name = hf_health_clock_name(health->clock);
+
+	if (!name)
+		return;
+	hf_json_add_string(o, "clock", name);
+	hf_json_add_int(o, "clock_lag_ns", health->lag_ns);
+	hf_json_add_string(
+		o, "clock_message", health->clock_message[0] ? health->clock_message : NULL);
 }
 
 static struct json_object *guest_report(const struct hf_report_arrival *a,
@@ -66,6 +80,7 @@ static struct json_object *guest_report(const struct hf_report_arrival *a,
 	const struct hf_manifest_guest *g = hf_incoming_guest(in);
 	bool held = hf_incoming_get_step(in) == HF_IN_HELD;
 	bool afresh = hf_incoming_get_step(in) == HF_IN_COLD_BOOTED;
+	const struct hf_health_result *health = hf_incoming_health(in);
 	struct json_object *o = json_object_new_object();
 	uint64_t total, ram = 0;
 
@@ -73,7 +88,8 @@ static struct json_object *guest_report(const struct hf_report_arrival *a,
 		ram += g->ram[i].size;
 	hf_json_add_string(o, "uuid", g->uuid);
 	hf_json_add_string(o, "name", g->name);
-	hf_json_add_string(o, "outcome", outcome_name(hf_incoming_get_step(in), g->was_running));
+	hf_json_add_string(o, "outcome",
+		outcome_name(hf_incoming_get_step(in), g->was_running, health->unhealthy));
 	hf_json_add(o, "phases",
 		hf_report_phases(g, hf_incoming_stamps(in), kernel_start, agent_start,
 			a->manifest->tsc_hz, &total));
@@ -82,9 +98,11 @@ static struct json_object *guest_report(const struct hf_report_arrival *a,
 	hf_json_add_int(o, "state_bytes", g->state_length);
 	hf_json_add_int(o, "preserve_ns", g->preserve_ns);
 	hf_json_add_int(o, "retrieve_ns", hf_incoming_retrieve_ns(in));
+	add_guest_clock(o, health);
 	/* Of a cold boot that another agent began it isn't known any more. */
 	hf_json_add_string(o, "message",
 		(held || afresh) && hf_incoming_error(in)->err ? hf_incoming_error(in)->message
+		: health->unhealthy			       ? health->message
 							       : NULL);
 	return o;
 }
@@ -249,6 +267,10 @@ void hf_report_arrived(struct hf_agent *agent, const struct hf_report_arrival *a
 	hf_json_add(o, "guests", guests);
 	hf_json_add_int(o, "readahead_bytes", a->readahead_bytes);
 	hf_json_add_int(o, "readahead_ns", a->readahead_ns);
+	if (a->clock.known) {
+		hf_json_add_int(o, "clock_correction_ns", a->clock.step_ns);
+		hf_json_add_int(o, "clock_error_ns", (int64_t)a->clock.error_ns);
+	}
 	store(agent, o);
 }
 

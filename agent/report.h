@@ -13,6 +13,7 @@
 
 #include "agent/agent.h"
 #include "agent/incoming.h"
+#include "agent/wall-clock.h"
 #include "memfd-preserve/manifest.h"
 
 /** struct hf_report_arrival - all that is known when every guest is accounted for. Borrowed. */
@@ -22,6 +23,7 @@ struct hf_report_arrival {
 	size_t n_guests;
 	uint64_t readahead_bytes;
 	uint64_t readahead_ns;
+	struct hf_wall_clock clock; /* the host's */
 };
 
 /** hf_report_arrived() - Write the report of an update that jumped. A failure is logged. */

@@ -8,6 +8,7 @@
 
 #include "agent/kexec.h"
 #include "agent/log.h"
+#include "agent/wall-clock.h"
 #include "common/fault.h"
 #include "common/fd.h"
 #include "memfd-preserve/readahead.h"
@@ -375,6 +376,8 @@ int hf_update_write_manifest(struct hf_update *u, struct hf_error *error)
 	if (r < 0)
 		return r;
 	u->manifest->tsc_hz = hf_tsc_hz(&u->agent->start, &now);
+	if (u->luo)
+		hf_wall_clock_note(u->manifest);
 	u->manifest->tsc_jump = hf_tsc_now();
 	return hf_manifest_encode(u->manifest, u->manifest_map, u->manifest_capacity, &size, error);
 }

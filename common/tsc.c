@@ -31,6 +31,23 @@ struct hf_tsc_mark hf_tsc_mark(void)
 	return best;
 }
 
+struct hf_tsc_wall hf_tsc_wall(void)
+{
+	struct hf_tsc_wall best = {.width = UINT64_MAX};
+
+	for (int i = 0; i < 9; i++) {
+		uint64_t before = hf_tsc_now();
+		uint64_t ns = clock_ns(CLOCK_REALTIME);
+		uint64_t after = hf_tsc_now();
+
+		if (after >= before && after - before < best.width)
+			best = (struct hf_tsc_wall){.tsc = before + (after - before) / 2,
+				.wall_ns = ns,
+				.width = after - before};
+	}
+	return best.tsc ? best : (struct hf_tsc_wall){0};
+}
+
 uint64_t hf_tsc_hz(const struct hf_tsc_mark *from, const struct hf_tsc_mark *to)
 {
 	uint64_t ns = to->raw_ns - from->raw_ns;

@@ -28,6 +28,16 @@ struct hf_tsc_mark {
 /** hf_tsc_mark() - Take both readings as close together as possible. */
 struct hf_tsc_mark hf_tsc_mark(void);
 
+/** struct hf_tsc_wall - the same instant on the counter and on the wall clock. */
+struct hf_tsc_wall {
+	uint64_t tsc;	  /* 0: not taken */
+	uint64_t wall_ns; /* CLOCK_REALTIME, since the epoch */
+	uint64_t width;	  /* ticks: the instant is within half of it, on either side of @tsc */
+};
+
+/** hf_tsc_wall() - Take both readings as close together as possible: the tightest of several. */
+struct hf_tsc_wall hf_tsc_wall(void);
+
 /**
  * hf_tsc_hz() - Frequency in ticks per second, from two marks.
  *

@@ -76,6 +76,7 @@ static const struct field guest_fields[] = {
 	F_NEEDED(hf_manifest_guest, "session", FIELD_STRING, session),
 	F(hf_manifest_guest, "status", FIELD_STRING, status),
 	F_NEEDED(hf_manifest_guest, "was-running", FIELD_BOOL, was_running),
+	F(hf_manifest_guest, "agent-answered", FIELD_BOOL, agent_answered),
 	F_NEEDED(hf_manifest_guest, "vmm", FIELD_STRING, vmm),
 	F_ARRAY(hf_manifest_guest, "argv", FIELD_STRINGS, argv, HF_MANIFEST_MAX_STRINGS),
 	F_ARRAY(hf_manifest_guest, "environment", FIELD_STRINGS, env, HF_MANIFEST_MAX_STRINGS),
@@ -125,6 +126,9 @@ static const struct field root_fields[] = {
 	F(hf_manifest, "tsc-prepared", FIELD_U64, tsc_prepared),
 	F(hf_manifest, "tsc-commit", FIELD_U64, tsc_commit),
 	F(hf_manifest, "tsc-jump", FIELD_U64, tsc_jump),
+	F(hf_manifest, "clock-tsc", FIELD_U64, clock_tsc),
+	F(hf_manifest, "clock-ns", FIELD_U64, clock_ns),
+	F(hf_manifest, "clock-width", FIELD_U64, clock_width),
 };
 
 static void init_net(void *object)

@@ -27,7 +27,7 @@
 #include "memfd-preserve/policy.h"
 
 /* What this build writes, and the oldest reader that can act on it. */
-#define HF_MANIFEST_VERSION 3
+#define HF_MANIFEST_VERSION 4
 #define HF_MANIFEST_MIN_READER 1
 /* A property or node with this prefix is refused by readers that don't know it. */
 #define HF_MANIFEST_REQUIRED "required,"
@@ -114,6 +114,7 @@ struct hf_manifest_guest {
 	char *session; /* the carrier session that holds its files */
 	char *status;  /* QMP run state before the pause: "running", "paused", … */
 	bool was_running;
+	bool agent_answered; /* its guest agent did, when the update was prepared */
 
 	/* How to start the VMM again. */
 	char *vmm;   /* the binary as it was given: found anew, so that a newer one is used */
@@ -177,6 +178,10 @@ struct hf_manifest {
 	uint64_t tsc_prepared;
 	uint64_t tsc_commit;
 	uint64_t tsc_jump;
+	/* The wall clock at one instant late in the freeze; all 0 where it isn't to be carried. */
+	uint64_t clock_tsc;
+	uint64_t clock_ns;    /* CLOCK_REALTIME, since the epoch */
+	uint64_t clock_width; /* ticks between which the clock was read */
 
 	struct hf_manifest_file *readahead;
 	size_t n_readahead;

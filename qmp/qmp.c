@@ -535,16 +535,6 @@ const struct hf_qmp_version *hf_qmp_get_version(const struct hf_qmp *q)
 	return &q->version;
 }
 
-pid_t hf_qmp_peer_pid(const struct hf_qmp *q)
-{
-	struct ucred cred;
-	socklen_t size = sizeof(cred);
-
-	if (q->fd < 0 || getsockopt(q->fd, SOL_SOCKET, SO_PEERCRED, &cred, &size) < 0)
-		return 0;
-	return cred.pid;
-}
-
 bool hf_qmp_at_least(const struct hf_qmp *q, unsigned int major, unsigned int minor)
 {
 	return q->version.major > major || (q->version.major == major && q->version.minor >= minor);

@@ -187,11 +187,5 @@ const struct hf_qmp_version *hf_qmp_get_version(const struct hf_qmp *q);
 /** hf_qmp_at_least() - Whether QEMU is of this version or newer; false before the greeting. */
 bool hf_qmp_at_least(const struct hf_qmp *q, unsigned int major, unsigned int minor);
 
-/**
- * hf_qmp_peer_pid() - The process that listens on the socket, or that made the pair; 0 when not
- * known, as before it is connected.
- */
-pid_t hf_qmp_peer_pid(const struct hf_qmp *q);
-
 /** hf_qmp_label() - Path or label that it was made with, for messages. */
 const char *hf_qmp_label(const struct hf_qmp *q);

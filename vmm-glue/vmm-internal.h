@@ -81,6 +81,9 @@ struct hf_vmm {
 	char **roms; /* NULL-terminated once there is one */
 	size_t n_roms;
 	void (*roms_done)(struct hf_vmm *vmm);
+	char channel_label[96]; /* of hf_vmm_ask_channel() */
+	hf_vmm_channel_fn channel_done;
+	void *channel_data;
 	bool want_details;
 	void (*details_done)(struct hf_vmm *vmm);
 	char balloon_path[256];		     /* in QOM, or "" */

@@ -116,6 +116,29 @@ void hf_vmm_want_roms(struct hf_vmm *vmm);
 /** hf_vmm_want_details() - Have the next hf_vmm_attach() fill the end of the probe, too. */
 void hf_vmm_want_details(struct hf_vmm *vmm);
 
+/** struct hf_vmm_channel - one of QEMU's character devices on a socket. */
+struct hf_vmm_channel {
+	bool known; /* QEMU has it; the next two are meant */
+	bool taken; /* a client is connected: another one would wait until that leaves */
+	bool open;  /* something in the guest has its end open */
+};
+
+/** Called when QEMU has answered, or could not be asked. */
+typedef void (*hf_vmm_channel_fn)(
+	struct hf_vmm *vmm, const struct hf_vmm_channel *channel, void *data);
+
+/**
+ * hf_vmm_ask_channel() - Ask for a character device of an attached or respawned QEMU.
+ * @label: its id
+ * @done:  called once, from the loop, within seconds; never after hf_vmm_free()
+ *
+ * hf_vmm_forget_channel() has it never called. It is not called, either, when QEMU goes away while
+ * another operation is under way. Not an operation: it may be asked whenever none is under way.
+ * Return: 0 or -errno.
+ */
+int hf_vmm_ask_channel(struct hf_vmm *vmm, const char *label, hf_vmm_channel_fn done, void *data);
+void hf_vmm_forget_channel(struct hf_vmm *vmm);
+
 /**
  * hf_vmm_get_roms() - The ROM files that QEMU says it loaded.
  *

@@ -143,8 +143,58 @@ static void show_host(struct json_object *report)
 			hf_cli_duration(hf_json_get_int(report, "readahead_ns", 0)));
 		hf_cli_field("read-ahead", text);
 	}
+	if (json_object_object_get(report, "clock_correction_ns")) {
+		snprintf(text, sizeof(text), "moved by %+.1f ms, right within %.1f ms",
+			(double)hf_json_get_int(report, "clock_correction_ns", 0) / 1e6,
+			(double)hf_json_get_int(report, "clock_error_ns", 0) / 1e6);
+		hf_cli_field("clock", text);
+	}
 	if (rss > 0)
 		hf_cli_field("agent RAM", hf_cli_bytes(rss));
+}
+
+static bool any_unhealthy(struct json_object *report)
+{
+	struct json_object *guests = hf_json_get_array(report, "guests");
+
+	for (size_t i = 0; i < hf_json_array_size(guests); i++) {
+		struct json_object *g = json_object_array_get_idx(guests, i);
+
+		if (strcmp(hf_json_get_string(g, "outcome", ""), "unhealthy") == 0)
+			return true;
+	}
+	return false;
+}
+
+/* Only where a guest runs; a report of an older agent doesn't know. */
+static void show_clocks(const struct hf_cli *cli, struct json_object *guests)
+{
+	struct hf_cli_table table = {0};
+	bool any = false;
+
+	hf_cli_table_column(&table, "GUEST");
+	hf_cli_table_column(&table, "CLOCK");
+	hf_cli_table_column(&table, HF_CLI_RIGHT "LAG");
+	hf_cli_table_column(&table, "REASON");
+	for (size_t i = 0; i < hf_json_array_size(guests); i++) {
+		struct json_object *g = json_object_array_get_idx(guests, i);
+		const char *clock = hf_json_get_string(g, "clock", NULL);
+		char lag[32];
+
+		if (!clock)
+			continue;
+		any = true;
+		snprintf(lag, sizeof(lag), "%.3f s",
+			(double)hf_json_get_int(g, "clock_lag_ns", 0) / 1e9);
+		hf_cli_table_cell(&table, hf_json_get_string(g, "name", "?"));
+		hf_cli_table_cell(&table, clock);
+		hf_cli_table_cell(&table, lag);
+		hf_cli_table_cell(&table, hf_json_get_string(g, "clock_message", ""));
+	}
+	if (any)
+		puts("");
+	if (any)
+		hf_cli_table_print(cli, &table);
 }
 
 int hf_cli_show_report(const struct hf_cli *cli, struct json_object *report)
@@ -155,9 +205,10 @@ int hf_cli_show_report(const struct hf_cli *cli, struct json_object *report)
 		show_host(report);
 		show_phases(cli, report);
 		show_guests(cli, hf_json_get_array(report, "guests"));
+		show_clocks(cli, hf_json_get_array(report, "guests"));
 	}
 	if (strcmp(outcome, "done") == 0)
-		return HF_EXIT_OK;
+		return any_unhealthy(report) ? HF_EXIT_DEGRADED : HF_EXIT_OK;
 	if (strcmp(outcome, "rolled-back") == 0)
 		return HF_EXIT_ROLLED_BACK;
 	return strcmp(outcome, "degraded") == 0 ? HF_EXIT_DEGRADED : HF_EXIT_FAILED;

@@ -2,7 +2,7 @@
 /**
  * DOC: A manifest with every field set, for the manifest's test and its golden file.
  *
- * Part of the contract: tests/golden/manifest-v3.bin is this, as it is encoded now. The golden
+ * Part of the contract: tests/golden/manifest-v4.bin is this, as it is encoded now. The golden
  * files of older versions are what it was then.
  */
 #pragma once
@@ -60,6 +60,7 @@ static inline void sample_guest(struct hf_manifest *m)
 	hf_manifest_set(&g->session, "holdfast-6f1c1d3e-8a43-4a3c-9a53-0d6d0f2f7b11");
 	hf_manifest_set(&g->status, "running");
 	g->was_running = true;
+	g->agent_answered = true;
 	hf_manifest_set(&g->vmm, "qemu-system-x86_64");
 	hf_manifest_set_strings(&g->argv, &g->n_argv, argv, HF_ARRAY_SIZE(argv));
 	hf_manifest_set_strings(&g->env, &g->n_env, env, HF_ARRAY_SIZE(env));
@@ -128,6 +129,9 @@ static inline struct hf_manifest *sample_manifest(void)
 	m->tsc_prepared = 950000000000ULL;
 	m->tsc_commit = 1000000000000ULL;
 	m->tsc_jump = 1000020000000ULL;
+	m->clock_tsc = 1000019999000ULL;
+	m->clock_ns = 1790000000123456789ULL;
+	m->clock_width = 120;
 	f = hf_manifest_add_file(m);
 	hf_manifest_set(&f->path, "/usr/bin/qemu-system-x86_64");
 	f->size = 20u << 20;

@@ -637,6 +637,27 @@ TIME                  UPDATE  KERNEL          OUTCOME      GUESTS  BLACKOUT
         r = self.run_cli("history")
         self.assertEqual((r.code, r.out, r.err), (0, "No update has been made yet.\n", ""))
 
+    def test_report_of_clocks(self):
+        self.assertNotIn("CLOCK", self.report_of(REPORT))
+        guests = [dict(REPORT["guests"][0], name="late", outcome="unhealthy", message="it says no", clock="lags",
+                       clock_lag_ns=3100000000, clock_message="nobody is\x1b there"),
+                  dict(REPORT["guests"][0], name="quick", clock="caught-up", clock_lag_ns=-2000000),
+                  dict(REPORT["guests"][0], name="asleep")]
+        out = self.report_of(dict(REPORT, guests=guests, clock_correction_ns=-812300000, clock_error_ns=420000))
+        self.assertRegex(out, r"clock +moved by -812.3 ms, right within 0.4 ms\n")
+        self.assertRegex(out, r"late +unhealthy ")
+        clocks = out[out.index("CLOCK"):]
+        self.assertRegex(clocks, r"late +lags +3.100 s +nobody is\? there\n")
+        self.assertRegex(clocks, r"quick +caught-up +-0.002 s")
+        self.assertNotIn("asleep", clocks)
+
+    def report_of(self, report):
+        self.serve(Report=replies({"report": report}))
+        r = self.run_cli("report")
+        self.agent.stop()
+        self.assertEqual(r.code, 0)
+        return r.out
+
     def test_report_of_a_failure_is_a_report(self):
         self.serve(Report=replies({"report": dict(REPORT, outcome="degraded", guests=[], phases=[])}))
         r = self.run_cli("report")

@@ -2,7 +2,7 @@
 /**
  * DOC: The manifest: round trip, golden file, and everything that must be refused.
  *
- * `test-manifest --write FOLDER` writes the sample as manifest-v3.bin and .json, for a new
+ * `test-manifest --write FOLDER` writes the sample as manifest-v4.bin and .json, for a new
  * version's golden files.
  */
 #include <endian.h>
@@ -24,9 +24,10 @@
 #include "tests/unit/manifest-sample.h"
 
 #define CAPACITY (64u << 10)
-#define GOLDEN "tests/golden/manifest-v3"
+#define GOLDEN "tests/golden/manifest-v4"
 #define GOLDEN_V1 "tests/golden/manifest-v1"
 #define GOLDEN_V2 "tests/golden/manifest-v2"
+#define GOLDEN_V3 "tests/golden/manifest-v3"
 
 static char *encode(const struct hf_manifest *m, size_t *ret_size)
 {
@@ -231,6 +232,23 @@ static void test_golden_v2(void **state)
 		assert_int_equal(m->guests[i]->n_settings, 0);
 	}
 	expect_json_within(GOLDEN_V2 ".json", m);
+	hf_manifest_free(m);
+}
+
+/* A manifest of version 3 says nothing of the clock, nor of guest agents: nothing is done then. */
+static void test_golden_v3(void **state)
+{
+	cleanup_free char *golden = NULL;
+	size_t size;
+	struct hf_manifest *m = read_golden(GOLDEN_V3, &golden, &size);
+
+	assert_int_equal(m->version, 3);
+	assert_int_equal(m->n_guests, 2);
+	assert_int_equal(m->clock_tsc, 0);
+	assert_int_equal(m->clock_ns, 0);
+	assert_false(m->guests[0]->agent_answered);
+	assert_int_equal(m->guests[0]->policies.priority, 80);
+	expect_json_within(GOLDEN_V3 ".json", m);
 	hf_manifest_free(m);
 }
 
@@ -623,9 +641,9 @@ static int write_golden(const char *folder)
 	char *buf = encode(m, &size), *text = json_text(m), path[4096];
 	int r;
 
-	snprintf(path, sizeof(path), "%s/manifest-v3.bin", folder);
+	snprintf(path, sizeof(path), "%s/manifest-v4.bin", folder);
 	r = hf_file_write_atomic(path, buf, size, 0644);
-	snprintf(path, sizeof(path), "%s/manifest-v3.json", folder);
+	snprintf(path, sizeof(path), "%s/manifest-v4.json", folder);
 	if (r == 0)
 		r = hf_file_write_atomic(path, text, strlen(text), 0644);
 	free(buf);
@@ -641,6 +659,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_golden),
 		cmocka_unit_test(test_golden_v1),
 		cmocka_unit_test(test_golden_v2),
+		cmocka_unit_test(test_golden_v3),
 		cmocka_unit_test(test_unknown_choice),
 		cmocka_unit_test(test_cut_and_flipped),
 		cmocka_unit_test(test_flipped_and_sealed),

@@ -2380,6 +2380,94 @@ def garbage_on_the_control_socket(world):
 # ---- running them
 
 
+@test
+def health_command_says_yes(world):
+    """It runs once the guest does, as a process of its own, and is told which guest it is about."""
+    world.start_agent()
+    out = world.path / "told"
+    script = world.path / "check.sh"
+    script.write_text("#!/bin/sh\nls /proc/$$/fd | tr '\\n' ' ' >$3\n(echo; readlink /proc/$$/fd/0; echo $1 $2; env) >>$3\n")
+    script.chmod(0o755)
+    guest = Guest(world, "g", holdfast=["--policy", f"health-command={script} one\t two  {out}"]).wait_ready()
+    world.upgrade()
+    text = out.read_text()
+    told = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+    check(text.startswith("0 1 10 2 \n/dev/null\none two\n"), f"the command was told: {text}")
+    check(told["HOLDFAST_GUEST_NAME"] == "g" and len(told["HOLDFAST_GUEST_UUID"]) == 36, f"its environment: {told}")
+    check("HOLDFAST_RUN_DIR" not in told, "it has the agent's environment")
+    entry = world.ask("report")["report"]["guests"][0]
+    check(entry["outcome"] == "resumed", f"report: {entry}")
+    check(entry["clock"] == "lags" and "no channel" in entry["clock_message"], f"its clock: {entry}")
+    check(0 < entry["clock_lag_ns"] == entry["blackout_ns"], f"its lag: {entry}")
+    guest.wait_alive()
+
+
+@test
+def health_command_says_no(world):
+    """By its exit status, by its end, by not being there, or by not ending: reported, and the guests run on."""
+    world.start_agent()
+    script = world.path / "hang.sh"
+    script.write_text(f"#!/bin/sh\necho $$ >{world.path}/pid; sleep 1000 & wait\n")
+    script.chmod(0o755)
+    kill = world.path / "kill.sh"
+    kill.write_text("#!/bin/sh\necho hello journal\nkill -9 $$\n")
+    kill.chmod(0o755)
+    wanted = {"no": ("/bin/false", "exit status 1"), "killed": (kill, "signal 9"),
+              "absent": ("/nonexistent/check", "No such file"), "hangs": (script, "did not end in time"), "well": ("", "")}
+    guests = [Guest(world, name, machine="pc", memory=64,
+                    holdfast=["--policy", f"health-command={command}", "--policy", "resume-timeout=8s"])
+              for name, (command, _) in wanted.items()]
+    for guest in guests:
+        guest.wait_ready()
+    done = world.upgrade(6, says="unhealthy")
+    check("done" in done.stdout, f"the update is not done: {done.stdout}")
+    check(world.state == "normal", f"the host is {world.state}")
+    report = world.ask("report")["report"]
+    check(report["outcome"] == "done", f"report: {report['outcome']}")
+    for entry in report["guests"]:
+        want = wanted[entry["name"]][1]
+        check(entry["outcome"] == ("unhealthy" if want else "resumed") and want in (entry.get("message") or ""),
+              f"report: {entry}")
+    findings = {g["name"]: [f["message"] for f in g["findings"] if f["id"] == "guest.unhealthy"]
+                for g in world.ask("status")["guests"]}
+    check(all(bool(found) == bool(wanted[name][1]) for name, found in findings.items()), f"status: {findings}")
+    check(not pathlib.Path(f"/proc/{int((world.path / 'pid').read_text())}").exists(), "the command that hung is still there")
+    check("hello journal" in world.log(), "what a command said is not in the log")
+    check(not list((world.path / "run/resumed").glob("*")), "something of the arrival is left")
+    for guest in guests:
+        check(guest.status == "running", f"{guest.name} is {guest.status}")
+        guest.wait_alive()
+    for path in (script, kill):
+        path.write_text("#!/bin/sh\nexit 0\n")
+    world.upgrade(6)
+    findings = {g["name"] for g in world.ask("status")["guests"] for f in g["findings"] if f["id"] == "guest.unhealthy"}
+    check(findings == {"no", "absent"}, f"after another update: {findings}")
+
+
+@test
+def agent_channel_without_agent(world):
+    """The channel is there, but nobody in the guest has it open: it isn't asked, and the report says so."""
+    world.start_agent()
+    sock = world.path / "qga.sock"
+    extra = ["-device", "virtio-serial-pci", "-chardev", f"socket,id=qga,path={sock},server=on,wait=off",
+             "-device", "virtserialport,chardev=qga,name=org.qemu.guest_agent.0"]
+    guest = Guest(world, "g", extra=extra).wait_ready()
+    frozen = Guest(world, "frozen", machine="pc", holdfast=["--policy", "clock=frozen"]).wait_ready()
+    world.upgrade()
+    entries = {e["name"]: e for e in world.ask("report")["report"]["guests"]}
+    check(entries["g"]["clock"] == "lags" and "opened" in entries["g"]["clock_message"], f"report: {entries['g']}")
+    check(entries["frozen"]["clock"] == "frozen" and not entries["frozen"].get("clock_message"),
+          f"report: {entries['frozen']}")
+    # Somebody has the channel: it isn't fought over.
+    taken = socket.socket(socket.AF_UNIX)
+    taken.connect(str(sock))
+    world.expect(0, "prepare", "--kernel", kernel())
+    world.expect(0, "abort")
+    taken.close()
+    guest.wait_alive()
+    frozen.wait_alive()
+
+
 def qemu_version(path):
     out = subprocess.run([path, "--version"], text=True, capture_output=True, check=True).stdout
     return re.search(r"version (\d+\.\d+)", out).group(1)

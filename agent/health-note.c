@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * DOC: Notes of unhealthy guests: `unhealthy/UUID` in the runtime folder, a process id and a
+ * sentence.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "agent/health.h"
+#include "agent/log.h"
+#include "common/fd.h"
+#include "vmm-glue/registration.h"
+
+#define MAX_NOTE_BYTES 1024
+
+static void note_path(char *path, size_t size, const char *uuid)
+{
+	snprintf(path, size, "%s/unhealthy%s%s", hf_run_dir(), uuid ? "/" : "", uuid ? uuid : "");
+}
+
+void hf_health_note(const char *uuid, pid_t pid, const char *message)
+{
+	char path[4096], text[MAX_NOTE_BYTES];
+	int n = snprintf(text, sizeof(text), "%d %s\n", (int)pid, message), r;
+
+	note_path(path, sizeof(path), NULL);
+	r = hf_mkdir_p(path, 0755);
+	note_path(path, sizeof(path), uuid);
+	if (r == 0)
+		r = hf_file_write_atomic(path, text, (size_t)HF_MIN(n, MAX_NOTE_BYTES - 1), 0644);
+	if (r < 0)
+		hf_log(LOG_WARNING, uuid, "can't write %s: %s", path, strerror(-r));
+}
+
+void hf_health_forget(const char *uuid)
+{
+	char path[4096];
+
+	note_path(path, sizeof(path), uuid);
+	unlink(path);
+}
+
+int hf_health_noted(const char *uuid, pid_t pid, char *ret_message, size_t size)
+{
+	cleanup_free char *text = NULL;
+	char path[4096];
+	char *end;
+
+	note_path(path, sizeof(path), uuid);
+	if (hf_file_read(path, MAX_NOTE_BYTES, &text, NULL) < 0 || strtol(text, &end, 10) != pid ||
+		*end != ' ')
+		return -ENOENT;
+	snprintf(ret_message, size, "%.*s", (int)strcspn(end + 1, "\n"), end + 1);
+	return 0;
+}
