@@ -60,8 +60,8 @@ class Agent:
             fail(f"{point.name}={kind}: the point was not reached:\n{self.log()}")
 
 
-def check_old(host, agent, guests, point, kind):
-    """Nothing of the update is left, and each guest is as it was."""
+def check_old(host, agent, guests, point, kind, said):
+    """Nothing of the update is left, and each guest is as it was. @said: what the one that runs had reported."""
     runner, sleeper = guests
     host.poll(lambda: runner.state() == "running", 30, f"{runner.name} to run again", 0.2)
     if sleeper.state() not in ("paused", "postmigrate"):
@@ -70,7 +70,7 @@ def check_old(host, agent, guests, point, kind):
                     "ls -d frozen.json target-loaded read-only resumed/* 2>/dev/null; true").out.split()
     if left != ["0"]:
         fail(f"{point.name}={kind}: left behind: {left}\n{agent.log()}")
-    runner.wait_status(1)
+    host.poll(lambda: runner.said("STATUS") > said, 30, f"a report of {runner.name}", 0.3)
     if sleeper.state() == "postmigrate":
         # QEMU saves it only once until it has run.
         sleeper.hmp("cont")
@@ -84,6 +84,7 @@ def before_the_jump(host, agent, guests):
         if point.phase not in ("PREPARE", "COMMIT", "UNDO"):
             continue
         for kind in (kind for kind in KINDS if kind in point.kinds()):
+            said = guests[0].said("STATUS")
             agent.start(point.spec(kind, "jump")[0])
             agent.wait_state("normal")
             job = host.spawn(f"{upgrade} >/dev/null 2>&1")
@@ -101,7 +102,7 @@ def before_the_jump(host, agent, guests):
                     agent.end()
                     agent.start()
             agent.wait_state("normal")
-            check_old(host, agent, guests, point, kind)
+            check_old(host, agent, guests, point, kind, said)
             agent.end()
             count += 1
     return count
