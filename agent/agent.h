@@ -37,7 +37,7 @@ struct hf_agent {
 	struct hf_stream_ring *ring;
 	struct hf_installed *installed; /* what is known of the QEMUs on this host */
 	struct hf_varlink_server *server;
-	struct hf_inhibit *inhibit; /* lock against a shutdown, or NULL: never wanted */
+	struct hf_inhibit *inhibit;	/* lock against a shutdown, or NULL: never wanted */
 	struct hf_authority *authority; /* who else than root may change the host */
 	enum hf_state state;
 	struct hf_update *update;   /* on its way out, or NULL */

@@ -2,8 +2,8 @@
 /*
  * DOC: one reading of the TSC and of the monotonic clock, or (hf-tsc wall) of the wall clock
  *
- * Two of them, some time apart, give the TSC's rate; nothing in the kernel's interface does. With the
- * wall clock comes a third number: within how many ticks the two were read.
+ * Two of them, some time apart, give the TSC's rate; nothing in the kernel's interface does. With
+ * the wall clock comes a third number: within how many ticks the two were read.
  */
 
 #include <stdio.h>
