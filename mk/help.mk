@@ -26,6 +26,7 @@ Check
 
 Nested host: a real kexec inside a virtual machine
   make nested CASE=name    one case; KEEP=1 leaves everything to look at
+  make soak                N=20 live updates of the same guests, one after the other; nothing may grow
   make nested-list         what cases there are
   make bench-blackout      blackout beside a bare kexec; BENCH_ARGS="-o json --quick"
   make kernels             make the two test kernels now

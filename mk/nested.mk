@@ -2,7 +2,7 @@
 # The nested host: a real kexec with real KVM guests, inside a virtual machine. Needs root once, to
 # make the host's root file system; kernels and roots are kept under ~/.cache/holdfast.
 
-.PHONY: demo nested nested-list bench-blackout kernels qemus
+.PHONY: demo nested nested-list soak bench-blackout kernels qemus
 
 # Three guests live through a change of the host's kernel.
 demo:
@@ -15,6 +15,10 @@ nested:
 
 nested-list:
 	@tests/nested/run.py --list
+
+# make soak [N=20]: so many live updates of the same guests, one after the other
+soak:
+	@HF_SOAK_ROUNDS=$(or $(N),20) tests/nested/run.py soak
 
 # make bench-blackout [BENCH_ARGS="-o json --quick"]
 bench-blackout:
