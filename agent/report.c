@@ -59,6 +59,8 @@ static const char *outcome_name(enum hf_incoming_step step, bool was_running, bo
 		return "held";
 	if (step == HF_IN_RELEASED)
 		return "released";
+	if (step == HF_IN_COLD_BOOTED)
+		return "cold-booted";
 	return was_running ? "resumed" : "paused";
 }
 

@@ -70,7 +70,7 @@ def kernel():
 class Monitor:
     """One QMP connection; a second one on the same socket gets no greeting."""
 
-    def __init__(self, path, timeout=5):
+    def __init__(self, path, timeout=20):
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(timeout)
         self.sock.connect(str(path))
@@ -843,7 +843,7 @@ def adoption_of_an_unknown_qemu(world):
     world.expect(2, "adopt", "--pid", "x1", "--qmp", second, says="takes a number")
     world.expect(2, "adopt", "--pid", pid, "--qmp", f"{second}-not", says="No such file")
     # The monitor of another guest would have that one copied and this one ended.
-    world.expect(2, "adopt", "--pid", pid, "--qmp", str(other.own_monitor), says="belongs to process")
+    world.expect(3, "adopt", "--pid", pid, "--qmp", str(other.own_monitor), says="the guest's QEMU is process")
     world.expect(1, "adopt", "--pid", "999999999", "--qmp", second, says="process 999999999")
     check(not world.ask("guests")["guests"] and stranger.status == other.status == "running", "something was done")
     world.expect(0, "adopt", "--pid", pid, "--qmp", second, "--name", "friend", "--paused", says="Adopted: guest friend")
