@@ -88,21 +88,11 @@ static int adopt_next(struct adopt_all *s, struct hf_error *error)
 	return r;
 }
 
-size_t hf_adopt_needed(const struct hf_survey *survey)
-{
-	size_t n, needed = 0;
-	const struct hf_survey_guest *guests = hf_survey_guests(survey, &n);
-
-	for (size_t i = 0; i < n; i++)
-		needed += hf_check_fate(&guests[i]) == HF_FATE_ADOPTED;
-	return needed;
-}
-
 int hf_adopt_all_start(struct hf_agent *agent, const struct hf_survey *survey, hf_adopt_all_fn done,
 	void *data, struct hf_error *error)
 {
 	struct adopt_all *s = calloc(1, sizeof(*s));
-	size_t n, needed = hf_adopt_needed(survey);
+	size_t n, needed = hf_check_count(survey, HF_FATE_ADOPTED);
 	const struct hf_survey_guest *guests = hf_survey_guests(survey, &n);
 	int r;
 

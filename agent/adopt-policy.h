@@ -18,9 +18,6 @@
  */
 bool hf_adopt_possible(const struct hf_registration *reg, struct hf_error *error);
 
-/** hf_adopt_needed() - How many of a survey's guests are to be adopted. */
-size_t hf_adopt_needed(const struct hf_survey *survey);
-
 /** Called once, from the loop. @error: why a guest was not adopted, NULL when all were. */
 typedef void (*hf_adopt_all_fn)(const struct hf_error *error, void *data);
 

@@ -105,6 +105,16 @@ enum hf_fate hf_check_fate(const struct hf_survey_guest *g)
 	return g->error.err || g->policy_error.err ? HF_FATE_REFUSES : HF_FATE_COMES_ALONG;
 }
 
+size_t hf_check_count(const struct hf_survey *survey, enum hf_fate wanted)
+{
+	size_t n, count = 0;
+	const struct hf_survey_guest *guests = hf_survey_guests(survey, &n);
+
+	for (size_t i = 0; i < n; i++)
+		count += hf_check_fate(&guests[i]) == wanted;
+	return count;
+}
+
 static enum hf_verdict check_obstacle(const struct hf_survey_guest *g, const char *id,
 	const struct hf_error *why, struct json_object *findings)
 {

@@ -35,6 +35,9 @@ enum hf_fate {
 /** hf_check_fate() - By what was found of a guest, and its policy. */
 enum hf_fate hf_check_fate(const struct hf_survey_guest *guest);
 
+/** hf_check_count() - How many of a survey's guests have a fate. */
+size_t hf_check_count(const struct hf_survey *survey, enum hf_fate fate);
+
 /**
  * hf_policy_adopt() - Can a guest that isn't eligible be adopted as a part of prepare?
  *

@@ -460,12 +460,12 @@ static void on_checked(const struct hf_survey *survey, void *data)
 		json_object_put(findings);
 		hf_json_add_string(params, "update_id", NULL);
 		hf_varlink_call_reply(q->call, params);
-	} else if (hf_adopt_needed(survey) > 0) {
+	} else if (hf_check_count(survey, HF_FATE_ADOPTED) > 0) {
 		/* Before others are shut down: it may fail, and then nothing is lost by it. */
 		json_object_put(findings);
 		adopt(q, survey);
 		return;
-	} else if (hf_shut_down_needed(survey) > 0) {
+	} else if (hf_check_count(survey, HF_FATE_SHUT_DOWN) > 0) {
 		json_object_put(findings);
 		shut_down(q, survey);
 		return;

@@ -26,6 +26,15 @@ static void path_of(const char *uuid, char *path, size_t size)
 	path_of_note(uuid, NOTE_RAN, path, size);
 }
 
+static int cant_write(const char *uuid, const char *note, int r, struct hf_error *error)
+{
+	char path[4096];
+
+	path_of_note(uuid, note, path, sizeof(path));
+	return hf_error_set(
+		error, r, HF_ERR_FAILED, NULL, "can't write %s: %s", path, strerror(-r));
+}
+
 static int write_note(const char *uuid, const char *note, const char *text, struct hf_error *error)
 {
 	char path[4096], folder[4096];
@@ -36,36 +45,25 @@ static int write_note(const char *uuid, const char *note, const char *text, stru
 	r = hf_mkdir_p(folder, 0700);
 	if (r == 0)
 		r = hf_file_write_atomic(path, text, strlen(text), 0600);
-	if (r < 0)
-		return hf_error_set(
-			error, r, HF_ERR_FAILED, NULL, "can't write %s: %s", path, strerror(-r));
-	return 0;
+	return r < 0 ? cant_write(uuid, note, r, error) : 0;
 }
 
 int hf_resume_journal_write(const char *uuid, pid_t pid, bool afresh, struct hf_error *error)
 {
 	cleanup_json struct json_object *o = json_object_new_object();
+	const char *text = NULL;
 	uint64_t ticks = 0;
-	char path[4096], folder[4096];
-	const char *text;
-	int r;
+	int r = hf_pid_start_time(pid, &ticks);
 
-	snprintf(folder, sizeof(folder), "%s/resumed", hf_run_dir());
-	path_of(uuid, path, sizeof(path));
-	r = hf_pid_start_time(pid, &ticks);
-	if (r == 0)
-		r = hf_mkdir_p(folder, 0700);
-	if (r == 0) {
-		hf_json_add_int(o, "pid", (uint64_t)pid);
-		hf_json_add_int(o, "start_ticks", ticks);
-		hf_json_add_bool(o, "afresh", afresh);
-		text = o ? json_object_to_json_string(o) : NULL;
-		r = text ? hf_file_write_atomic(path, text, strlen(text), 0600) : -ENOMEM;
-	}
 	if (r < 0)
-		return hf_error_set(
-			error, r, HF_ERR_FAILED, NULL, "can't write %s: %s", path, strerror(-r));
-	return 0;
+		return cant_write(uuid, NOTE_RAN, r, error);
+	hf_json_add_int(o, "pid", (uint64_t)pid);
+	hf_json_add_int(o, "start_ticks", ticks);
+	hf_json_add_bool(o, "afresh", afresh);
+	if (o)
+		text = json_object_to_json_string(o);
+	return text ? write_note(uuid, NOTE_RAN, text, error)
+		    : cant_write(uuid, NOTE_RAN, -ENOMEM, error);
 }
 
 int hf_resume_journal_read(

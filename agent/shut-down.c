@@ -56,16 +56,6 @@ static void on_powered_down(struct hf_powerdown *p, const struct hf_error *error
 	shut_down_free(s);
 }
 
-size_t hf_shut_down_needed(const struct hf_survey *survey)
-{
-	size_t n, needed = 0;
-	const struct hf_survey_guest *guests = hf_survey_guests(survey, &n);
-
-	for (size_t i = 0; i < n; i++)
-		needed += hf_check_fate(&guests[i]) == HF_FATE_SHUT_DOWN;
-	return needed;
-}
-
 static void ask(struct shut_down *s, const struct hf_survey_guest *guest)
 {
 	struct one *g = &s->guests[s->n_guests++];
@@ -90,7 +80,7 @@ int hf_shut_down_start(struct hf_agent *agent, const struct hf_survey *survey,
 	hf_shut_down_done_fn done, void *data, struct hf_error *error)
 {
 	struct shut_down *s = calloc(1, sizeof(*s));
-	size_t n, needed = hf_shut_down_needed(survey);
+	size_t n, needed = hf_check_count(survey, HF_FATE_SHUT_DOWN);
 	const struct hf_survey_guest *guests = hf_survey_guests(survey, &n);
 
 	if (s)

@@ -11,9 +11,6 @@
 
 #include "agent/survey.h"
 
-/** hf_shut_down_needed() - How many of a survey's guests are to be shut down. */
-size_t hf_shut_down_needed(const struct hf_survey *survey);
-
 /** Called once, from the loop. @error: the first guest that did not end, NULL when all have. */
 typedef void (*hf_shut_down_done_fn)(const struct hf_error *error, void *data);
 

@@ -124,20 +124,9 @@ int hf_cli_show_verdict(const struct hf_cli *cli, const char *verdict)
 
 static int run(struct hf_cli *cli, int argc, char **argv)
 {
-	struct hf_cli_target target = {0};
-	const struct hf_cli_option options[] = {HF_CLI_TARGET_OPTIONS(&target), {0}};
 	cleanup_json struct json_object *reply = NULL;
-	struct json_object *params, *target_json;
-	int r;
+	int r = hf_cli_ask_target(cli, argc, argv, "Check", &reply);
 
-	r = hf_cli_parse(cli, argc, argv, options, 0, NULL);
-	if (r == HF_CLI_GO_ON)
-		r = hf_cli_target_json(cli, &target, false, &target_json);
-	if (r != HF_CLI_GO_ON)
-		return r;
-	params = json_object_new_object();
-	hf_json_add(params, "target", target_json);
-	r = hf_cli_fetch(cli, "Check", params, &reply);
 	if (r != HF_CLI_GO_ON)
 		return r;
 

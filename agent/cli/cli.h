@@ -238,6 +238,16 @@ struct hf_cli_target {
 int hf_cli_target_json(const struct hf_cli *cli, const struct hf_cli_target *target, bool required,
 	struct json_object **ret);
 
+/**
+ * hf_cli_ask_target() - Take a verb's command line, which may name a target, and call a method.
+ * @method: takes a `target`, or null
+ * @ret:    its answer, the caller's
+ *
+ * Return: HF_CLI_GO_ON or an exit code.
+ */
+int hf_cli_ask_target(
+	struct hf_cli *cli, int argc, char **argv, const char *method, struct json_object **ret);
+
 /* ---- follow.c ---- */
 
 /**

@@ -46,3 +46,21 @@ int hf_cli_target_json(const struct hf_cli *cli, const struct hf_cli_target *tar
 	*ret = obj;
 	return HF_CLI_GO_ON;
 }
+
+int hf_cli_ask_target(
+	struct hf_cli *cli, int argc, char **argv, const char *method, struct json_object **ret)
+{
+	struct hf_cli_target target = {0};
+	const struct hf_cli_option options[] = {HF_CLI_TARGET_OPTIONS(&target), {0}};
+	struct json_object *params, *target_json;
+	int r;
+
+	r = hf_cli_parse(cli, argc, argv, options, 0, NULL);
+	if (r == HF_CLI_GO_ON)
+		r = hf_cli_target_json(cli, &target, false, &target_json);
+	if (r != HF_CLI_GO_ON)
+		return r;
+	params = json_object_new_object();
+	hf_json_add(params, "target", target_json);
+	return hf_cli_fetch(cli, method, params, ret);
+}
