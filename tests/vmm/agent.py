@@ -2101,11 +2101,11 @@ def dump_under_way(world):
     """Nothing else is done with the guest meanwhile; a caller that goes away takes the file along."""
     private = PrivateQemu(world)
     usual, world.qemu = world.qemu, private.path
-    process, ram = plain_guest(world, "g", "-machine", "q35", "-m", "1G")
+    process, ram = plain_guest(world, "g", "-machine", "q35", "-m", "3G")
     world.qemu = usual
-    # To be read, though there is nothing in it.
+    # To be read, though there is nothing in it; that takes some tenths of a second.
     with open(ram[0], "r+b") as file:
-        os.posix_fallocate(file.fileno(), 0, 1 << 30)
+        os.posix_fallocate(file.fileno(), 0, 3 << 30)
     world.start_agent()
     hold_it(world, private)
     path = world.path / "core"
@@ -2121,7 +2121,7 @@ def dump_under_way(world):
         sock.close()
     poll(lambda: "g was not dumped: it was interrupted" in world.log(), 10, "the end of the dump")
     check(not path.exists() and not (world.path / "other").exists(), "a file stayed behind")
-    world.expect(0, "dump", "g", str(path), says="1 GiB of memory")
+    world.expect(0, "dump", "g", str(path), says="3 GiB of memory")
     Core(path)
     check(path.stat().st_blocks * 512 < 16 << 20, "zeros take room in the file")
     private.works()
