@@ -7,11 +7,10 @@
 deps:
 	@mk/deps.sh check
 
-# make check [STEPS="lint unit-gcc"] [FUZZ_SECONDS=10]
+# make check [STEPS="lint unit-gcc"] [FUZZ_SECONDS=60]
 check:
 	@mk/deps.sh check || { echo "0 passed, 1 failed, 0 skipped"; exit 1; }
-	@FUZZ_SECONDS=$(if $(filter command line environment,$(origin FUZZ_SECONDS)),$(FUZZ_SECONDS),10) \
-		tests/check.py $(STEPS)
+	@FUZZ_SECONDS=$(FUZZ_SECONDS) tests/check.py $(STEPS)
 
 check-fast:
 	@tests/check.py --fast

@@ -8,11 +8,15 @@
 beginning of one ("nested" is every nested case). Each step's output is in build/log/STEP.log; the end
 of a failed one is shown.
 
+Steps that only need processors (analyzers, fuzzers) run aside, at low priority, while the others wait for
+something again and again.
+
 A step counts what the last line "N passed, N failed, N skipped" of its output says, or 1. A skip that
 tests/expected-skips does not list is a failure. The last line here has the sums; exit status 1 when
 anything failed."""
 
 import argparse
+import concurrent.futures
 import fnmatch
 import os
 import pathlib
@@ -20,6 +24,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 TOP = pathlib.Path(__file__).resolve().parent.parent
@@ -28,16 +33,20 @@ JOBS = os.cpu_count() or 1
 COUNTS = re.compile(r"^(\d+) passed, (\d+) failed, (\d+) skipped$", re.MULTILINE)
 SKIP = re.compile(r"^skip(?:ped)?\s+(.+)$", re.MULTILINE)
 TAIL = 40
+INTERRUPTED = threading.Event()
 
 
 class Step:
-    """One command. `limit` is in seconds, for a machine of two busy cores."""
+    """One command. `limit` is in seconds, for a machine of two busy cores. Steps that are `aside` run one
+    after the other beside the rest, which must not need what they make."""
 
-    def __init__(self, name, command, limit=600, fast=False):
+    def __init__(self, name, command, limit=600, fast=False, aside=False):
         self.name = name
-        self.command = command if isinstance(command, list) else command.split()
+        self.command = (["nice", "-n", "19"] if aside else []) \
+            + (command if isinstance(command, list) else command.split())
         self.limit = limit
         self.fast = fast
+        self.aside = aside
 
 
 def make(target, variant=None, keep_going=False):
@@ -51,7 +60,8 @@ def steps():
     yield Step("unit-gcc", make("unit"), 900, fast=True)
     yield Step("build-clang", make("all unit-bins", "clang"), 900)
     yield Step("install", make(f"install DESTDIR={TOP}/build/check-root"), 300)
-    yield Step("lint", make("lint"), 1500)
+    yield Step("lint", make("lint"), 1500, aside=True)
+    yield Step("fuzz", make("fuzz"), 3000, aside=True)
     yield Step("build-asan", make("all unit-bins", "asan"), 1200)
     yield Step("unit-asan", make("unit", "asan"), 1200)
     # Programs under tests/unit that are no cmocka tests: the command line, scripts.
@@ -60,7 +70,6 @@ def steps():
             yield Step(f"unit-{test.stem.removeprefix('test-')}", [test.relative_to(TOP).as_posix()], 600)
     yield Step("witness", make("check-witness"), 300)
     yield Step("nested-selftest", "tests/nested/selftest.py", 120)
-    yield Step("fuzz", make("fuzz"), 1800)
     yield Step("qemus", "tests/nested/qemus.sh", 1800)
     yield Step("vmm", make("vmm"), 1800)
     yield Step("kernels", "tests/nested/kernel.sh", 3000)
@@ -100,17 +109,17 @@ def end_group(process):
 
 
 def execute(step, log):
-    """Run a step; returns (exit status or None at the time limit)."""
+    """Run a step; returns its exit status, or None at the time limit or when all was interrupted."""
     env = {name: value for name, value in os.environ.items()
            if name not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES")}
-    env.setdefault("FUZZ_SECONDS", "10")
     with open(log, "wb") as out:
         process = subprocess.Popen(step.command, cwd=TOP, env=env, stdin=subprocess.DEVNULL,
                                    stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
+        deadline = time.monotonic() + step.limit
         try:
-            return process.wait(step.limit)
-        except subprocess.TimeoutExpired:
-            return None
+            while process.poll() is None and time.monotonic() < deadline and not INTERRUPTED.wait(0.05):
+                pass
+            return process.poll()
         finally:
             if process.poll() is None:
                 end_group(process)
@@ -135,7 +144,7 @@ def judge(step, status, text, allowed):
             skipped -= min(count, skipped)
             failed += count
     if status is None:
-        complaints.append(f"did not end within {step.limit} s")
+        complaints.append("was interrupted" if INTERRUPTED.is_set() else f"did not end within {step.limit} s")
     if status not in (0, 77) and not failed:
         failed = 1
     if not passed + failed + skipped:
@@ -145,6 +154,7 @@ def judge(step, status, text, allowed):
 
 
 def run(step, allowed):
+    """Run a step and say what came of it; returns (passed, failed, skipped)."""
     log = LOGS / f"{step.name}.log"
     started = time.monotonic()
     try:
@@ -157,17 +167,16 @@ def run(step, allowed):
     took = time.monotonic() - started
     counts = f"  {passed} passed" + (f", {failed} failed" if failed else "") \
         + (f", {skipped} skipped" if skipped else "")
-    print(f"{'FAILED' if failed else 'ok':8}{took:7.1f} s  {step.name:24}{counts}", flush=True)
+    lines = [f"{'FAILED' if failed else 'ok':8}{took:7.1f} s  {step.name:24}{counts}"]
     if failed:
-        for complaint in complaints:
-            print(f"        {complaint}")
-        lines = text.splitlines()
+        lines += [f"        {complaint}" for complaint in complaints]
+        told = text.splitlines()
         # What failed in the middle of a long log, then its end.
-        for line in [line for line in lines[:-TAIL] if line.startswith("FAILED")]:
-            print(f"        {line}")
-        for line in lines[-TAIL:]:
-            print(f"        {line}")
-        print(f"        (the whole log is {log.relative_to(TOP)})", flush=True)
+        lines += [f"        {line}" for line in told[:-TAIL] if line.startswith("FAILED")]
+        lines += [f"        {line}" for line in told[-TAIL:]]
+        lines += [f"        (the whole log is {log.relative_to(TOP)})"]
+    # At once, as others print, too.
+    print("\n".join(lines), flush=True)
     return passed, failed, skipped
 
 
@@ -191,9 +200,18 @@ def main():
     LOGS.mkdir(parents=True, exist_ok=True)
     allowed = expected_skips()
     started = time.monotonic()
-    total = [0, 0, 0]
-    for step in chosen:
-        total = [a + b for a, b in zip(total, run(step, allowed))]
+    lanes = [[step for step in chosen if step.aside is aside] for aside in (False, True)]
+    # What runs aside finds the build there, and doesn't make it at the same time as others.
+    results = [run(lanes[0].pop(0), allowed)] if lanes[0] else []
+    with concurrent.futures.ThreadPoolExecutor(len(lanes)) as pool:
+        futures = [pool.submit(lambda lane=lane: [run(step, allowed) for step in lane if not INTERRUPTED.is_set()])
+                   for lane in lanes]
+        try:
+            results += [result for future in futures for result in future.result()]
+        except BaseException:
+            INTERRUPTED.set()
+            raise
+    total = [sum(column) for column in zip(*results)]
     took = time.monotonic() - started
     print(f"{len(chosen)} steps in {took // 60:.0f} min {took % 60:.0f} s; logs are in build/log")
     print("{} passed, {} failed, {} skipped".format(*total))
