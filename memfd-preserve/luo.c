@@ -14,6 +14,8 @@
 
 #define BACKOFF_FIRST_NS (HF_NSEC_PER_MSEC / 2)
 #define BACKOFF_LAST_NS (50 * HF_NSEC_PER_MSEC)
+#define PRESERVE_TRIES 5
+#define PRESERVE_PAUSE_FIRST_NS (50 * HF_NSEC_PER_MSEC)
 #define PROC_FILE_MAX (256u << 10)
 
 /* The device has one opener: threads of this process queue here instead of retrying. */
@@ -108,8 +110,16 @@ int hf_luo_session_retrieve(const char *device, const char *name, uint64_t timeo
 int hf_luo_preserve(int session_fd, uint64_t token, int fd)
 {
 	struct hf_luo_fd_arg arg = {.size = sizeof(arg), .fd = fd, .token = token};
+	uint64_t pause = PRESERVE_PAUSE_FIRST_NS;
 
-	return ioctl(session_fd, HF_LUO_PRESERVE_FD, &arg) < 0 ? -errno : 0;
+	for (int tries = 1;; tries++) {
+		if (ioctl(session_fd, HF_LUO_PRESERVE_FD, &arg) == 0)
+			return 0;
+		if (errno != ENOMEM || tries == PRESERVE_TRIES)
+			return -errno;
+		sleep_ns(pause);
+		pause *= 2;
+	}
 }
 
 int hf_luo_retrieve(int session_fd, uint64_t token, int *ret_fd)

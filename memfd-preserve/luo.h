@@ -58,6 +58,9 @@ int hf_luo_session_retrieve(const char *device, const char *name, uint64_t timeo
  * @fd:         stays the caller's; the kernel takes a reference of its own
  *
  * Until the session is closed the file can't change its size (EPERM); its contents can.
+ * Pages in KHO's scratch memory are moved out of it, and one that can't be moved, often because
+ * somebody uses it just now, is ENOMEM to the kernel (migrate_longterm_unpinnable_folios() in
+ * mm/gup.c): so that is tried again, up to five times in 0.75 s and what the calls take.
  * Return: 0; -EEXIST token in use; -EBUSY file preserved already; -ENOENT or -EOPNOTSUPP a kind of
  * file the kernel can't preserve; -ENOMEM; -EINVAL not an outgoing session.
  */

@@ -39,7 +39,9 @@ static struct {
 	struct fake_session sessions[MAX_SESSIONS];
 	int busy_opens;	 /* this many opens fail with EBUSY, -1: all */
 	int open_error;	 /* every open fails with this */
-	int ioctl_error; /* the next session ioctl fails with this */
+	int ioctl_error; /* the next session ioctl fails with this … */
+	int ioctl_more;	 /* … and so many more after it */
+	int ioctls;	 /* on sessions, so far */
 	bool is_open;
 	int opens;
 	pthread_mutex_t lock;
@@ -58,6 +60,7 @@ static void fake_reset(void)
 		if (fake.sessions[i].used)
 			fake_drop(&fake.sessions[i]);
 	fake.busy_opens = fake.open_error = fake.ioctl_error = fake.opens = 0;
+	fake.ioctl_more = fake.ioctls = 0;
 }
 
 /* Sessions whose fd was closed are gone, with what they hold. */
@@ -190,9 +193,11 @@ static int fake_session_ioctl(int fd, unsigned long request, void *arg)
 			s = &fake.sessions[i];
 	if (!s)
 		return fake_errno(ENOTTY);
+	fake.ioctls++;
 	if (fake.ioctl_error) {
 		errno = fake.ioctl_error;
-		fake.ioctl_error = 0;
+		if (fake.ioctl_more-- <= 0)
+			fake.ioctl_error = fake.ioctl_more = 0;
 		return -1;
 	}
 	switch (request) {
@@ -342,8 +347,8 @@ static void test_same_file_twice(void **state)
 	assert_true(e.remedy[0] != 0);
 	/* A failed preserve leaves no trace. */
 	hf_session_discard(a);
-	fake.ioctl_error = ENOMEM;
-	assert_int_equal(hf_session_preserve(b, 1, fd, &e), -ENOMEM);
+	fake.ioctl_error = EIO;
+	assert_int_equal(hf_session_preserve(b, 1, fd, &e), -EIO);
 	assert_int_equal(hf_session_preserve(b, 1, fd, &e), 0);
 	hf_session_discard(b);
 	close(fd);
@@ -359,7 +364,6 @@ static void test_errors_of_preserve(void **state)
 		{EBUSY, -EALREADY},
 		{ENOENT, -EOPNOTSUPP},
 		{EOPNOTSUPP, -EOPNOTSUPP},
-		{ENOMEM, -ENOMEM},
 		{EIO, -EIO},
 	};
 	struct hf_session *s = NULL;
@@ -375,6 +379,34 @@ static void test_errors_of_preserve(void **state)
 		assert_non_null(strstr(e.message, "session a"));
 	}
 	assert_int_equal(hf_session_preserve(s, 1, -1, NULL), -EBADF);
+	hf_session_discard(s);
+	close(fd);
+}
+
+/* ENOMEM is also a page that could not be moved just now. */
+static void test_preserve_is_tried_again(void **state)
+{
+	struct hf_session *s = NULL;
+	struct hf_error e = {0};
+	int fd = make_memfd("x");
+
+	assert_int_equal(hf_carrier_session_create(*state, "a", &s, NULL), 0);
+	fake.ioctls = 0;
+	fake.ioctl_error = ENOMEM;
+	fake.ioctl_more = 3;
+	assert_int_equal(hf_session_preserve(s, 1, fd, &e), 0);
+	assert_int_equal(fake.ioctls, 5);
+	hf_session_discard(s);
+
+	assert_int_equal(hf_carrier_session_create(*state, "a", &s, NULL), 0);
+	fake.ioctls = 0;
+	fake.ioctl_error = ENOMEM;
+	fake.ioctl_more = 99;
+	assert_int_equal(hf_session_preserve(s, 1, fd, &e), -ENOMEM);
+	assert_int_equal(fake.ioctls, 5);
+	assert_non_null(strstr(e.message, "session a"));
+	assert_non_null(strstr(e.remedy, "memory"));
+	fake.ioctl_error = fake.ioctl_more = 0;
 	hf_session_discard(s);
 	close(fd);
 }
@@ -529,6 +561,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_incoming_is_never_discarded, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_same_file_twice, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_errors_of_preserve, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_preserve_is_tried_again, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_names, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_retrieve_what_is_not_there, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_busy_device, setup, teardown),
