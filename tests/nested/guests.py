@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Guests for the nested cases: each runs the witness on the nested host's real KVM."""
 
+import re
 import shlex
 
 import witness_client
@@ -84,6 +85,17 @@ class Guest:
         target = self.said("STATUS") + more
         self.host.poll(lambda: self.said("STATUS") >= target, timeout,
                        f"more reports of guest {self.name}")
+
+    def passes(self):
+        """How often the witness has verified every word so far."""
+        found = re.findall(r"^WITNESS-STATUS v=1 .* passes=(\d+)",
+                           self.host.run(f"tail -c 4000 {self.console}").out, re.M)
+        return int(found[-1]) if found else 0
+
+    def wait_passes(self, more):
+        """Wait until it has done so so many times more."""
+        target = self.passes() + more
+        self.host.poll(lambda: self.passes() >= target, 120, f"{more} more passes of guest {self.name}", 1)
 
     def judge(self):
         """Fail unless everything the witness ever found was right; returns its last report."""

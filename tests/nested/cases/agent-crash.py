@@ -4,11 +4,11 @@
 The new kernel's first process kills holdfastd so many milliseconds after each of its starts, from
 before it has read the manifest to when guests run, and starts it again."""
 
-import importlib.util
 import json
 
 from guests import Guest
-from nested import NESTED, TEST_DIR, fail
+from nested import TEST_DIR, fail
+from updates import expect_all, last_report, status, upgrade, wait_agent
 
 MEMORY = 4096
 
@@ -16,18 +16,10 @@ MEMORY = 4096
 KILLS = [15, 100, 400, 800, 1100, 1200, 1300, 1400, 1500, 1600, 1700, 1800, 1900, 2000, 2200, 2500]
 
 
-def load(name):
-    spec = importlib.util.spec_from_file_location(name.replace("-", "_"), NESTED / "cases" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def run(host):
-    common = load("live-update")
     host.boot()
     new = host.kernels["NEW_VERSION"]
-    host.poll(lambda: host.run("holdfast status", check=False).rc == 0, 30, "the agent")
+    wait_agent(host)
     small = Guest(host, "small", machine="pc", cpus=1, memory=128)
     web = Guest(host, "web", machine="q35", cpus=2, memory=256, disk=True, net=True)
     sleeper = Guest(host, "sleeper", machine="pc", cpus=1, memory=128)
@@ -54,15 +46,13 @@ def run(host):
             and host.run("wc -c </run/hf-kills").out.strip() == str(len(KILLS))
 
     host.poll(settled, 120, "the last of the agents to be done")
-    state = common.status(host)
+    now = status(host)
     log = host.run("cat /var/log/holdfastd.log").out
-    if state["state"] != "normal":
-        fail(f"the host is {state['state']}: {state['message']}\n{log}")
+    if now["state"] != "normal":
+        fail(f"the host is {now['state']}: {now['message']}\n{log}")
     host.note(f"{log.count('taken over')} times a guest that ran was taken over, "
               f"{log.count('had begun to load')} times a half-loaded QEMU was ended")
-    told = json.loads(host.run("holdfast report -o json").out)["report"]
-    if told["outcome"] != "done" or len(told["guests"]) != len(guests):
-        fail(f"the report of the update says: {told}")
+    expect_all(last_report(host), guests)
     running = host.run("pgrep -x qemu-system-x86 | wc -l").out.strip()
     if running != "3":
         fail(f"{running} QEMUs run, not 3\n{log}")
@@ -70,9 +60,9 @@ def run(host):
         if guest.state() != want:
             fail(f"guest {guest.name} is {guest.state()}, not {want}")
     for guest in (small, web):
-        common.wait_passes(guest, 2)
+        guest.wait_passes(2)
     sleeper.hmp("cont")
-    common.wait_passes(sleeper, 2)
+    sleeper.wait_passes(2)
     for guest in guests:
         guest.judge()
     result = client.stop()
@@ -85,9 +75,8 @@ def run(host):
 
     host.note("and the guests can be carried once more")
     cmdline = " ".join(word for word in host.run("cat /proc/cmdline").out.split() if "kill-agent" not in word)
-    report = common.upgrade(host, "bzImage-old", host.kernels["OLD_VERSION"], 3, f"--cmdline '{cmdline}'")
-    if report["outcome"] != "done" or len(report["guests"]) != 3:
-        fail(f"the report says {report['outcome']} for {len(report['guests'])} guests")
+    report = upgrade(host, "bzImage-old", host.kernels["OLD_VERSION"], 3, f"--cmdline '{cmdline}'")
+    expect_all(report, guests)
     for guest in guests:
-        common.wait_passes(guest, 1)
+        guest.wait_passes(1)
         guest.judge()

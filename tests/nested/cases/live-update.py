@@ -4,11 +4,9 @@
 The main case, and what `make demo` shows: one guest on `pc`, one on `q35` with disk and network and a
 client outside, one that is paused before the update and must be paused, intact, after it."""
 
-import json
-import re
-
 from guests import Guest
 from nested import TEST_DIR, fail
+from updates import expect_all, upgrade, wait_agent
 
 MEMORY = 4096
 MAX_CLOCK_ERROR_NS = 10e6
@@ -47,43 +45,11 @@ class WallClock:
         return ns - ticks * 1e9 / self.hz
 
 
-def passes(guest):
-    """How often the witness has verified every word so far."""
-    found = re.findall(r"^WITNESS-STATUS v=1 .* passes=(\d+)", guest.host.run(f"tail -c 4000 {guest.console}").out, re.M)
-    return int(found[-1]) if found else 0
-
-
-def wait_passes(guest, more):
-    target = passes(guest) + more
-    guest.host.poll(lambda: passes(guest) >= target, 120, f"{more} more passes of guest {guest.name}", 1)
-
-
-def upgrade(host, image, release, boots, words=""):
-    """Live-update the host into an image; returns the report when the agent is done with it."""
-    job = host.spawn(f"holdfast upgrade --kernel {TEST_DIR}/{image} {words}")
-    host.wait_for(lambda: len(host.boots) >= boots or job.status is not None, 180, "the jump")
-    if job.status not in (None, "rebooted"):
-        fail(f"holdfast upgrade ended with {job.status}:\n{job.out}")
-    boot = host.wait_boot(boots)
-    if boot.release != release:
-        fail(f"the host runs Linux {boot.release}, not {release}")
-    host.poll(lambda: host.run("holdfast status", check=False).rc == 0, 60, "the agent")
-    host.poll(lambda: status(host)["state"] in ("normal", "degraded"), 120, "the end of the update")
-    state = status(host)
-    if state["state"] != "normal":
-        fail(f"the host is {state['state']}: {state['message']}")
-    return json.loads(host.run("holdfast report -o json").out)["report"]
-
-
-def status(host):
-    return json.loads(host.run("holdfast status -o json").out)
-
-
 def run(host):
     host.boot()
     clock = WallClock(host)
     old, new = host.kernels["OLD_VERSION"], host.kernels["NEW_VERSION"]
-    host.poll(lambda: host.run("holdfast status", check=False).rc == 0, 30, "the agent")
+    wait_agent(host)
 
     small = Guest(host, "small", machine="pc", cpus=1, memory=128)
     web = Guest(host, "web", machine="q35", cpus=2, memory=256, disk=True, net=True)
@@ -118,17 +84,16 @@ def run(host):
               f"(holdfast says at most {report['clock_error_ns'] / 1e6:.2f} ms)")
     if abs(error_ns) > MAX_CLOCK_ERROR_NS:
         fail(f"the host's clock is off by {error_ns / 1e6:.1f} ms")
-    if report["outcome"] != "done" or len(report["guests"]) != 3:
-        fail(f"the report says {report['outcome']} for {len(report['guests'])} guests")
+    expect_all(report, guests)
     for guest, want in ((small, "running"), (web, "running"), (sleeper, "paused")):
         if guest.state() != want:
             fail(f"guest {guest.name} is {guest.state()}, not {want}")
     if sleeper.said("STATUS") != asleep:
         fail("the paused guest ran")
     for guest in (small, web):
-        wait_passes(guest, 2)
+        guest.wait_passes(2)
     sleeper.hmp("cont")
-    wait_passes(sleeper, 2)
+    sleeper.wait_passes(2)
     for guest in guests:
         last = guest.judge()
         host.note(f"{guest.name}: {last['passes']} passes over {int(last['mem_bytes']) >> 20} MiB "

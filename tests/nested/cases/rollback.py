@@ -8,37 +8,13 @@ import json
 import kernel_sample
 from guests import Guest
 from nested import TEST_DIR, fail
-
-
-def holdfast(host, words, code=0, says="", timeout=120):
-    result = host.run(f"holdfast {words} 2>&1", timeout, check=False)
-    if result.rc != code or says not in result.out:
-        fail(f"holdfast {words} ended with {result.rc}, not {code}, or does not say `{says}`:\n{result.out}")
-    return result.out
-
-
-def state(host):
-    return json.loads(host.run("holdfast status -o json").out)["state"]
-
-
-def expect_untouched(host, guests, loaded="0"):
-    """Guests run as before, no image is loaded, no session is left."""
-    if state(host) != "normal":
-        fail(f"the host is {state(host)}")
-    for guest in guests:
-        if guest.state() != "running":
-            fail(f"guest {guest.name} is {guest.state()}")
-        guest.wait_status(2)
-        guest.judge()
-    if host.run("cat /sys/kernel/kexec_loaded").out.strip() != loaded:
-        fail("a kernel image is loaded that should not be, or the other way round")
+from updates import expect_all, expect_running, expect_untouched, holdfast, state, upgrade, wait_agent
 
 
 def run(host):
     host.boot()
-    new = host.kernels["NEW_VERSION"]
     image = f"{TEST_DIR}/bzImage-new"
-    host.poll(lambda: host.run("holdfast status", check=False).rc == 0, 30, "the agent")
+    wait_agent(host)
     guests = [Guest(host, "one", machine="pc", memory=128), Guest(host, "two", machine="q35", memory=128, disk=True)]
     for guest in guests:
         guest.start()
@@ -111,19 +87,9 @@ def run(host):
     holdfast(host, "prepare --kernel " + image)
     host.run("pkill -9 -x holdfastd")
     host.spawn("holdfastd >>/var/log/holdfastd.log 2>&1")
-    host.poll(lambda: host.run("holdfast status", check=False).rc == 0, 30, "the agent")
+    wait_agent(host)
     expect_untouched(host, guests)
 
     host.note("and an update that works")
-    job = host.spawn(f"holdfast upgrade --kernel {image}")
-    host.wait_for(lambda: len(host.boots) >= 2 or job.status is not None, 120, "the jump")
-    if job.status not in (None, "rebooted"):
-        fail(f"holdfast upgrade ended with {job.status}:\n{job.out}")
-    if host.wait_boot(2).release != new:
-        fail("the wrong kernel")
-    host.poll(lambda: host.run("holdfast status", check=False).rc == 0 and state(host) == "normal", 120, "the end")
-    for guest in guests:
-        if guest.state() != "running":
-            fail(f"guest {guest.name} is {guest.state()}")
-        guest.wait_status(3)
-        guest.judge()
+    expect_all(upgrade(host, "bzImage-new", host.kernels["NEW_VERSION"], 2), guests)
+    expect_running(guests)

@@ -3,23 +3,16 @@
 
 `make soak N=20` runs it so often; with the other cases it does two rounds."""
 
-import importlib.util
 import os
 
 from guests import Guest
-from nested import NESTED, fail
+from nested import fail
+from updates import expect_all, upgrade, wait_agent
 
 MEMORY = 4096
 ROUNDS = int(os.environ.get("HF_SOAK_ROUNDS", "2"))
 # The host's page cache and slabs come and go; what is lost each time would be a guest's RAM or a part of it.
 SLACK_KIB = 48 * 1024
-
-
-def load(name):
-    spec = importlib.util.spec_from_file_location(name.replace("-", "_"), NESTED / "cases" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def measure(host):
@@ -34,9 +27,8 @@ def measure(host):
 
 
 def run(host):
-    common = load("live-update")
     host.boot()
-    host.poll(lambda: host.run("holdfast status", check=False).rc == 0, 30, "the agent")
+    wait_agent(host)
     guests = [Guest(host, "small", machine="pc", memory=128), Guest(host, "web", cpus=2, memory=256, disk=True)]
     for guest in guests:
         guest.start()
@@ -46,11 +38,10 @@ def run(host):
     first, worst = None, 0
     for number in range(ROUNDS):
         image, release = targets[number % 2]
-        report = common.upgrade(host, image, release, number + 2)
-        if report["outcome"] != "done" or len(report["guests"]) != len(guests):
-            fail(f"round {number + 1}: {report['outcome']} for {len(report['guests'])} guests")
+        report = upgrade(host, image, release, number + 2)
+        expect_all(report, guests)
         for guest in guests:
-            common.wait_passes(guest, 1)
+            guest.wait_passes(1)
             guest.judge()
         now = measure(host)
         # Each kernel has a use of its own: like is compared with like.

@@ -6,10 +6,10 @@ memfd into its file descriptor store has it back in the new kernel, and the gues
 started in a scope that every shutdown stops, as a login session is: it is moved out of that. Another is the main
 process of a service, which can't be helped: it is refused."""
 
-import importlib.util
-
 from guests import Guest
-from nested import NESTED, TEST_DIR, fail
+from nested import TEST_DIR, fail
+from systemd_host import check_qemus, start_host
+from updates import expect_all, expect_running, expect_untouched, holdfast, wait_update
 
 HOST = "forky"
 MEMORY = 6144
@@ -29,35 +29,27 @@ WantedBy=multi-user.target
 """
 
 
-def load(name):
-    spec = importlib.util.spec_from_file_location(name.replace("-", "_"), NESTED / "cases" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def said(host):
     return host.run("cat /var/log/hf-fdstore.log").out
 
 
-def refuse_service(host, systemd):
+def refuse_service(host):
     host.note("a guest that is the main process of a service is refused")
     guest = Guest(host, "unit", machine="pc", memory=128,
                   launcher="systemd-run --quiet --unit=unit.service holdfast-vmm --name unit --")
     guest.start()
     guest.wait_ready()
-    systemd.rollback.holdfast(host, f"prepare --orderly --kernel {TEST_DIR}/bzImage-new", 3,
-                              "it is the main process of a service")
-    systemd.rollback.expect_untouched(host, [guest])
+    holdfast(host, f"prepare --orderly --kernel {TEST_DIR}/bzImage-new", 3,
+             "it is the main process of a service")
+    expect_untouched(host, [guest])
     guest.hmp("quit")
 
 
 def run(host):
-    systemd = load("systemd")
     guests = [Guest(host, "web", machine="q35", memory=128, disk=True, net=True,
                     launcher="systemd-run --quiet --scope --unit=session-of-web holdfast-vmm --name web --")]
-    systemd.start_host(host, guests)
-    refuse_service(host, systemd)
+    start_host(host, guests)
+    refuse_service(host)
     new = host.kernels["NEW_VERSION"]
     client = guests[0].client()
     text = "kept over the kexec"
@@ -71,7 +63,8 @@ def run(host):
     host.wait_for(lambda: len(host.boots) >= 2 or job.status not in (None, 0, "rebooted"), 180, "the jump")
     if len(host.boots) < 2:
         fail(f"holdfast upgrade --orderly ended with {job.status}:\n{job.out}")
-    report = systemd.wait_update(host, 2, new, "holdfast upgrade --orderly")
+    report = wait_update(host, 2, new)
+    expect_all(report, guests)
     host.note(f"guests are back after {report['blackout_ns'] / 1e9:.2f} s")
     host.poll(lambda: said(host).count("\n") >= 2, 60, "the service to be started again")
     if said(host) != f"stored: {text}\nback: {text}\n":
@@ -79,8 +72,8 @@ def run(host):
     count = host.run("busctl get-property org.freedesktop.systemd1 /org/freedesktop/systemd1 "
                      "org.freedesktop.systemd1.Manager KExecCount", check=False).out.strip()
     host.note(f"the service has its memfd back; systemd's count of kexecs: {count}")
-    systemd.check_qemus(host, guests)
-    systemd.judge(guests)
+    check_qemus(host)
+    expect_running(guests)
     result = client.stop()
     if not result["ok"]:
         fail(f"the connection from outside: {result}")

@@ -5,12 +5,12 @@ Guests cross by `holdfast upgrade`, and by `systemctl kexec`. While an update is
 agent is refused, stopping the agent or rebooting undoes it, and a shutdown on which it fails ends in no kexec
 but in a host that goes back to work, its guests untouched."""
 
-import importlib.util
-import json
 import re
 
 from guests import Guest
-from nested import NESTED, TEST_DIR, fail
+from nested import TEST_DIR, fail
+from systemd_host import check_qemus, start_host
+from updates import expect_all, expect_running, expect_untouched, holdfast, state, upgrade, wait_agent, wait_update
 
 HOST = "systemd"
 # The slower a boot, the more often memory is short of whole huge pages.
@@ -28,39 +28,6 @@ ExecStop=/bin/sh -c 'echo stopped >>/var/log/hf-service.log; {also}'
 """
 
 
-def load(name):
-    spec = importlib.util.spec_from_file_location(name.replace("-", "_"), NESTED / "cases" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-common = load("live-update")
-rollback = load("rollback")
-
-
-def wait_agent(host):
-    host.poll(lambda: host.run("holdfast status", check=False).rc == 0, 60, "the agent")
-
-
-def start_host(host, guests):
-    """Boot, and bring guests up."""
-    host.boot()
-    wait_agent(host)
-    host.run("systemctl is-system-running --wait", timeout=120, check=False)
-    version = host.run("systemctl --version | head -n1").out.strip()
-    started = re.search(r"= (.*s)\s*$", host.run("systemd-analyze").out, re.M).group(1)
-    host.note(f"{version}; up in {started}")
-    failed = host.run("systemctl --failed --plain --no-legend").out.strip()
-    if failed:
-        fail(f"units failed: {failed}")
-    for guest in guests:
-        guest.start()
-    for guest in guests:
-        guest.wait_ready()
-    host.note(f"{len(guests)} guests are ready")
-
-
 def check_sandbox(host):
     """The agent is confined, and nothing of that reaches the QEMUs."""
     out = host.run("systemd-analyze security --no-pager holdfastd.service", check=False).out
@@ -72,63 +39,16 @@ def check_sandbox(host):
         fail("holdfastd is in no sandbox")
 
 
-def check_qemus(host, guests):
-    """Respawned, they are as free as they were."""
-    own = host.run("readlink /proc/1/ns/mnt").out
-    for pid in host.run("pgrep -x qemu-system-x86").out.split():
-        status = host.run(f"cat /proc/{pid}/status").out
-        if "Seccomp:\t0" not in status or "NoNewPrivs:\t0" not in status:
-            fail(f"a QEMU is in a sandbox:\n{status}")
-        if host.run(f"readlink /proc/{pid}/ns/mnt").out != own:
-            fail("a QEMU has a mount name space of its own")
-        group = host.run(f"cat /proc/{pid}/cgroup").out.strip()
-        if group != "0::/holdfast.slice/holdfast-spawn.service":
-            fail(f"a QEMU is in control group {group}")
-    limit = host.run("cat /sys/fs/cgroup/holdfast.slice/memory.max "
-                     "/sys/fs/cgroup/holdfast.slice/*/memory.max").out.split()
-    if set(limit) != {"max"}:
-        fail(f"guests' memory has a limit: {limit}")
-
-
-def wait_update(host, boots, release, what):
-    """The host comes up anew and its guests with it; returns the report."""
-    boot = host.wait_boot(boots, 180)
-    if boot.release != release:
-        fail(f"{what}: the host runs Linux {boot.release}, not {release}")
-    wait_agent(host)
-    host.poll(lambda: common.status(host)["state"] in ("normal", "degraded"), 120, "the end of the update")
-    state = common.status(host)
-    if state["state"] != "normal":
-        fail(f"{what}: the host is {state['state']}: {state['message']}")
-    print(host.run("holdfast report").out)
-    report = json.loads(host.run("holdfast report -o json").out)["report"]
-    if report["outcome"] != "done":
-        fail(f"{what}: {report}")
-    return report
-
-
-def judge(guests):
-    for guest in guests:
-        if guest.state() != "running":
-            fail(f"guest {guest.name} is {guest.state()}")
-        guest.wait_status(2)
-        guest.judge()
-
-
-def holdfast(host, words):
-    rollback.holdfast(host, words)
-
-
 def stop_agent(host, guests):
     host.note("stopping the agent undoes what is prepared")
     holdfast(host, f"prepare --kernel {TEST_DIR}/bzImage-new")
     host.run("systemctl stop holdfastd")
     if host.run("cat /sys/kernel/kexec_loaded").out.strip() != "0":
         fail("a kernel is still loaded")
-    judge(guests)
+    expect_running(guests)
     host.run("systemctl start holdfastd")
     wait_agent(host)
-    rollback.expect_untouched(host, guests)
+    expect_untouched(host, guests)
 
 
 def jump_without_agent(host, guests):
@@ -137,8 +57,8 @@ def jump_without_agent(host, guests):
     result = host.run("hf-kexec --jump", check=False)
     if result.rc == 0 or "Invalid argument" not in result.out:
         fail(f"hf-kexec --jump ended with {result.rc}: {result.out}")
-    if rollback.state(host) != "prepared":
-        fail(f"the host is {rollback.state(host)}")
+    if state(host) != "prepared":
+        fail(f"the host is {state(host)}")
 
 
 def reboot(host, guests):
@@ -159,11 +79,11 @@ def reboot(host, guests):
         fail("the agent is still there")
     if host.run("cat /sys/kernel/kexec_loaded").out.strip() != "0":
         fail("a kernel is still loaded")
-    judge(guests)
+    expect_running(guests)
     host.run("rm -r /run/systemd/system/systemd-reboot.service.d; systemctl daemon-reload; "
              "systemctl start default.target", timeout=90)
     wait_agent(host)
-    rollback.expect_untouched(host, guests)
+    expect_untouched(host, guests)
 
 
 def put_service(host, also="true"):
@@ -186,7 +106,7 @@ def broken_kexec(host, guests):
               == ["inactive", "active", "active"], 90, "the services to be back")
     if len(host.boots) != 2:
         fail("the host has jumped")
-    rollback.expect_untouched(host, guests)
+    expect_untouched(host, guests)
 
 
 def run(host):
@@ -201,11 +121,11 @@ def run(host):
     reboot(host, guests)
 
     host.note(f"holdfast upgrade: Linux {old} to {new}")
-    host.spawn(f"holdfast upgrade --kernel {TEST_DIR}/bzImage-new")
-    report = wait_update(host, 2, new, "holdfast upgrade")
+    report = upgrade(host, "bzImage-new", new, 2)
+    expect_all(report, guests)
     host.note(f"guests are back after {report['blackout_ns'] / 1e9:.2f} s")
-    check_qemus(host, guests)
-    judge(guests)
+    check_qemus(host)
+    expect_running(guests)
 
     broken_kexec(host, guests)
 
@@ -213,12 +133,13 @@ def run(host):
     put_service(host)
     holdfast(host, f"prepare --orderly --kernel {TEST_DIR}/bzImage-old")
     host.spawn("systemctl kexec")
-    report = wait_update(host, 3, old, "systemctl kexec")
+    report = wait_update(host, 3, old)
+    expect_all(report, guests)
     host.note(f"guests are back after {report['blackout_ns'] / 1e9:.2f} s")
     if host.run("cat /var/log/hf-service.log").out != "stopped\n":
         fail("the host's services were not shut down")
-    check_qemus(host, guests)
-    judge(guests)
+    check_qemus(host)
+    expect_running(guests)
     result = client.stop()
     if not result["ok"]:
         fail(f"the connection from outside: {result}")
