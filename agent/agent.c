@@ -12,6 +12,9 @@
 #include "common/fd.h"
 #include "common/json.h"
 
+/* A client that hears nothing gives up: varlinkctl after 45 s. */
+#define HEARTBEAT_USEC (10 * HF_USEC_PER_SEC)
+
 bool hf_agent_is_luo(const struct hf_agent *agent)
 {
 	return strcmp(hf_carrier_name(agent->carrier), "luo") == 0;
@@ -66,6 +69,8 @@ void hf_agent_progress(struct hf_agent *agent, const char *guest, const char *fm
 	vsnprintf(agent->message, sizeof(agent->message), fmt, ap);
 	va_end(ap);
 	hf_log(LOG_INFO, NULL, "%s%s%s", guest ? guest : "", guest ? ": " : "", agent->message);
+	if (agent->heartbeat)
+		sd_event_source_set_time_relative(agent->heartbeat, HEARTBEAT_USEC);
 	for (size_t i = 0; i < agent->n_watchers; i++)
 		hf_varlink_call_notify(agent->watchers[i],
 			progress_json(agent, agent->update_begin_ns, guest, agent->message));
@@ -83,10 +88,28 @@ void hf_agent_tell(struct hf_agent *agent, struct hf_varlink_call *call, uint64_
 	hf_varlink_call_notify(call, progress_json(agent, begin_ns, guest, message));
 }
 
+static int on_heartbeat(sd_event_source *s, uint64_t usec, void *userdata)
+{
+	struct hf_agent *agent = userdata;
+
+	for (size_t i = 0; i < agent->n_watchers; i++)
+		hf_agent_tell(agent, agent->watchers[i], agent->update_begin_ns, NULL,
+			"still under way: %s", agent->message);
+	sd_event_source_set_time_relative(s, HEARTBEAT_USEC);
+	return sd_event_source_set_enabled(s, SD_EVENT_ONESHOT);
+}
+
 int hf_agent_watch(struct hf_agent *agent, struct hf_varlink_call *call)
 {
+	int r = 0;
+
 	if (agent->n_watchers == HF_ARRAY_SIZE(agent->watchers))
 		return -ENOBUFS;
+	if (!agent->heartbeat)
+		r = sd_event_add_time_relative(agent->event, &agent->heartbeat, CLOCK_MONOTONIC,
+			HEARTBEAT_USEC, 0, on_heartbeat, agent);
+	if (r < 0)
+		return r;
 	agent->watchers[agent->n_watchers++] = hf_varlink_call_ref(call);
 	return 0;
 }
@@ -98,8 +121,10 @@ void hf_agent_unwatch(struct hf_agent *agent, struct hf_varlink_call *call)
 			continue;
 		agent->watchers[i] = agent->watchers[--agent->n_watchers];
 		hf_varlink_call_unref(call);
-		return;
+		break;
 	}
+	if (agent->n_watchers == 0)
+		agent->heartbeat = sd_event_source_disable_unref(agent->heartbeat);
 }
 
 int hf_agent_new_update_id(struct hf_agent *agent)

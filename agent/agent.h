@@ -53,10 +53,11 @@ struct hf_agent {
 	char message[512]; /* the newest line of progress */
 	struct hf_varlink_call *watchers[HF_VARLINK_MAX_CLIENTS];
 	size_t n_watchers;
-	char **argv;	      /* our own, for the jump of the hold carrier */
-	uint64_t state_bytes; /* first room for device state; 0: as measured of each guest */
-	bool stopping;	      /* leave when the update under way is undone */
-	bool again;	      /* an agent before this one died in an arrival: see keeper.h */
+	sd_event_source *heartbeat; /* while there are any */
+	char **argv;		    /* our own, for the jump of the hold carrier */
+	uint64_t state_bytes;	    /* first room for device state; 0: as measured of each guest */
+	bool stopping;		    /* leave when the update under way is undone */
+	bool again;		    /* an agent before this one died in an arrival: see keeper.h */
 };
 
 /** hf_agent_is_luo() - Does this agent cross a kexec (or only its own execve)? */
@@ -83,7 +84,8 @@ void hf_agent_tell(struct hf_agent *agent, struct hf_varlink_call *call, uint64_
 /**
  * hf_agent_watch() - Send progress to a call from now on, as replies with `continues`.
  *
- * The caller keeps its own reference; hf_agent_unwatch() ends it. Return: 0 or -ENOBUFS.
+ * When there is none for ten seconds, the newest is sent again, as still under way. The caller
+ * keeps its own reference; hf_agent_unwatch() ends it. Return: 0, -ENOBUFS, -ENOMEM.
  */
 int hf_agent_watch(struct hf_agent *agent, struct hf_varlink_call *call);
 void hf_agent_unwatch(struct hf_agent *agent, struct hf_varlink_call *call);

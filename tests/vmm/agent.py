@@ -1332,6 +1332,7 @@ def guest_that_hangs_in_commit_rolls_all_back(world):
     os.kill(guest.pid, signal.SIGCONT)
     _, err = commit.communicate(timeout=90)
     check(commit.returncode in (5, 6) and "g" in err, f"commit ended with {commit.returncode}: {err}")
+    check("still under way: " in err, f"nothing was said meanwhile: {err}")
     for each in (other, guest):
         poll(lambda each=each: each.status == "running", 10, f"{each.name} to run again")
         check(not each.capability("x-ignore-shared"), f"{each.name}: x-ignore-shared is still on")
