@@ -197,6 +197,9 @@ def main():
     if not chosen:
         sys.exit("check.py: there is no such step: see --list")
 
+    # What was started ends with us.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     LOGS.mkdir(parents=True, exist_ok=True)
     allowed = expected_skips()
     started = time.monotonic()
