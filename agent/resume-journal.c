@@ -2,6 +2,7 @@
 #include "agent/resume-journal.h"
 
 #include <dirent.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -66,29 +67,38 @@ int hf_resume_journal_write(const char *uuid, pid_t pid, bool afresh, struct hf_
 		    : cant_write(uuid, NOTE_RAN, -ENOMEM, error);
 }
 
+int hf_resume_journal_parse(
+	const void *data, size_t size, pid_t *ret_pid, uint64_t *ret_start_ticks, bool *ret_afresh)
+{
+	cleanup_json struct json_object *o = NULL;
+	int64_t pid, ticks;
+	int r = hf_json_parse(data, size, 2, &o);
+
+	if (r < 0)
+		return r;
+	/* Taken for another process than it was, the guest's disks would get a second QEMU. */
+	pid = hf_json_get_int(o, "pid", 0);
+	ticks = hf_json_get_int(o, "start_ticks", -1);
+	if (pid <= 1 || pid > INT_MAX || ticks < 0)
+		return -EBADMSG;
+	*ret_pid = (pid_t)pid;
+	*ret_start_ticks = (uint64_t)ticks;
+	*ret_afresh = hf_json_get_bool(o, "afresh", false);
+	return 0;
+}
+
 int hf_resume_journal_read(
 	const char *uuid, pid_t *ret_pid, uint64_t *ret_start_ticks, bool *ret_afresh)
 {
-	cleanup_json struct json_object *o = NULL;
 	cleanup_free char *text = NULL;
-	struct json_object *pid, *ticks;
 	char path[4096];
 	size_t size;
 	int r;
 
 	path_of(uuid, path, sizeof(path));
 	r = hf_file_read(path, MAX_BYTES, &text, &size);
-	if (r < 0)
-		return r;
-	if (hf_json_parse(text, size, 2, &o) < 0 || !json_object_is_type(o, json_type_object) ||
-		!json_object_object_get_ex(o, "pid", &pid) ||
-		!json_object_object_get_ex(o, "start_ticks", &ticks) ||
-		json_object_get_int(pid) <= 1)
-		return -EBADMSG;
-	*ret_pid = json_object_get_int(pid);
-	*ret_afresh = hf_json_get_bool(o, "afresh", false);
-	*ret_start_ticks = json_object_get_uint64(ticks);
-	return 0;
+	return r < 0 ? r
+		     : hf_resume_journal_parse(text, size, ret_pid, ret_start_ticks, ret_afresh);
 }
 
 int hf_resume_journal_release(const char *uuid, struct hf_error *error)
@@ -123,6 +133,20 @@ int hf_resume_journal_set_vmm(const char *uuid, const char *vmm, struct hf_error
 	return 0;
 }
 
+int hf_resume_journal_parse_vmm(const void *data, size_t size, char **ret)
+{
+	const char *text = data;
+	char *copy;
+
+	if (size == 0 || text[0] != '/' || memchr(text, 0, size))
+		return -EBADMSG;
+	copy = strndup(text, size);
+	if (!copy)
+		return -ENOMEM;
+	*ret = copy;
+	return 0;
+}
+
 int hf_resume_journal_get_vmm(const char *uuid, char **ret)
 {
 	cleanup_free char *text = NULL;
@@ -132,12 +156,7 @@ int hf_resume_journal_get_vmm(const char *uuid, char **ret)
 
 	path_of_note(uuid, NOTE_VMM, path, sizeof(path));
 	r = hf_file_read(path, MAX_BYTES, &text, &size);
-	if (r < 0)
-		return r;
-	if (text[0] != '/' || strlen(text) != size)
-		return -EBADMSG;
-	*ret = TAKE_PTR(text);
-	return 0;
+	return r < 0 ? r : hf_resume_journal_parse_vmm(text, size, ret);
 }
 
 void hf_resume_journal_remove(const char *uuid)

@@ -66,16 +66,38 @@ static void settle(void)
 		endmntent(f);
 }
 
+bool hf_disks_next_noted(const char **text, size_t *size, char *ret_dir, size_t dir_size)
+{
+	const char *end;
+
+	while (*size > 0 && (end = memchr(*text, '\n', *size))) {
+		const char *line = *text;
+		size_t n = (size_t)(end - line);
+
+		*text += n + 1;
+		*size -= n + 1;
+		if (n == 0 || n >= dir_size || line[0] != '/' || memchr(line, 0, n))
+			continue;
+		memcpy(ret_dir, line, n);
+		ret_dir[n] = 0;
+		return true;
+	}
+	return false;
+}
+
 static void unsettle(void)
 {
 	cleanup_free char *text = NULL;
-	char path[4096], *save = NULL;
+	char path[4096], dir[4096];
+	const char *rest;
+	size_t size = 0;
 
 	note_path(path, sizeof(path));
-	if (hf_file_read(path, NOTE_MAX_BYTES, &text, NULL) < 0)
+	if (hf_file_read(path, NOTE_MAX_BYTES, &text, &size) < 0)
 		return;
+	rest = text;
 	/* In those that stayed writable this changes nothing. */
-	for (char *dir = strtok_r(text, "\n", &save); dir; dir = strtok_r(NULL, "\n", &save))
+	while (hf_disks_next_noted(&rest, &size, dir, sizeof(dir)))
 		set_read_only(dir, false);
 	unlink(path);
 }
