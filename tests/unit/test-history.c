@@ -270,6 +270,32 @@ static void test_nonsense(void **state)
 	hf_history_clear(&h);
 }
 
+/* Numbers that are no times, or too large for one. */
+static void test_odd_numbers(void **state)
+{
+	struct json_object *estimate;
+	struct hf_history h;
+	struct hf_sample s;
+
+	put_update(1, "done", "luo", INT64_MAX, 1, INT64_MAX);
+	assert_int_equal(hf_history_load(&h), 0);
+	s = sample(&h);
+	estimate = hf_sample_blackout(&s, NULL);
+	assert_true(hf_json_get_int(estimate, "median_ns", 0) == INT64_MAX);
+	assert_true(hf_json_get_int(estimate, "worst_ns", 0) == INT64_MAX);
+	json_object_put(estimate);
+	estimate = hf_sample_preserve(&s, 1ULL << 50);
+	assert_true(hf_json_get_int(estimate, "worst_ns", 0) == INT64_MAX);
+	json_object_put(estimate);
+	hf_history_clear(&h);
+
+	put_update(1, "done", "luo", -20, GIB, 10);
+	assert_int_equal(hf_history_load(&h), 0);
+	s = sample(&h);
+	assert_null(hf_sample_phase(&s, NULL, "jump"));
+	hf_history_clear(&h);
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
 
 int main(void)
@@ -280,6 +306,7 @@ int main(void)
 		TEST(test_estimates),
 		TEST(test_no_history),
 		TEST(test_nonsense),
+		TEST(test_odd_numbers),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
