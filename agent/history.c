@@ -71,6 +71,16 @@ static int64_t longest_blackout(struct json_object *guests)
 	return longest;
 }
 
+static int64_t n_cold_booted(struct json_object *guests)
+{
+	int64_t n = 0;
+
+	for (size_t i = 0; i < hf_json_array_size(guests); i++)
+		n += strcmp(hf_json_get_string(json_object_array_get_idx(guests, i), "outcome", ""),
+			     "cold-booted") == 0;
+	return n;
+}
+
 static struct json_object *summary(struct json_object *report)
 {
 	static const char *const always[] = {
@@ -83,6 +93,8 @@ static struct json_object *summary(struct json_object *report)
 	hf_json_add_string(o, "time", hf_json_get_string(report, "time", NULL));
 	hf_json_add_string(o, "message", hf_json_get_string(report, "message", NULL));
 	hf_json_add_int(o, "guests", (int64_t)hf_json_array_size(guests));
+	if (n_cold_booted(guests) > 0)
+		hf_json_add_int(o, "cold_booted", n_cold_booted(guests));
 	hf_json_add_int(o, "longest_blackout_ns", longest_blackout(guests));
 	return o;
 }

@@ -270,6 +270,29 @@ static void test_nonsense(void **state)
 	hf_history_clear(&h);
 }
 
+static void test_cold_booted(void **state)
+{
+	struct json_object *list, *o;
+	struct hf_history h;
+	char text[512];
+
+	snprintf(text, sizeof(text),
+		"{\"id\": \"%s\", \"outcome\": \"done\", \"guests\": [{\"outcome\": "
+		"\"cold-booted\"}, {\"outcome\": \"resumed\"}, {\"outcome\": \"cold-booted\"}]}",
+		id_of(2));
+	put(2, text, 0);
+	put_update(1, "done", "luo", 100, GIB, 10);
+	assert_int_equal(hf_history_load(&h), 0);
+	list = hf_history_json(&h);
+	o = json_object_array_get_idx(list, 0);
+	assert_int_equal(hf_json_get_int(o, "guests", 0), 3);
+	assert_int_equal(hf_json_get_int(o, "cold_booted", 0), 2);
+	o = json_object_array_get_idx(list, 1);
+	assert_null(json_object_object_get(o, "cold_booted"));
+	json_object_put(list);
+	hf_history_clear(&h);
+}
+
 /* Numbers that are no times, or too large for one. */
 static void test_odd_numbers(void **state)
 {
@@ -306,6 +329,7 @@ int main(void)
 		TEST(test_estimates),
 		TEST(test_no_history),
 		TEST(test_nonsense),
+		TEST(test_cold_booted),
 		TEST(test_odd_numbers),
 	};
 
