@@ -5,26 +5,19 @@
 #include <string.h>
 
 #include "agent/log.h"
-#include "common/fd.h"
 #include "common/json.h"
+#include "vmm-glue/note.h"
 #include "vmm-glue/registration.h"
 #include "vmm-glue/vmm.h"
 
 #define RECOVER_TIMEOUT_NS (10 * HF_NSEC_PER_SEC)
+#define NOTE "frozen.json"
 #define NOTE_MAX_BYTES (1024 * 1024)
-
-static void note_path(char *path, size_t size)
-{
-	snprintf(path, size, "%s/frozen.json", hf_run_dir());
-}
 
 int hf_freeze_note_write(const struct hf_manifest *manifest, struct hf_error *error)
 {
 	cleanup_json struct json_object *note = json_object_new_object();
 	struct json_object *ran = json_object_new_array(), *paused = json_object_new_array();
-	const char *text;
-	char path[4096];
-	int r;
 
 	hf_json_add_string(note, "update_id", manifest->update_id);
 	for (size_t i = 0; i < manifest->n_guests; i++)
@@ -32,21 +25,12 @@ int hf_freeze_note_write(const struct hf_manifest *manifest, struct hf_error *er
 			json_object_new_string(manifest->guests[i]->uuid));
 	hf_json_add(note, "guests", ran);
 	hf_json_add(note, "paused", paused);
-	text = json_object_to_json_string(note);
-	note_path(path, sizeof(path));
-	r = text ? hf_file_write_atomic(path, text, strlen(text), 0600) : -ENOMEM;
-	if (r < 0)
-		return hf_error_set(
-			error, r, HF_ERR_FAILED, NULL, "can't write %s: %s", path, strerror(-r));
-	return 0;
+	return hf_note_write(NOTE, json_object_to_json_string(note), error);
 }
 
 void hf_freeze_note_remove(void)
 {
-	char path[4096];
-
-	note_path(path, sizeof(path));
-	unlink(path);
+	hf_note_remove(NOTE);
 }
 
 static bool are_strings(struct json_object *list)
@@ -173,15 +157,14 @@ void hf_freeze_note_recover(struct hf_agent *agent)
 	cleanup_json struct json_object *note = NULL;
 	cleanup_free char *text = NULL;
 	struct recovery *all;
-	char path[4096];
 	size_t size;
 
-	note_path(path, sizeof(path));
-	if (hf_file_read(path, NOTE_MAX_BYTES, &text, &size) < 0)
+	if (hf_note_read(NOTE, NOTE_MAX_BYTES, &text, &size) < 0)
 		return;
 	if (hf_freeze_note_parse(text, size, &note) < 0) {
 		hf_log(LOG_ERR, NULL,
-			"%s is damaged: guests may stand paused, see `holdfast guests`", path);
+			"%s/" NOTE " is damaged: guests may stand paused, see `holdfast guests`",
+			hf_run_dir());
 		return;
 	}
 	all = calloc(1, sizeof(*all));
