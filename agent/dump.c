@@ -153,7 +153,9 @@ static int write_core(struct hf_dump *d, int out, const int *ram, const int *sta
 		r = hf_vmdesc_parse(state.data, state.size, &desc);
 	if (r < 0 && !ran)
 		missing(d, "registers: its device state can't be read: %s",
-			state_fds ? why_not(r) : "it could not be retrieved");
+			hf_incoming_guest(d->in)->not_saved ? "it could not be saved"
+			: state_fds			    ? why_not(r)
+							    : "it could not be retrieved");
 	r = write_parts(d, out, ram, desc, ran);
 	unmap_state(&state);
 	return r;

@@ -5,26 +5,19 @@
 #include <string.h>
 
 #include "agent/log.h"
-#include "common/fd.h"
 #include "common/json.h"
+#include "vmm-glue/note.h"
 #include "vmm-glue/registration.h"
 #include "vmm-glue/vmm.h"
 
 #define RECOVER_TIMEOUT_NS (10 * HF_NSEC_PER_SEC)
+#define NOTE "frozen.json"
 #define NOTE_MAX_BYTES (1024 * 1024)
-
-static void note_path(char *path, size_t size)
-{
-	snprintf(path, size, "%s/frozen.json", hf_run_dir());
-}
 
 int hf_freeze_note_write(const struct hf_manifest *manifest, struct hf_error *error)
 {
 	cleanup_json struct json_object *note = json_object_new_object();
 	struct json_object *ran = json_object_new_array(), *paused = json_object_new_array();
-	const char *text;
-	char path[4096];
-	int r;
 
 	hf_json_add_string(note, "update_id", manifest->update_id);
 	for (size_t i = 0; i < manifest->n_guests; i++)
@@ -32,21 +25,48 @@ int hf_freeze_note_write(const struct hf_manifest *manifest, struct hf_error *er
 			json_object_new_string(manifest->guests[i]->uuid));
 	hf_json_add(note, "guests", ran);
 	hf_json_add(note, "paused", paused);
-	text = json_object_to_json_string(note);
-	note_path(path, sizeof(path));
-	r = text ? hf_file_write_atomic(path, text, strlen(text), 0600) : -ENOMEM;
-	if (r < 0)
-		return hf_error_set(
-			error, r, HF_ERR_FAILED, NULL, "can't write %s: %s", path, strerror(-r));
-	return 0;
+	return hf_note_write(NOTE, json_object_to_json_string(note), error);
 }
 
 void hf_freeze_note_remove(void)
 {
-	char path[4096];
+	hf_note_remove(NOTE);
+}
 
-	note_path(path, sizeof(path));
-	unlink(path);
+static bool are_strings(struct json_object *list)
+{
+	for (size_t i = 0; i < hf_json_array_size(list); i++)
+		if (!json_object_is_type(json_object_array_get_idx(list, i), json_type_string))
+			return false;
+	return true;
+}
+
+int hf_freeze_note_parse(const void *data, size_t size, struct json_object **ret)
+{
+	cleanup_json struct json_object *note = NULL;
+	struct json_object *paused = NULL;
+	int r = hf_json_parse(data, size, 8, &note);
+
+	if (r < 0)
+		return r;
+	/* One that names no guests is not one of an update without guests, which has the list. */
+	if (!hf_json_get_array(note, "guests") || !are_strings(hf_json_get_array(note, "guests")))
+		return -EBADMSG;
+	if (json_object_object_get_ex(note, "paused", &paused) &&
+		(!json_object_is_type(paused, json_type_array) || !are_strings(paused)))
+		return -EBADMSG;
+	*ret = TAKE_PTR(note);
+	return 0;
+}
+
+bool hf_freeze_note_has(struct json_object *note, const char *list, const char *uuid)
+{
+	struct json_object *guests = hf_json_get_array(note, list);
+
+	for (size_t i = 0; i < hf_json_array_size(guests); i++)
+		if (strcmp(json_object_get_string(json_object_array_get_idx(guests, i)), uuid) == 0)
+			return true;
+	return false;
 }
 
 /* ---- recovery ---- */
@@ -111,17 +131,6 @@ static void on_attached(struct hf_vmm *vmm, const struct hf_error *error, void *
 	}
 }
 
-static bool is_noted(struct json_object *guests, const char *uuid)
-{
-	for (size_t i = 0; i < hf_json_array_size(guests); i++) {
-		const char *s = json_object_get_string(json_object_array_get_idx(guests, i));
-
-		if (s && strcmp(s, uuid) == 0)
-			return true;
-	}
-	return false;
-}
-
 static void recover_one(struct recovery *all, struct hf_registration *reg, bool ran)
 {
 	struct recovering *one = calloc(1, sizeof(*one));
@@ -148,15 +157,14 @@ void hf_freeze_note_recover(struct hf_agent *agent)
 	cleanup_json struct json_object *note = NULL;
 	cleanup_free char *text = NULL;
 	struct recovery *all;
-	char path[4096];
 	size_t size;
 
-	note_path(path, sizeof(path));
-	if (hf_file_read(path, NOTE_MAX_BYTES, &text, &size) < 0)
+	if (hf_note_read(NOTE, NOTE_MAX_BYTES, &text, &size) < 0)
 		return;
-	if (hf_json_parse(text, size, 8, &note) < 0) {
+	if (hf_freeze_note_parse(text, size, &note) < 0) {
 		hf_log(LOG_ERR, NULL,
-			"%s is damaged: guests may stand paused, see `holdfast guests`", path);
+			"%s/" NOTE " is damaged: guests may stand paused, see `holdfast guests`",
+			hf_run_dir());
 		return;
 	}
 	all = calloc(1, sizeof(*all));
@@ -168,9 +176,9 @@ void hf_freeze_note_recover(struct hf_agent *agent)
 	for (size_t i = 0; i < all->n_regs; i++) {
 		const char *uuid = all->regs[i].guest.uuid;
 
-		if (is_noted(hf_json_get_array(note, "guests"), uuid))
+		if (hf_freeze_note_has(note, "guests", uuid))
 			recover_one(all, &all->regs[i], true);
-		else if (is_noted(hf_json_get_array(note, "paused"), uuid))
+		else if (hf_freeze_note_has(note, "paused", uuid))
 			recover_one(all, &all->regs[i], false);
 	}
 	if (all->pending == 0) {

@@ -9,6 +9,8 @@
  */
 #pragma once
 
+#include <json-c/json.h>
+
 #include "agent/agent.h"
 #include "memfd-preserve/manifest.h"
 
@@ -18,6 +20,18 @@ int hf_freeze_note_write(const struct hf_manifest *manifest, struct hf_error *er
 
 /** hf_freeze_note_remove() - The blackout is over, one way or the other. */
 void hf_freeze_note_remove(void);
+
+/**
+ * hf_freeze_note_parse() - The contents of a note. Pure.
+ * @data: its bytes, no NUL needed
+ * @ret:  the note, for hf_freeze_note_has(); owned by the caller
+ *
+ * Return: 0; -EBADMSG when it makes no sense; -ENOMEM.
+ */
+int hf_freeze_note_parse(const void *data, size_t size, struct json_object **ret);
+
+/** hf_freeze_note_has() - Is a guest in one of its lists: "guests", which ran, or "paused"? */
+bool hf_freeze_note_has(struct json_object *note, const char *list, const char *uuid);
 
 /**
  * hf_freeze_note_recover() - Let guests run again that a dead agent left paused.

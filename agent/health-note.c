@@ -40,16 +40,26 @@ void hf_health_forget(const char *uuid)
 	unlink(path);
 }
 
+int hf_health_parse_note(
+	const void *data, size_t data_size, pid_t pid, char *ret_message, size_t size)
+{
+	cleanup_free char *text = strndup(data, data_size);
+	char *end;
+
+	if (!text || strtol(text, &end, 10) != pid || *end != ' ')
+		return -ENOENT;
+	snprintf(ret_message, size, "%.*s", (int)strcspn(end + 1, "\n"), end + 1);
+	return 0;
+}
+
 int hf_health_noted(const char *uuid, pid_t pid, char *ret_message, size_t size)
 {
 	cleanup_free char *text = NULL;
 	char path[4096];
-	char *end;
+	size_t text_size;
 
 	note_path(path, sizeof(path), uuid);
-	if (hf_file_read(path, MAX_NOTE_BYTES, &text, NULL) < 0 || strtol(text, &end, 10) != pid ||
-		*end != ' ')
+	if (hf_file_read(path, MAX_NOTE_BYTES, &text, &text_size) < 0)
 		return -ENOENT;
-	snprintf(ret_message, size, "%.*s", (int)strcspn(end + 1, "\n"), end + 1);
-	return 0;
+	return hf_health_parse_note(text, text_size, pid, ret_message, size);
 }

@@ -86,5 +86,9 @@ void hf_health_note(const char *uuid, pid_t pid, const char *message);
 /** hf_health_forget() - It is well, or another update begins. */
 void hf_health_forget(const char *uuid);
 
+/** hf_health_parse_note() - The contents of such a note; pure. Return: as hf_health_noted(). */
+int hf_health_parse_note(
+	const void *data, size_t data_size, pid_t pid, char *ret_message, size_t size);
+
 /** hf_health_noted() - Why the guest in this process is unhealthy. Return: 0 or -ENOENT. */
 int hf_health_noted(const char *uuid, pid_t pid, char *ret_message, size_t size);

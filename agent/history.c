@@ -10,7 +10,7 @@
 /* ---- reading ---- */
 
 /* What the rest relies on. Whatever else is missing or of another type counts as 0 or "". */
-static bool is_report(struct json_object *report, const char *id)
+bool hf_history_is_report(struct json_object *report, const char *id)
 {
 	return strcmp(hf_json_get_string(report, "id", ""), id) == 0 &&
 	       hf_json_get_string(report, "outcome", "")[0] && hf_json_get_array(report, "guests");
@@ -38,7 +38,7 @@ int hf_history_load(struct hf_history *ret)
 		r = hf_report_load(ids[i], &report);
 		if (r == -ENOENT)
 			continue; /* pruned meanwhile */
-		if (r == 0 && is_report(report, ids[i])) {
+		if (r == 0 && hf_history_is_report(report, ids[i])) {
 			h.reports[h.n++] = report;
 			continue;
 		}
@@ -71,6 +71,16 @@ static int64_t longest_blackout(struct json_object *guests)
 	return longest;
 }
 
+static int64_t n_cold_booted(struct json_object *guests)
+{
+	int64_t n = 0;
+
+	for (size_t i = 0; i < hf_json_array_size(guests); i++)
+		n += strcmp(hf_json_get_string(json_object_array_get_idx(guests, i), "outcome", ""),
+			     "cold-booted") == 0;
+	return n;
+}
+
 static struct json_object *summary(struct json_object *report)
 {
 	static const char *const always[] = {
@@ -83,6 +93,8 @@ static struct json_object *summary(struct json_object *report)
 	hf_json_add_string(o, "time", hf_json_get_string(report, "time", NULL));
 	hf_json_add_string(o, "message", hf_json_get_string(report, "message", NULL));
 	hf_json_add_int(o, "guests", (int64_t)hf_json_array_size(guests));
+	if (n_cold_booted(guests) > 0)
+		hf_json_add_int(o, "cold_booted", n_cold_booted(guests));
 	hf_json_add_int(o, "longest_blackout_ns", longest_blackout(guests));
 	return o;
 }
@@ -119,6 +131,12 @@ static int by_size(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
+/* A report's numbers can be anything: what is beyond the type would wrap around. */
+static int64_t to_ns(double ns)
+{
+	return ns < (double)INT64_MAX ? (int64_t)(ns + 0.5) : INT64_MAX;
+}
+
 /* @values: sorted here. @updates: how many updates they are of. */
 static struct json_object *estimate(double *values, size_t n, size_t updates)
 {
@@ -129,8 +147,8 @@ static struct json_object *estimate(double *values, size_t n, size_t updates)
 	qsort(values, n, sizeof(*values), by_size);
 	o = json_object_new_object();
 	hf_json_add_int(o, "updates", (int64_t)updates);
-	hf_json_add_int(o, "median_ns", (int64_t)((values[(n - 1) / 2] + values[n / 2]) / 2 + 0.5));
-	hf_json_add_int(o, "worst_ns", (int64_t)(values[n - 1] + 0.5));
+	hf_json_add_int(o, "median_ns", to_ns((values[(n - 1) / 2] + values[n / 2]) / 2));
+	hf_json_add_int(o, "worst_ns", to_ns(values[n - 1]));
 	return o;
 }
 
@@ -186,9 +204,10 @@ struct json_object *hf_sample_phase(const struct hf_sample *s, const char *uuid,
 
 	for (size_t i = 0; i < s->n; i++) {
 		struct json_object *phase = find_phase(part_of(s->reports[i], uuid), name);
+		int64_t ns = phase ? hf_json_get_int(phase, "duration_ns", 0) : -1;
 
-		if (phase)
-			values[n++] = (double)hf_json_get_int(phase, "duration_ns", 0);
+		if (ns >= 0)
+			values[n++] = (double)ns;
 	}
 	return estimate(values, n, n);
 }

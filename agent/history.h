@@ -11,6 +11,7 @@
 #pragma once
 
 #include <json-c/json.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -27,6 +28,9 @@ struct hf_history {
 /** hf_history_load() - Read all there are. Return: 0, hf_history_clear() frees it; or -errno. */
 int hf_history_load(struct hf_history *ret);
 void hf_history_clear(struct hf_history *history);
+
+/** hf_history_is_report() - Is this, which was in the file of that report, one? */
+bool hf_history_is_report(struct json_object *report, const char *id);
 
 /** hf_history_json() - Array of UpdateSummary objects, owned by the caller. */
 struct json_object *hf_history_json(const struct hf_history *history);

@@ -19,7 +19,7 @@ struct hf_incoming {
 	bool may_load; /* those that go first are out of the way */
 	bool has_passed;
 	bool afresh;	     /* it was, or is being, started afresh */
-	struct hf_error why; /* it had to be, when this agent knows */
+	struct hf_error why; /* it had to be, or has to be, when this agent knows */
 	enum hf_incoming_step step;
 	struct hf_session *session;
 	bool here; /* its files never left this process: there is no session */

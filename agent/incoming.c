@@ -254,15 +254,11 @@ static void on_started_afresh(struct hf_vmm *vmm, const struct hf_error *error, 
 }
 
 /* It never ran in this kernel. Its RAM stays as it is until the new QEMU runs. */
-static void not_loaded(struct hf_incoming *in, const struct hf_error *error)
+static void start_afresh(struct hf_incoming *in, const struct hf_error *error)
 {
 	struct hf_error e = {0};
 	int r;
 
-	if (in->guest->policies.resume_failure != HF_RESUME_FAILURE_COLD_BOOT) {
-		hold(in, error);
-		return;
-	}
 	in->why = *error;
 	in->afresh = true;
 	in->step = HF_IN_COLD_BOOTING;
@@ -276,6 +272,14 @@ static void not_loaded(struct hf_incoming *in, const struct hf_error *error)
 		hf_error_set(&e, r, HF_ERR_FAILED, NULL, "%s", strerror(-r));
 		hold_after_all(in, &e);
 	}
+}
+
+static void not_loaded(struct hf_incoming *in, const struct hf_error *error)
+{
+	if (in->guest->policies.resume_failure == HF_RESUME_FAILURE_COLD_BOOT)
+		start_afresh(in, error);
+	else
+		hold(in, error);
 }
 
 static void on_loaded(struct hf_vmm *vmm, const struct hf_error *error, void *data)
@@ -494,6 +498,11 @@ static void load(struct hf_incoming *in)
 	struct hf_error e = {0};
 	int r;
 
+	/* Its save-failure was asked by the agent before the jump: there is nothing to load. */
+	if (in->guest->not_saved) {
+		start_afresh(in, &in->why);
+		return;
+	}
 	in->step = HF_IN_LOADING;
 	r = hf_fault(HF_FAULT_RESPAWN, NULL);
 	if (r == 0)
@@ -585,6 +594,9 @@ int hf_incoming_new(struct hf_agent *agent, struct hf_manifest_guest *guest,
 		.done = done,
 		.data = data,
 	};
+	if (guest->not_saved)
+		hf_error_set(&in->why, -ENODATA, HF_ERR_DEGRADED, NULL,
+			"its devices could not be saved before the jump: %s", guest->not_saved);
 	/* Another build wrote them: a time that can't be must not strand the guest. */
 	hf_policy_repair(&guest->policies);
 	for (size_t i = 0; i < HF_ARRAY_SIZE(in->ram_fds); i++)

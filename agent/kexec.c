@@ -9,7 +9,7 @@
 #include <sys/syscall.h>
 
 #include "common/fd.h"
-#include "vmm-glue/registration.h"
+#include "vmm-glue/note.h"
 
 /* The first number of a file, or @fallback. */
 static long read_number(const char *root, const char *file, long fallback)
@@ -77,31 +77,7 @@ static int load_error(int err, const struct hf_target *t, struct hf_error *error
 }
 
 /* There from before a target is loaded until after it is unloaded: an agent that died is undone. */
-static void note_path(char *path, size_t size)
-{
-	snprintf(path, size, "%s/target-loaded", hf_run_dir());
-}
-
-static int write_note(struct hf_error *error)
-{
-	char path[4096];
-	int r;
-
-	note_path(path, sizeof(path));
-	r = hf_file_write_atomic(path, "", 0, 0600);
-	if (r < 0)
-		return hf_error_set(
-			error, r, HF_ERR_FAILED, NULL, "can't write %s: %s", path, strerror(-r));
-	return 0;
-}
-
-static void remove_note(void)
-{
-	char path[4096];
-
-	note_path(path, sizeof(path));
-	unlink(path);
-}
+#define NOTE "target-loaded"
 
 int hf_kexec_load(const struct hf_target *t, struct hf_error *error)
 {
@@ -114,13 +90,13 @@ int hf_kexec_load(const struct hf_target *t, struct hf_error *error)
 		if (r < 0)
 			return r;
 	}
-	r = write_note(error);
+	r = hf_note_write(NOTE, "", error);
 	if (r < 0)
 		return r;
 	if (syscall(SYS_kexec_file_load, t->kernel_fd, initrd_fd, strlen(t->cmdline) + 1,
 		    t->cmdline, flags) < 0) {
 		r = load_error(errno, t, error);
-		remove_note();
+		hf_note_remove(NOTE);
 		return r;
 	}
 	/* After the kernel has read it: what was loaded is what was looked into. */
@@ -135,17 +111,15 @@ int hf_kexec_unload(struct hf_error *error)
 	if (syscall(SYS_kexec_file_load, -1, -1, 1UL, "", (unsigned long)KEXEC_FILE_UNLOAD) < 0)
 		return hf_error_set(error, -errno, HF_ERR_FAILED, "unload it with `kexec -u`",
 			"can't unload the target kernel: %s", strerror(errno));
-	remove_note();
+	hf_note_remove(NOTE);
 	return 0;
 }
 
 int hf_kexec_recover(struct hf_error *error)
 {
-	char path[4096];
 	int r;
 
-	note_path(path, sizeof(path));
-	if (access(path, F_OK) < 0)
+	if (!hf_note_is_there(NOTE))
 		return 0;
 	r = hf_kexec_unload(error);
 	return r < 0 ? r : 1;

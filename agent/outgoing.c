@@ -21,6 +21,7 @@ static const char *const step_names[] = {
 	[HF_OUT_PREPARED] = "prepared",
 	[HF_OUT_SAVING] = "saving",
 	[HF_OUT_SAVED] = "saved",
+	[HF_OUT_NOT_SAVED] = "not-saved",
 	[HF_OUT_QUITTING] = "quitting",
 	[HF_OUT_QUIT] = "quit",
 	[HF_OUT_UNDOING] = "undoing",
@@ -265,11 +266,60 @@ void hf_outgoing_prepare(struct hf_outgoing *out)
 
 /* ---- save, quit ---- */
 
+/* What there is of its device state makes no sense. A reader that doesn't know better holds it. */
+static void note_not_saved(struct hf_outgoing *out)
+{
+	struct hf_manifest_guest *g = out->guest;
+
+	if (hf_manifest_set(&g->not_saved, out->error.message) < 0) {
+		fail_chain(out, -ENOMEM, "it can't be left without its device state");
+		return;
+	}
+	for (size_t i = 0; i < g->n_state; i++)
+		g->state[i].length = 0;
+	g->state_length = g->state_xxh3 = 0;
+	hf_log(LOG_WARNING, g->uuid,
+		"%s can't be saved: %s. It will be started afresh after the jump, as is its "
+		"policy: what it has in memory will be lost",
+		g->name, out->error.message);
+	end_chain(out, HF_OUT_NOT_SAVED, NULL);
+}
+
+static void on_halted(struct hf_vmm *vmm, const struct hf_error *error, void *data)
+{
+	struct hf_outgoing *out = data;
+
+	if (!error) {
+		note_not_saved(out);
+		return;
+	}
+	hf_log(LOG_ERR, out->guest->uuid,
+		"%s can't be started afresh, either, as it is not known to stand still: %s",
+		out->guest->name, error->message);
+	end_chain(out, HF_OUT_FAILED, &out->error);
+}
+
+/*
+ * Only what QEMU itself says of this guest counts. A time-out, and what the agent lacks, are the
+ * host's: they may go by, and would restart one guest after the other. A QEMU that ended can't be
+ * told from a guest that switched itself off.
+ */
+static bool may_go_without_state(const struct hf_outgoing *out)
+{
+	return out->guest->policies.save_failure == HF_SAVE_FAILURE_COLD_BOOT &&
+	       hf_vmm_save_refused(out->vmm);
+}
+
 static void on_saved(struct hf_vmm *vmm, const struct hf_error *error, void *data)
 {
 	struct hf_outgoing *out = data;
 	struct hf_error e = {0};
 
+	if (error && may_go_without_state(out)) {
+		out->error = *error;
+		if (hf_vmm_halt(vmm, out->guest->policies.rollback_timeout_ns, on_halted, out) == 0)
+			return;
+	}
 	if (!error && hf_fault(HF_FAULT_SAVED, &e) < 0)
 		error = &e;
 	for (size_t i = 0; i < out->guest->n_state && i < out->sink.n_chunks; i++)

@@ -6,9 +6,15 @@
  * callback given to hf_outgoing_new(). One chain at a time per guest.
  *
  *   prepare: attach to QEMU -> look for blockers -> open RAM -> session -> preserve RAM and state
- * memfd save:    pause -> device state into the state memfd quit:    end the saved QEMU (hold
- * carrier only) undo:    roll QEMU back -> discard the session. Works from any point, also after a
- * failure.
+ *            memfd
+ *   save:    pause -> device state into the state memfd; or, when QEMU refuses that and the guest's
+ *            save-failure says so, see that it stands still, its disks written out (not-saved)
+ *   quit:    end the saved QEMU (hold carrier only)
+ *   undo:    roll QEMU back -> discard the session. Works from any point, also after a failure.
+ *
+ * A guest that is not saved keeps its QEMU like the others, until the jump or their common end: up
+ * to there everything can be undone, and then it runs on with all it had. So its QEMU is not told
+ * to quit at once, which would give its memory up for an update that may yet be rolled back.
  */
 #pragma once
 
@@ -26,6 +32,7 @@ enum hf_outgoing_step {
 	HF_OUT_PREPARED,
 	HF_OUT_SAVING,
 	HF_OUT_SAVED,
+	HF_OUT_NOT_SAVED, /* it can't be, and is to be started afresh: its policy */
 	HF_OUT_QUITTING,
 	HF_OUT_QUIT,
 	HF_OUT_UNDOING,

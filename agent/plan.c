@@ -78,6 +78,23 @@ static uint64_t ram_bytes(const struct hf_manifest_guest *g)
 	return bytes;
 }
 
+/* What its policy costs in the worst case. NULL: nothing that it has now. */
+static const char *if_it_fails(const struct hf_policy *p)
+{
+	bool save = p->save_failure == HF_SAVE_FAILURE_COLD_BOOT;
+	bool resume = p->resume_failure == HF_RESUME_FAILURE_COLD_BOOT;
+
+	if (save && resume)
+		return "if it can't be saved or brought back, it is started afresh: what it has in "
+		       "memory is lost then";
+	if (save)
+		return "if it can't be saved, it is started afresh: what it has in memory is lost "
+		       "then";
+	return resume ? "if it can't be brought back, it is started afresh: what it has in memory "
+			"is lost then"
+		      : NULL;
+}
+
 static struct json_object *guest_json(const struct hf_survey_guest *g, const char *to_kernel,
 	const struct hf_sample *sample, uint64_t *total_bytes)
 {
@@ -101,6 +118,8 @@ static struct json_object *guest_json(const struct hf_survey_guest *g, const cha
 	if (refused || fate != HF_FATE_COMES_ALONG)
 		hf_json_add_string(
 			o, "message", first_of(findings, refused ? HF_REFUSAL : HF_WARNING));
+	else
+		hf_json_add_string(o, "message", if_it_fails(&g->policy));
 	if (refused || fate == HF_FATE_SHUT_DOWN) {
 		hf_json_add(o, "phases", json_object_new_array());
 		return o;

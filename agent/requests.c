@@ -363,7 +363,7 @@ static void on_adopter_gone(struct hf_varlink_call *call, void *userdata)
 		hf_adopt_cancel(q->agent->adopt, &e);
 }
 
-static void on_adopted(const struct hf_error *error, void *data)
+static void on_made_ready(const struct hf_error *error, void *data)
 {
 	struct request *q = data;
 
@@ -375,68 +375,39 @@ static void on_adopted(const struct hf_error *error, void *data)
 		hf_varlink_call_error(q->call, error, NULL);
 		request_free(q);
 	} else {
-		q->adopted = true;
 		look_anew(q);
 	}
 }
 
-/* Nothing else stands in the way of the update. Takes the request. */
-static void adopt(struct request *q, const struct hf_survey *survey)
+/*
+ * Nothing else stands in the way of the update than guests that can't come along: they are adopted,
+ * or shut down, all of them, but once only. Takes the request.
+ */
+static void make_ready(struct request *q, const struct hf_survey *survey, bool adopt)
 {
+	bool *begun = adopt ? &q->adopted : &q->shut_down;
 	struct hf_error e = {0};
 	int r = 0;
 
-	if (q->adopted)
+	if (*begun)
 		r = hf_error_set(&e, -EBUSY, HF_ERR_NOT_READY, "see `holdfast check`",
-			"guests that can't come along were adopted, and there are such again");
+			"guests that can't come along were %s, and there are such again",
+			adopt ? "adopted" : "shut down");
+	*begun = true;
 	if (r == 0 && hf_varlink_call_wants_more(q->call))
 		hf_agent_watch(q->agent, q->call);
-	if (r == 0)
-		r = hf_adopt_all_start(q->agent, survey, on_adopted, q, &e);
-	if (r == 0) {
+	if (r == 0 && adopt)
+		r = hf_adopt_all_start(q->agent, survey, on_made_ready, q, &e);
+	else if (r == 0)
+		r = hf_shut_down_start(q->agent, survey, on_made_ready, q, &e);
+	if (r < 0) {
+		hf_agent_unwatch(q->agent, q->call);
+		hf_varlink_call_error(q->call, &e, NULL);
+		request_free(q);
+	} else if (adopt) {
+		/* A guest that was asked to power down can't be told that it need not. */
 		hf_varlink_call_on_gone(q->call, on_adopter_gone, q);
-		return;
 	}
-	hf_agent_unwatch(q->agent, q->call);
-	hf_varlink_call_error(q->call, &e, NULL);
-	request_free(q);
-}
-
-static void on_shut_down(const struct hf_error *error, void *data)
-{
-	struct request *q = data;
-
-	hf_agent_unwatch(q->agent, q->call);
-	if (!hf_varlink_call_is_open(q->call)) {
-		request_free(q);
-	} else if (error) {
-		hf_varlink_call_error(q->call, error, NULL);
-		request_free(q);
-	} else {
-		/* It took its time: everything is looked at anew. */
-		q->shut_down = true;
-		ask_guests(q);
-	}
-}
-
-/* Nothing else stands in the way of the update. Takes the request. */
-static void shut_down(struct request *q, const struct hf_survey *survey)
-{
-	struct hf_error e = {0};
-	int r = 0;
-
-	if (q->shut_down)
-		r = hf_error_set(&e, -EBUSY, HF_ERR_NOT_READY, "see `holdfast check`",
-			"guests that can't come along were shut down, and there are such again");
-	if (r == 0 && hf_varlink_call_wants_more(q->call))
-		hf_agent_watch(q->agent, q->call);
-	if (r == 0)
-		r = hf_shut_down_start(q->agent, survey, on_shut_down, q, &e);
-	if (r == 0)
-		return;
-	hf_agent_unwatch(q->agent, q->call);
-	hf_varlink_call_error(q->call, &e, NULL);
-	request_free(q);
 }
 
 static void on_checked(const struct hf_survey *survey, void *data)
@@ -463,11 +434,11 @@ static void on_checked(const struct hf_survey *survey, void *data)
 	} else if (hf_check_count(survey, HF_FATE_ADOPTED) > 0) {
 		/* Before others are shut down: it may fail, and then nothing is lost by it. */
 		json_object_put(findings);
-		adopt(q, survey);
+		make_ready(q, survey, true);
 		return;
 	} else if (hf_check_count(survey, HF_FATE_SHUT_DOWN) > 0) {
 		json_object_put(findings);
-		shut_down(q, survey);
+		make_ready(q, survey, false);
 		return;
 	} else {
 		json_object_put(findings);

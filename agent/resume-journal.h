@@ -37,6 +37,15 @@ int hf_resume_journal_write(const char *uuid, pid_t pid, bool afresh, struct hf_
 int hf_resume_journal_read(
 	const char *uuid, pid_t *ret_pid, uint64_t *ret_start_ticks, bool *ret_afresh);
 
+/**
+ * hf_resume_journal_parse() - The contents of such a note. Pure.
+ * @data: its bytes, no NUL needed
+ *
+ * Return: 0; -EBADMSG when they make no sense, with nothing set; -ENOMEM.
+ */
+int hf_resume_journal_parse(
+	const void *data, size_t size, pid_t *ret_pid, uint64_t *ret_start_ticks, bool *ret_afresh);
+
 /** hf_resume_journal_release() - Note that a guest is about to be given up. 0 or -errno. */
 int hf_resume_journal_release(const char *uuid, struct hf_error *error);
 
@@ -61,6 +70,9 @@ int hf_resume_journal_set_vmm(const char *uuid, const char *vmm, struct hf_error
  * Return: 0; -ENOENT when there is none; -EBADMSG when what is there makes no sense; -errno.
  */
 int hf_resume_journal_get_vmm(const char *uuid, char **ret);
+
+/** hf_resume_journal_parse_vmm() - The contents of that note, likewise pure. */
+int hf_resume_journal_parse_vmm(const void *data, size_t size, char **ret);
 
 /** hf_resume_journal_remove() - Forget one. */
 void hf_resume_journal_remove(const char *uuid);

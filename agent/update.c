@@ -55,6 +55,10 @@ static void on_guest_done(struct hf_outgoing *out, const struct hf_error *error,
 	}
 	if (error)
 		note_failure(u, error);
+	else if (hf_outgoing_get_step(out) == HF_OUT_NOT_SAVED)
+		hf_agent_progress(u->agent, hf_outgoing_guest(out)->name,
+			"can't be saved, and will be started afresh: %s",
+			hf_outgoing_guest(out)->not_saved);
 	else
 		hf_agent_progress(u->agent, hf_outgoing_guest(out)->name, "%s",
 			u->stage == STAGE_UNDO_GUESTS

@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "memfd-preserve/little-endian.h"
+
 #define SECTOR_BYTES 512
 #define MIN_PROTOCOL 0x0208 /* the first that says where the payload is */
 
@@ -45,16 +47,6 @@ enum {
 #define PE_MACHINE_X86_64 0x8664
 #define PE_NAME_BYTES 8
 
-static uint16_t le16(const uint8_t *p)
-{
-	return (uint16_t)(p[0] | p[1] << 8);
-}
-
-static uint32_t le32(const uint8_t *p)
-{
-	return le16(p) | (uint32_t)le16(p + 2) << 16;
-}
-
 static int not_sound(struct hf_error *e, const char *why)
 {
 	return hf_error_set(e, -EBADMSG, HF_ERR_NOT_READY, NULL, "%s", why);
@@ -71,7 +63,7 @@ bool hf_boot_is_bzimage(const void *head, size_t size)
 /* A text inside the setup code, up to its NUL; what can't be printed shows as '?'. */
 static void copy_version(const uint8_t *head, size_t size, uint64_t setup_bytes, char *ret)
 {
-	uint64_t at = le16(head + BOOT_KERNEL_VERSION);
+	uint64_t at = hf_le16(head + BOOT_KERNEL_VERSION);
 	size_t n = 0;
 
 	if (at == 0)
@@ -96,7 +88,7 @@ int hf_boot_parse(const void *head, size_t size, uint64_t file_bytes, struct hf_
 
 	if (!hf_boot_is_bzimage(head, size))
 		return not_sound(e, "it has no boot sector of Linux");
-	h.protocol = le16(p + BOOT_VERSION);
+	h.protocol = hf_le16(p + BOOT_VERSION);
 	if (h.protocol < MIN_PROTOCOL)
 		return hf_error_set(e, -EBADMSG, HF_ERR_NOT_READY, NULL,
 			"its boot protocol is %d.%02d, too old to look into", h.protocol >> 8,
@@ -104,21 +96,20 @@ int hf_boot_parse(const void *head, size_t size, uint64_t file_bytes, struct hf_
 	/* The boot sector and the real-mode code, then the rest in units of 16 bytes. */
 	setup_bytes =
 		(1 + (p[BOOT_SETUP_SECTS] ? p[BOOT_SETUP_SECTS] : 4)) * (uint64_t)SECTOR_BYTES;
-	h.image_bytes = setup_bytes + (uint64_t)le32(p + BOOT_SYSSIZE) * 16;
+	h.image_bytes = setup_bytes + (uint64_t)hf_le32(p + BOOT_SYSSIZE) * 16;
 	if (file_bytes < h.image_bytes)
 		return hf_error_set(e, -EBADMSG, HF_ERR_NOT_READY, "copy or install it again",
 			"it is cut: it has %llu bytes, and should have %llu",
 			(unsigned long long)file_bytes, (unsigned long long)h.image_bytes);
-	h.payload_offset = setup_bytes + le32(p + BOOT_PAYLOAD_OFFSET);
-	h.payload_bytes = le32(p + BOOT_PAYLOAD_LENGTH);
+	h.payload_offset = setup_bytes + hf_le32(p + BOOT_PAYLOAD_OFFSET);
+	h.payload_bytes = hf_le32(p + BOOT_PAYLOAD_LENGTH);
 	if (h.payload_bytes == 0 || h.payload_offset > h.image_bytes ||
 		h.payload_bytes > h.image_bytes - h.payload_offset)
 		return not_sound(e, "its header says that the kernel lies outside of it");
 	if (h.protocol >= 0x020a && size >= BOOT_HEADER_2_10_END) {
-		h.alignment = le32(p + BOOT_ALIGNMENT);
-		h.pref_address = le32(p + BOOT_PREF_ADDRESS) |
-				 (uint64_t)le32(p + BOOT_PREF_ADDRESS + 4) << 32;
-		h.init_bytes = le32(p + BOOT_INIT_SIZE);
+		h.alignment = hf_le32(p + BOOT_ALIGNMENT);
+		h.pref_address = hf_le64(p + BOOT_PREF_ADDRESS);
+		h.init_bytes = hf_le32(p + BOOT_INIT_SIZE);
 	}
 	h.loaded_high = p[BOOT_LOADFLAGS] & LOADED_HIGH;
 	h.kernel_64 = h.protocol >= 0x020c && (p[BOOT_XLOADFLAGS] & XLF_KERNEL_64);
@@ -137,16 +128,16 @@ bool hf_pe_is(const void *head, size_t size)
 static int find_table(
 	const uint8_t *head, size_t size, size_t *ret_at, size_t *ret_n, struct hf_error *e)
 {
-	uint64_t pe = hf_pe_is(head, size) ? le32(head + DOS_PE_OFFSET) : size;
+	uint64_t pe = hf_pe_is(head, size) ? hf_le32(head + DOS_PE_OFFSET) : size;
 	uint64_t table;
 	size_t n;
 
 	if (pe + PE_HEADER_BYTES > size || memcmp(head + pe, "PE\0", 4) != 0)
 		return not_sound(e, "it is no EFI program");
-	if (le16(head + pe + PE_MACHINE) != PE_MACHINE_X86_64)
+	if (hf_le16(head + pe + PE_MACHINE) != PE_MACHINE_X86_64)
 		return not_sound(e, "it is an EFI program for another kind of machine");
-	n = le16(head + pe + PE_SECTIONS);
-	table = pe + PE_HEADER_BYTES + le16(head + pe + PE_OPTIONAL_BYTES);
+	n = hf_le16(head + pe + PE_SECTIONS);
+	table = pe + PE_HEADER_BYTES + hf_le16(head + pe + PE_OPTIONAL_BYTES);
 	if (table + (uint64_t)n * SECTION_BYTES > size)
 		return not_sound(e, "its table of sections is cut");
 	*ret_at = table;
@@ -167,9 +158,9 @@ int hf_pe_find(const void *head, size_t size, uint64_t file_bytes, const char *n
 	*ret = (struct hf_pe_section){0};
 	for (size_t i = 0; i < n; i++) {
 		const uint8_t *s = (const uint8_t *)head + at + i * SECTION_BYTES;
-		uint32_t virtual_bytes = le32(s + SECTION_VIRTUAL_BYTES);
-		uint32_t raw_bytes = le32(s + SECTION_RAW_BYTES);
-		uint32_t offset = le32(s + SECTION_RAW_OFFSET);
+		uint32_t virtual_bytes = hf_le32(s + SECTION_VIRTUAL_BYTES);
+		uint32_t raw_bytes = hf_le32(s + SECTION_RAW_BYTES);
+		uint32_t offset = hf_le32(s + SECTION_RAW_OFFSET);
 
 		if (memcmp(s, wanted, sizeof(wanted)) != 0)
 			continue;

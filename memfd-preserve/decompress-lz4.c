@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "memfd-preserve/decompress-internal.h"
+#include "memfd-preserve/little-endian.h"
 
 #define MAGIC 0x184c2102u
 #define BLOCK_BYTES (8u << 20)
@@ -72,8 +73,7 @@ static int take_size(struct lz4_state *s, struct hf_codec_io *io, bool *ret_end)
 		return 0;
 	}
 	s->n_word = 0;
-	value = s->word[0] | (uint32_t)s->word[1] << 8 | (uint32_t)s->word[2] << 16 |
-		(uint32_t)s->word[3] << 24;
+	value = hf_le32(s->word);
 	if (value == MAGIC) {
 		s->begun = true;
 		return 0;

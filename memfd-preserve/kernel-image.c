@@ -5,6 +5,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "memfd-preserve/little-endian.h"
+
 #define TRAILER_BYTES 4 /* the unpacked size, little-endian, behind what is packed */
 #define NO_KERNEL "not a kernel image"
 
@@ -162,7 +164,7 @@ static int read_trailer(int fd, uint64_t end, uint64_t *ret_bytes, struct hf_err
 		return cannot_read(e, n);
 	if (n < TRAILER_BYTES)
 		return became_shorter(e);
-	*ret_bytes = t[0] | (uint32_t)t[1] << 8 | (uint32_t)t[2] << 16 | (uint32_t)t[3] << 24;
+	*ret_bytes = hf_le32(t);
 	return 0;
 }
 

@@ -94,6 +94,7 @@ static const struct field guest_fields[] = {
 	F(hf_manifest_guest, "qemu-version", FIELD_VERSION, qemu_version),
 	F(hf_manifest_guest, "state-length", FIELD_U64, state_length),
 	F(hf_manifest_guest, "state-xxh3", FIELD_HASH, state_xxh3),
+	F(hf_manifest_guest, "not-saved", FIELD_STRING, not_saved),
 	F(hf_manifest_guest, "tsc-pause", FIELD_U64, tsc_pause),
 	F(hf_manifest_guest, "tsc-paused", FIELD_U64, tsc_paused),
 	F(hf_manifest_guest, "tsc-saved", FIELD_U64, tsc_saved),

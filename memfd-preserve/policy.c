@@ -14,6 +14,7 @@ const char *const hf_policy_not_eligible_names[] = {
 };
 const char *const hf_policy_save_failure_names[] = {
 	[HF_SAVE_FAILURE_ROLLBACK] = "rollback",
+	[HF_SAVE_FAILURE_COLD_BOOT] = "cold-boot",
 	NULL,
 };
 const char *const hf_policy_resume_failure_names[] = {

@@ -34,8 +34,8 @@ enum hf_policy_key {
 
 /* A guest that can't be preserved: refuse the update, adopt the guest, or shut it down. */
 enum hf_not_eligible { HF_NOT_ELIGIBLE_REFUSE, HF_NOT_ELIGIBLE_ADOPT, HF_NOT_ELIGIBLE_SHUTDOWN };
-/* A guest whose save fails: the whole update is undone. */
-enum hf_save_failure { HF_SAVE_FAILURE_ROLLBACK };
+/* A guest that can't be saved: undo the whole update, or give up its memory and boot it anew. */
+enum hf_save_failure { HF_SAVE_FAILURE_ROLLBACK, HF_SAVE_FAILURE_COLD_BOOT };
 /* A guest that can't be brought back after the jump: keep its RAM, or give it up and boot anew. */
 enum hf_resume_failure { HF_RESUME_FAILURE_HOLD, HF_RESUME_FAILURE_COLD_BOOT };
 /* The guest's wall clock after the blackout. */

@@ -3,23 +3,18 @@
 
 #include <fcntl.h>
 #include <mntent.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/syscall.h>
 
 #include "common/fd.h"
-#include "vmm-glue/registration.h"
+#include "vmm-glue/note.h"
 #include "vmm-glue/spawn.h"
 #include "vmm-glue/spawner.h"
 
+/* Mount points, one a line. */
+#define NOTE "read-only"
 #define NOTE_MAX_BYTES (1024 * 1024)
-
-/* Mount points, one a line, as /proc/self/mounts writes them: without blanks and line breaks. */
-static void note_path(char *path, size_t size)
-{
-	snprintf(path, size, "%s/read-only", hf_run_dir());
-}
 
 /*
  * Reconfigures the file system itself. mount(2) with MS_REMOUNT would also reset the mount's own
@@ -50,7 +45,7 @@ static void settle(void)
 	FILE *f;
 
 	sync();
-	note_path(path, sizeof(path));
+	hf_note_path(NOTE, path, sizeof(path));
 	note = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	f = setmntent("/proc/self/mounts", "re");
 	for (struct mntent *m; f && note >= 0 && (m = getmntent(f));) {
@@ -66,18 +61,39 @@ static void settle(void)
 		endmntent(f);
 }
 
+bool hf_disks_next_noted(const char **text, size_t *size, char *ret_dir, size_t dir_size)
+{
+	const char *end;
+
+	while (*size > 0 && (end = memchr(*text, '\n', *size))) {
+		const char *line = *text;
+		size_t n = (size_t)(end - line);
+
+		*text += n + 1;
+		*size -= n + 1;
+		if (n == 0 || n >= dir_size || line[0] != '/' || memchr(line, 0, n))
+			continue;
+		memcpy(ret_dir, line, n);
+		ret_dir[n] = 0;
+		return true;
+	}
+	return false;
+}
+
 static void unsettle(void)
 {
 	cleanup_free char *text = NULL;
-	char path[4096], *save = NULL;
+	const char *rest;
+	size_t size = 0;
+	char dir[4096];
 
-	note_path(path, sizeof(path));
-	if (hf_file_read(path, NOTE_MAX_BYTES, &text, NULL) < 0)
+	if (hf_note_read(NOTE, NOTE_MAX_BYTES, &text, &size) < 0)
 		return;
+	rest = text;
 	/* In those that stayed writable this changes nothing. */
-	for (char *dir = strtok_r(text, "\n", &save); dir; dir = strtok_r(NULL, "\n", &save))
+	while (hf_disks_next_noted(&rest, &size, dir, sizeof(dir)))
 		set_read_only(dir, false);
-	unlink(path);
+	hf_note_remove(NOTE);
 }
 
 void hf_disks_settle_here(bool settled)
@@ -90,10 +106,7 @@ void hf_disks_settle_here(bool settled)
 
 bool hf_disks_left_settled(void)
 {
-	char path[4096];
-
-	note_path(path, sizeof(path));
-	return access(path, F_OK) == 0;
+	return hf_note_is_there(NOTE);
 }
 
 int hf_disks_settle(bool settled, struct hf_error *error)

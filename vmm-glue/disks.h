@@ -9,6 +9,7 @@
 #pragma once
 
 #include <stdbool.h>
+#include <stddef.h>
 
 #include "common/error.h"
 
@@ -25,3 +26,13 @@ bool hf_disks_left_settled(void);
 
 /** hf_disks_settle_here() - By this process, whoever else there is. */
 void hf_disks_settle_here(bool settled);
+
+/**
+ * hf_disks_next_noted() - The next mount point of a note. Pure.
+ * @text: what is left of the note, moved on; no NUL needed
+ * @size: its bytes, likewise
+ *
+ * What is no absolute path, or too long, is passed over; so is a last line without its end: its
+ * writer died before it made anything of it read-only. Return: whether there was one.
+ */
+bool hf_disks_next_noted(const char **text, size_t *size, char *ret_dir, size_t dir_size);

@@ -29,6 +29,7 @@ enum hf_vmm_op_kind {
 	HF_VMM_OP_SAVE,
 	HF_VMM_OP_COPY,
 	HF_VMM_OP_ROLLBACK,
+	HF_VMM_OP_HALT,
 	HF_VMM_OP_QUIT,
 	HF_VMM_OP_RESPAWN,
 	HF_VMM_OP_COLD_BOOT,
@@ -97,6 +98,7 @@ struct hf_vmm {
 	bool save_begun;
 	bool migrate_sent;
 	bool status_known; /* guest->was_running is of this save */
+	bool refused;	   /* the save failed because QEMU said so */
 	uint64_t old_max_bandwidth;
 	uint64_t old_downtime_ms;
 	bool downtime_changed;

@@ -7,6 +7,9 @@
  * `cont` and settings), then everything the save may have changed is set back at once, and at last
  * QEMU is asked whether the guest runs. Each step is harmless where there is nothing to undo.
  *
+ * A halt goes the same way as far as the end of the migration, and leaves the guest paused there:
+ * it can still be rolled back.
+ *
  * A paused guest can end up in `postmigrate` in place of `paused`: QEMU knows no way back without
  * running it. It is just as paused, and `cont` works.
  */
@@ -102,6 +105,50 @@ static void restore(struct hf_vmm *vmm)
 		ask_status(vmm);
 }
 
+static void on_halted(struct hf_qmp *q, int err, struct json_object *ret,
+	const struct hf_error *error, void *data)
+{
+	struct hf_vmm *vmm = data;
+	struct hf_qmp_status status;
+
+	if (!hf_vmm_check_reply(vmm, err, error))
+		return;
+	if (hf_qmp_parse_status(ret, &status) < 0)
+		hf_vmm_failf(vmm, -EBADMSG, NULL, "QEMU's answer to query-status makes no sense");
+	/* Neither one that runs on, nor one that switched itself off or stopped for an error of its
+	 * disks: that isn't for anybody to start anew. */
+	else if (status.running ||
+		 (status.state != HF_QMP_RUN_PAUSED && status.state != HF_QMP_RUN_POSTMIGRATE &&
+			 status.state != HF_QMP_RUN_PRELAUNCH))
+		hf_vmm_failf(vmm, -EBUSY, NULL, "its run state is `%s`, it is not just paused",
+			status.name);
+	else if (vmm->n_replies > 0)
+		hf_vmm_failf(vmm, -EPROTO, NULL, "QEMU did not answer `stop`");
+	else
+		hf_vmm_end(vmm);
+}
+
+static void on_stopped(struct hf_qmp *q, int err, struct json_object *ret,
+	const struct hf_error *error, void *data)
+{
+	struct hf_vmm *vmm = data;
+
+	if (hf_vmm_check_reply(vmm, err, error))
+		vmm->n_replies--;
+}
+
+/*
+ * Once more, though the save began with it: `stop` ends with bdrv_drain_all() and bdrv_flush_all(),
+ * whether the guest still runs or not, and a migration that failed has taken the disks back.
+ */
+static void halt(struct hf_vmm *vmm)
+{
+	vmm->waiting = "write the guest's disks out";
+	vmm->n_replies = 1;
+	if (HF_VMM_SEND(vmm, on_stopped, hf_qmp_stop) == 0)
+		HF_VMM_SEND(vmm, on_halted, hf_qmp_query_status);
+}
+
 static void on_run_state(struct hf_qmp *q, int err, struct json_object *ret,
 	const struct hf_error *error, void *data)
 {
@@ -113,10 +160,12 @@ static void on_run_state(struct hf_qmp *q, int err, struct json_object *ret,
 	if (hf_qmp_parse_status(ret, &status) < 0)
 		hf_vmm_failf(vmm, -EBADMSG, NULL, "QEMU's answer to query-status makes no sense");
 	/* A migration that is over still winds up for a moment, in which `cont` is refused. */
-	else if (vmm->migration_completed && status.state != HF_QMP_RUN_FINISH_MIGRATE)
-		restore(vmm);
-	else
+	else if (!vmm->migration_completed || status.state == HF_QMP_RUN_FINISH_MIGRATE)
 		hf_vmm_poll_later(vmm, ask_migration);
+	else if (hf_vmm_in(vmm, HF_VMM_OP_HALT))
+		halt(vmm);
+	else
+		restore(vmm);
 }
 
 static void on_migration(struct hf_qmp *q, int err, struct json_object *ret,
@@ -181,6 +230,23 @@ int hf_vmm_rollback(struct hf_vmm *vmm, uint64_t timeout_ns, hf_vmm_done_fn done
 		return 0;
 	ask_migration(vmm);
 	hf_vmm_settle(vmm);
+	return 0;
+}
+
+int hf_vmm_halt(struct hf_vmm *vmm, uint64_t timeout_ns, hf_vmm_done_fn done, void *data)
+{
+	int r;
+
+	/* Without query-status's answer nobody knows how to roll it back later. */
+	if (!vmm->save_begun || !vmm->status_known)
+		return -EINVAL;
+	if (vmm->lost || !vmm->qmp)
+		return -ENOTCONN;
+	r = hf_vmm_begin(vmm, HF_VMM_OP_HALT, timeout_ns, done, data);
+	if (r < 0)
+		return r;
+	if (!vmm->migrate_sent || HF_VMM_SEND(vmm, NULL, hf_qmp_migrate_cancel) == 0)
+		ask_migration(vmm);
 	return 0;
 }
 

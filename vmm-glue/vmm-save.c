@@ -20,6 +20,14 @@
 
 static void ask_outcome(struct hf_vmm *vmm);
 
+/* What QEMU refuses is a fact about the guest; a time-out or lack of memory is one of the host. */
+static bool check_reply(struct hf_vmm *vmm, int err, const struct hf_error *error)
+{
+	if ((err == -EREMOTEIO || err == -EOPNOTSUPP) && hf_vmm_in(vmm, HF_VMM_OP_SAVE))
+		vmm->refused = true;
+	return hf_vmm_check_reply(vmm, err, error);
+}
+
 static void succeed(struct hf_vmm *vmm)
 {
 	struct hf_manifest_guest *guest = vmm->guest;
@@ -36,7 +44,7 @@ static void on_final_status(struct hf_qmp *q, int err, struct json_object *ret,
 	struct hf_vmm *vmm = data;
 	struct hf_qmp_status status;
 
-	if (!hf_vmm_check_reply(vmm, err, error))
+	if (!check_reply(vmm, err, error))
 		return;
 	if (hf_qmp_parse_status(ret, &status) < 0)
 		hf_vmm_failf(vmm, -EBADMSG, NULL, "QEMU's answer to query-status makes no sense");
@@ -64,22 +72,27 @@ static void on_outcome(struct hf_qmp *q, int err, struct json_object *ret,
 	struct hf_vmm *vmm = data;
 	struct hf_qmp_migration m;
 
-	if (!hf_vmm_check_reply(vmm, err, error))
+	if (!check_reply(vmm, err, error))
 		return;
 	if (hf_qmp_parse_migration(ret, &m) < 0) {
 		hf_vmm_failf(vmm, -EBADMSG, NULL, "QEMU's answer to query-migrate makes no sense");
 		return;
 	}
 	if (m.status == HF_QMP_MIGRATION_COMPLETED && vmm->stream_ok) {
-		if (ram_in_stream(vmm, &m))
+		if (ram_in_stream(vmm, &m)) {
+			vmm->refused = true;
 			hf_vmm_failf(vmm, -EOPNOTSUPP, "start the guest with holdfast-vmm",
 				"QEMU put the guest's RAM into its device state: the RAM is no "
 				"shared memory-backend-file");
+		}
 		vmm->migration_completed = true;
 		return;
 	}
 	if (!hf_qmp_migration_over(m.status) && m.status != HF_QMP_MIGRATION_NONE)
 		return; /* asked again after query-status's answer */
+	/* Where our end of the stream broke, QEMU only says that its socket did. And one that was
+	 * cancelled was so by somebody. */
+	vmm->refused = m.status == HF_QMP_MIGRATION_FAILED && !vmm->stream_error.err;
 	if (m.error_desc[0])
 		hf_vmm_failf(vmm, -EREMOTEIO, NULL, "QEMU can't save its device state: %s",
 			m.error_desc);
@@ -135,7 +148,7 @@ static void on_first_status(struct hf_qmp *q, int err, struct json_object *ret,
 	struct hf_vmm *vmm = data;
 	struct hf_qmp_status status;
 
-	if (!hf_vmm_check_reply(vmm, err, error))
+	if (!check_reply(vmm, err, error))
 		return;
 	if (hf_qmp_parse_status(ret, &status) < 0 ||
 		hf_manifest_set(&vmm->guest->status, status.name) < 0) {
@@ -154,15 +167,18 @@ static void on_stopped(struct hf_qmp *q, int err, struct json_object *ret,
 	struct hf_vmm *vmm = data;
 	struct hf_error e = {0};
 
-	if (!hf_vmm_check_reply(vmm, err, error))
+	if (!check_reply(vmm, err, error))
 		return;
 	vmm->n_replies--;
 	/* A guest that was paused already gives no STOP event. */
 	if (vmm->guest->tsc_paused == 0)
 		vmm->guest->tsc_paused = hf_tsc_now();
 	vmm->waiting = "take its migration settings";
-	if (hf_fault(HF_FAULT_SAVE_STATE, &e) < 0)
+	/* Stands for a QEMU that can't. */
+	if (hf_fault(HF_FAULT_SAVE_STATE, &e) < 0) {
+		vmm->refused = true;
 		hf_vmm_fail(vmm, &e);
+	}
 }
 
 static void on_set(struct hf_qmp *q, int err, struct json_object *ret, const struct hf_error *error,
@@ -170,7 +186,7 @@ static void on_set(struct hf_qmp *q, int err, struct json_object *ret, const str
 {
 	struct hf_vmm *vmm = data;
 
-	if (hf_vmm_check_reply(vmm, err, error))
+	if (check_reply(vmm, err, error))
 		vmm->n_replies--;
 }
 
@@ -179,7 +195,7 @@ static void on_getfd(struct hf_qmp *q, int err, struct json_object *ret,
 {
 	struct hf_vmm *vmm = data;
 
-	if (!hf_vmm_check_reply(vmm, err, error))
+	if (!check_reply(vmm, err, error))
 		return;
 	vmm->n_replies--;
 	vmm->waiting = "start to save its device state";
@@ -190,7 +206,7 @@ static void on_migrate(struct hf_qmp *q, int err, struct json_object *ret,
 {
 	struct hf_vmm *vmm = data;
 
-	if (!hf_vmm_check_reply(vmm, err, error))
+	if (!check_reply(vmm, err, error))
 		return;
 	vmm->n_replies--;
 	vmm->waiting = "finish saving its device state";
@@ -242,7 +258,7 @@ int hf_vmm_save(struct hf_vmm *vmm, struct hf_sink *sink, hf_stream_grow_fn grow
 		return r;
 	vmm->grow = grow_fn;
 	vmm->sink = sink;
-	vmm->stream_ok = vmm->migration_completed = vmm->status_known = false;
+	vmm->stream_ok = vmm->migration_completed = vmm->status_known = vmm->refused = false;
 	vmm->stream_error = (struct hf_error){0};
 	vmm->guest->tsc_paused = vmm->guest->tsc_saved = 0;
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0) {
@@ -261,4 +277,9 @@ int hf_vmm_save(struct hf_vmm *vmm, struct hf_sink *sink, hf_stream_grow_fn grow
 	vmm->guest->tsc_pause = hf_tsc_now();
 	submit(vmm, theirs);
 	return 0;
+}
+
+bool hf_vmm_save_refused(const struct hf_vmm *vmm)
+{
+	return vmm->refused && !vmm->lost;
 }

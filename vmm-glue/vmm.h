@@ -7,6 +7,7 @@
  * guests at once, each through the same order of calls:
  *
  *   old kernel:  attach -> probe -> save -> (jump)      or, from any of these: rollback
+ *                attach -> probe -> save, which fails -> halt -> (jump)          likewise
  *                attach -> probe -> copy -> quit        to move RAM to memfds: likewise
  *   new kernel:  respawn (start, connect, load, verify) -> resume
  *                cold_boot (start with new memory, connect) -> resume, when that has failed
@@ -163,10 +164,27 @@ pid_t hf_vmm_pid(const struct hf_vmm *vmm);
  * Pauses only a guest that runs, and records that in guest->was_running and guest->status. On
  * success the guest stands in postmigrate, guest->state_length and state_xxh3 are set, and so are
  * tsc_pause, tsc_paused and tsc_saved; the chunks' lengths are in the sink. On failure the caller
- * rolls back.
+ * rolls back, or, when it was refused, calls hf_vmm_halt() first.
  */
 int hf_vmm_save(struct hf_vmm *vmm, struct hf_sink *sink, hf_stream_grow_fn grow,
 	uint64_t timeout_ns, hf_vmm_done_fn done, void *data);
+
+/**
+ * hf_vmm_save_refused() - After a save that failed: is the reason the guest's own?
+ *
+ * True when its QEMU said that it can't, or did what it must not, and is still there. False for a
+ * time-out, for what the agent lacked, and for a QEMU that ended.
+ */
+bool hf_vmm_save_refused(const struct hf_vmm *vmm);
+
+/**
+ * hf_vmm_halt() - After such a save: have the guest stand still for good, its disks written out.
+ *
+ * On success nothing of the save is under way any more, the guest is paused, and its QEMU has
+ * drained and flushed all its disks after that: whenever the process ends, they are no worse than
+ * after a power cut at that moment. It can still be rolled back, and has to be after a failure.
+ */
+int hf_vmm_halt(struct hf_vmm *vmm, uint64_t timeout_ns, hf_vmm_done_fn done, void *data);
 
 /** struct hf_vmm_progress - how far a copy of RAM is. */
 struct hf_vmm_progress {

@@ -57,7 +57,6 @@ static int run(struct hf_cli *cli, int argc, char **argv)
 	};
 	cleanup_json struct json_object *params = json_object_new_object(), *reply = NULL;
 	cleanup_free char *path = NULL;
-	struct hf_error e = {0};
 	char **args = NULL;
 	int r;
 
@@ -87,9 +86,8 @@ static int run(struct hf_cli *cli, int argc, char **argv)
 		r = add_number(cli, params, "timeout_s", "timeout", timeout);
 	if (r != HF_CLI_GO_ON)
 		return r;
-	if (hf_cli_call(cli, "Adopt", TAKE_PTR(params), true, &reply, &e) < 0)
-		return hf_cli_fail(cli, &e, reply);
-	return show(cli, reply);
+	r = hf_cli_watch(cli, "Adopt", TAKE_PTR(params), &reply);
+	return r == HF_CLI_GO_ON ? show(cli, reply) : r;
 }
 
 const struct hf_cli_verb hf_cli_verb_adopt = {

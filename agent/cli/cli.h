@@ -104,6 +104,15 @@ struct hf_cli_option {
 int hf_cli_parse(struct hf_cli *cli, int argc, char **argv, const struct hf_cli_option *options,
 	int max_args, char ***ret_args);
 
+/**
+ * hf_cli_parse_guest() - The same for a verb that does something to one guest, which has to be
+ * named first.
+ *
+ * Return: HF_CLI_GO_ON with at least one of *@ret_args, or an exit code.
+ */
+int hf_cli_parse_guest(struct hf_cli *cli, int argc, char **argv,
+	const struct hf_cli_option *options, int max_args, char ***ret_args);
+
 /** hf_cli_usage_error() - Say what is wrong with the command line. Return: HF_EXIT_USAGE. */
 int hf_cli_usage_error(const struct hf_cli *cli, const char *fmt, ...) HF_PRINTF(2, 3);
 
@@ -194,6 +203,10 @@ int hf_cli_fail(struct hf_cli *cli, const struct hf_error *e, struct json_object
  * Return: HF_CLI_GO_ON with *@ret set, or an exit code.
  */
 int hf_cli_fetch(struct hf_cli *cli, const char *method, struct json_object *params,
+	struct json_object **ret);
+
+/** hf_cli_watch() - The same with progress. */
+int hf_cli_watch(struct hf_cli *cli, const char *method, struct json_object *params,
 	struct json_object **ret);
 
 /** hf_cli_note() - Print a line of progress on stderr. */

@@ -29,16 +29,13 @@ static int run(struct hf_cli *cli, int argc, char **argv)
 	cleanup_json struct json_object *reply = NULL;
 	char absolute[PATH_MAX], cwd[PATH_MAX];
 	struct json_object *params;
-	struct hf_error e = {0};
 	char **args = NULL;
 	const char *path;
 	int r;
 
-	r = hf_cli_parse(cli, argc, argv, NULL, 2, &args);
+	r = hf_cli_parse_guest(cli, argc, argv, NULL, 2, &args);
 	if (r != HF_CLI_GO_ON)
 		return r;
-	if (!args[0])
-		return hf_cli_usage_error(cli, "dump which guest?");
 	if (!args[1])
 		return hf_cli_usage_error(cli, "dump it to which file?");
 	path = args[1];
@@ -49,8 +46,9 @@ static int run(struct hf_cli *cli, int argc, char **argv)
 	params = json_object_new_object();
 	hf_json_add_string(params, "guest", args[0]);
 	hf_json_add_string(params, "path", path);
-	if (hf_cli_call(cli, "Dump", params, true, &reply, &e) < 0)
-		return hf_cli_fail(cli, &e, reply);
+	r = hf_cli_watch(cli, "Dump", params, &reply);
+	if (r != HF_CLI_GO_ON)
+		return r;
 	if (cli->json)
 		hf_cli_print_json(reply);
 	else

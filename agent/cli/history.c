@@ -9,6 +9,7 @@
 static void row(struct hf_cli_table *table, struct json_object *update)
 {
 	int64_t blackout = hf_json_get_int(update, "longest_blackout_ns", 0);
+	int64_t afresh = hf_json_get_int(update, "cold_booted", 0);
 	char text[512];
 
 	hf_cli_table_cell(table, hf_json_get_string(update, "time", ""));
@@ -18,6 +19,9 @@ static void row(struct hf_cli_table *table, struct json_object *update)
 	hf_cli_table_cell(table, text);
 	hf_cli_table_cell(table, hf_json_get_string(update, "outcome", "?"));
 	snprintf(text, sizeof(text), "%lld", (long long)hf_json_get_int(update, "guests", 0));
+	if (afresh > 0)
+		snprintf(text, sizeof(text), "%lld (%lld afresh)",
+			(long long)hf_json_get_int(update, "guests", 0), (long long)afresh);
 	hf_cli_table_cell(table, text);
 	hf_cli_table_cell(table, blackout > 0 ? hf_cli_duration(blackout) : "");
 }
@@ -70,6 +74,7 @@ const struct hf_cli_verb hf_cli_verb_history = {
 	.summary = "the updates of this host, the newest first",
 	.help = "Lists the updates that there are reports of, the newest first: when each was\n"
 		"over (UTC), its id for `holdfast report`, the kernels, the outcome, how many\n"
-		"guests there were and how long the one stood still that did so for longest.\n",
+		"guests there were (and how many of them were started afresh), and how long\n"
+		"the one stood still that did so for longest.\n",
 	.run = run,
 };

@@ -88,3 +88,13 @@ int hf_cli_parse(struct hf_cli *cli, int argc, char **argv, const struct hf_cli_
 		*ret_args = argv + optind;
 	return HF_CLI_GO_ON;
 }
+
+int hf_cli_parse_guest(struct hf_cli *cli, int argc, char **argv,
+	const struct hf_cli_option *options, int max_args, char ***ret_args)
+{
+	int r = hf_cli_parse(cli, argc, argv, options, max_args, ret_args);
+
+	if (r == HF_CLI_GO_ON && !(*ret_args)[0])
+		return hf_cli_usage_error(cli, "%s which guest?", cli->verb->name);
+	return r;
+}

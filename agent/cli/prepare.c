@@ -15,7 +15,6 @@ static int run(struct hf_cli *cli, int argc, char **argv)
 	};
 	cleanup_json struct json_object *reply = NULL;
 	struct json_object *params, *target_json;
-	struct hf_error e = {0};
 	int r;
 
 	r = hf_cli_parse(cli, argc, argv, options, 0, NULL);
@@ -27,8 +26,9 @@ static int run(struct hf_cli *cli, int argc, char **argv)
 	hf_json_add(params, "target", target_json);
 	if (orderly)
 		hf_json_add_bool(params, "orderly", true);
-	if (hf_cli_call(cli, "Prepare", params, true, &reply, &e) < 0)
-		return hf_cli_fail(cli, &e, reply);
+	r = hf_cli_watch(cli, "Prepare", params, &reply);
+	if (r != HF_CLI_GO_ON)
+		return r;
 	if (orderly) {
 		r = hf_cli_orderly_settle(cli);
 		if (r != HF_CLI_GO_ON)

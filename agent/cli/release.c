@@ -39,21 +39,19 @@ static int run(struct hf_cli *cli, int argc, char **argv)
 	const struct hf_cli_option options[] = {{"yes", NULL, &yes}, {0}};
 	cleanup_json struct json_object *reply = NULL;
 	struct json_object *params;
-	struct hf_error e = {0};
 	char **args = NULL;
 	int r;
 
-	r = hf_cli_parse(cli, argc, argv, options, 1, &args);
+	r = hf_cli_parse_guest(cli, argc, argv, options, 1, &args);
 	if (r != HF_CLI_GO_ON)
 		return r;
-	if (!args[0])
-		return hf_cli_usage_error(cli, "release which guest?");
 	if (!yes)
 		return only_ask(cli, args[0]);
 	params = json_object_new_object();
 	hf_json_add_string(params, "guest", args[0]);
-	if (hf_cli_call(cli, "Release", params, true, &reply, &e) < 0)
-		return hf_cli_fail(cli, &e, reply);
+	r = hf_cli_watch(cli, "Release", params, &reply);
+	if (r != HF_CLI_GO_ON)
+		return r;
 	if (cli->json)
 		hf_cli_print_json(reply);
 	else

@@ -12,23 +12,21 @@ static int run(struct hf_cli *cli, int argc, char **argv)
 	const struct hf_cli_option options[] = {{"qemu", &qemu, NULL}, {0}};
 	cleanup_json struct json_object *reply = NULL;
 	struct json_object *params;
-	struct hf_error e = {0};
 	char **args = NULL;
 	int r;
 
-	r = hf_cli_parse(cli, argc, argv, options, 1, &args);
+	r = hf_cli_parse_guest(cli, argc, argv, options, 1, &args);
 	if (r != HF_CLI_GO_ON)
 		return r;
-	if (!args[0])
-		return hf_cli_usage_error(cli, "retry which guest?");
 	/* A name would be looked up in the agent's PATH, and is none. */
 	if (qemu && qemu[0] != '/')
 		return hf_cli_usage_error(cli, "--qemu takes an absolute path, not '%s'", qemu);
 	params = json_object_new_object();
 	hf_json_add_string(params, "guest", args[0]);
 	hf_json_add_string(params, "qemu", qemu);
-	if (hf_cli_call(cli, "Retry", params, true, &reply, &e) < 0)
-		return hf_cli_fail(cli, &e, reply);
+	r = hf_cli_watch(cli, "Retry", params, &reply);
+	if (r != HF_CLI_GO_ON)
+		return r;
 	if (cli->json)
 		hf_cli_print_json(reply);
 	else

@@ -123,16 +123,28 @@ int hf_cli_fail(struct hf_cli *cli, const struct hf_error *e, struct json_object
 	return exit_code(e->name);
 }
 
-int hf_cli_fetch(struct hf_cli *cli, const char *method, struct json_object *params,
-	struct json_object **ret)
+static int call_or_fail(struct hf_cli *cli, const char *method, struct json_object *params,
+	bool progress, struct json_object **ret)
 {
 	cleanup_json struct json_object *reply = NULL;
 	struct hf_error e = {0};
 
-	if (hf_cli_call(cli, method, params, false, &reply, &e) < 0)
+	if (hf_cli_call(cli, method, params, progress, &reply, &e) < 0)
 		return hf_cli_fail(cli, &e, reply);
 	*ret = TAKE_PTR(reply);
 	return HF_CLI_GO_ON;
+}
+
+int hf_cli_fetch(struct hf_cli *cli, const char *method, struct json_object *params,
+	struct json_object **ret)
+{
+	return call_or_fail(cli, method, params, false, ret);
+}
+
+int hf_cli_watch(struct hf_cli *cli, const char *method, struct json_object *params,
+	struct json_object **ret)
+{
+	return call_or_fail(cli, method, params, true, ret);
 }
 
 int hf_cli_reconnect(struct hf_cli *cli, struct hf_error *e)

@@ -8,11 +8,11 @@
 static int run_orderly(struct hf_cli *cli, struct json_object *params)
 {
 	cleanup_json struct json_object *reply = NULL;
-	struct hf_error e = {0};
 	int r;
 
-	if (hf_cli_call(cli, "Prepare", params, true, &reply, &e) < 0)
-		return hf_cli_fail(cli, &e, reply);
+	r = hf_cli_watch(cli, "Prepare", params, &reply);
+	if (r != HF_CLI_GO_ON)
+		return r;
 	r = hf_cli_orderly_settle(cli);
 	if (r == HF_CLI_GO_ON)
 		r = hf_cli_orderly_kexec(cli);

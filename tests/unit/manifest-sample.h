@@ -2,7 +2,7 @@
 /**
  * DOC: A manifest with every field set, for the manifest's test and its golden file.
  *
- * Part of the contract: tests/golden/manifest-v4.bin is this, as it is encoded now. The golden
+ * Part of the contract: tests/golden/manifest-v5.bin is this, as it is encoded now. The golden
  * files of older versions are what it was then.
  */
 #pragma once
@@ -31,6 +31,7 @@ static inline void sample_policies(struct hf_manifest_guest *g)
 	static const char *const settings[] = {"priority=80", "health-command=/bin/true -x"};
 
 	g->policies.not_eligible = HF_NOT_ELIGIBLE_SHUTDOWN;
+	g->policies.save_failure = HF_SAVE_FAILURE_COLD_BOOT;
 	g->policies.resume_failure = HF_RESUME_FAILURE_COLD_BOOT;
 	g->policies.clock = HF_CLOCK_FROZEN;
 	g->policies.priority = 80;
@@ -92,6 +93,7 @@ static inline void sample_guest(struct hf_manifest *m)
 	*chunk = (struct hf_manifest_chunk){.token = 1001, .length = 12345, .capacity = 1 << 20};
 	g->state_length = (1 << 20) + 12345;
 	g->state_xxh3 = 0x0123456789abcdefULL;
+	hf_manifest_set(&g->not_saved, "QEMU can't save its device state: no");
 	net = hf_manifest_add_net(g);
 	hf_manifest_set(&net->id, "net0");
 	hf_manifest_set(&net->ifname, "tap0");

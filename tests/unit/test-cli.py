@@ -615,7 +615,7 @@ web1   resumed  412.3 ms  128 MiB  68.4 KiB   1.500 s  0.800 ms  -
 
     UPDATES = [
         {"id": "u-2", "time": "2026-11-21T15:00:00Z", "outcome": "done", "carrier": "luo", "from_kernel": "7.2.1",
-         "to_kernel": "7.3.0", "guests": 12, "longest_blackout_ns": 412345678},
+         "to_kernel": "7.3.0", "guests": 12, "longest_blackout_ns": 412345678, "cold_booted": 2},
         {"id": "u-1", "outcome": "rolled-back", "carrier": "luo", "from_kernel": "7.2.1", "to_kernel": "7.2.1",
          "guests": 0, "longest_blackout_ns": 0, "message": "it broke"}]
 
@@ -626,9 +626,9 @@ web1   resumed  412.3 ms  128 MiB  68.4 KiB   1.500 s  0.800 ms  -
         self.assertEqual(r.code, 0)
         self.assertEqual(r.err, "holdfast: the report of update u-0? can't be read, and is left out\n")
         self.assertEqual(r.out, """\
-TIME                  UPDATE  KERNEL          OUTCOME      GUESTS  BLACKOUT
-2026-11-21T15:00:00Z  u-2     7.2.1 -> 7.3.0  done             12  412.3 ms
--                     u-1     7.2.1 -> 7.2.1  rolled-back       0         -
+TIME                  UPDATE  KERNEL          OUTCOME             GUESTS  BLACKOUT
+2026-11-21T15:00:00Z  u-2     7.2.1 -> 7.3.0  done         12 (2 afresh)  412.3 ms
+-                     u-1     7.2.1 -> 7.2.1  rolled-back              0         -
 """)
         r = self.run_cli("history", "-o", "json")
         self.assertEqual((r.err, json.loads(r.out)), ("", reply))

@@ -139,7 +139,7 @@ static void test_problems(void **state)
 		{"[defaults]\nclock=frozen ; or not\n", 2, "can't have ` ;`", "line of its own"},
 		{"[defaults]\nhealth-command=/bin/x\n  --more\n", 3, "neither", "KEY=VALUE"},
 		{"[defaults]\nsave-timeout=10\nsave-failure=shutdown\n", 3,
-			"`shutdown` is no value of save-failure", "rollback"},
+			"`shutdown` is no value of save-failure", "rollback or cold-boot"},
 		{"[defaults]\nhealth-command=x\n", 2, "no value of health-command",
 			"absolute path"},
 	};

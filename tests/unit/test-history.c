@@ -270,6 +270,55 @@ static void test_nonsense(void **state)
 	hf_history_clear(&h);
 }
 
+static void test_cold_booted(void **state)
+{
+	struct json_object *list, *o;
+	struct hf_history h;
+	char text[512];
+
+	snprintf(text, sizeof(text),
+		"{\"id\": \"%s\", \"outcome\": \"done\", \"guests\": [{\"outcome\": "
+		"\"cold-booted\"}, {\"outcome\": \"resumed\"}, {\"outcome\": \"cold-booted\"}]}",
+		id_of(2));
+	put(2, text, 0);
+	put_update(1, "done", "luo", 100, GIB, 10);
+	assert_int_equal(hf_history_load(&h), 0);
+	list = hf_history_json(&h);
+	o = json_object_array_get_idx(list, 0);
+	assert_int_equal(hf_json_get_int(o, "guests", 0), 3);
+	assert_int_equal(hf_json_get_int(o, "cold_booted", 0), 2);
+	o = json_object_array_get_idx(list, 1);
+	assert_null(json_object_object_get(o, "cold_booted"));
+	json_object_put(list);
+	hf_history_clear(&h);
+}
+
+/* Numbers that are no times, or too large for one. */
+static void test_odd_numbers(void **state)
+{
+	struct json_object *estimate;
+	struct hf_history h;
+	struct hf_sample s;
+
+	put_update(1, "done", "luo", INT64_MAX, 1, INT64_MAX);
+	assert_int_equal(hf_history_load(&h), 0);
+	s = sample(&h);
+	estimate = hf_sample_blackout(&s, NULL);
+	assert_true(hf_json_get_int(estimate, "median_ns", 0) == INT64_MAX);
+	assert_true(hf_json_get_int(estimate, "worst_ns", 0) == INT64_MAX);
+	json_object_put(estimate);
+	estimate = hf_sample_preserve(&s, 1ULL << 50);
+	assert_true(hf_json_get_int(estimate, "worst_ns", 0) == INT64_MAX);
+	json_object_put(estimate);
+	hf_history_clear(&h);
+
+	put_update(1, "done", "luo", -20, GIB, 10);
+	assert_int_equal(hf_history_load(&h), 0);
+	s = sample(&h);
+	assert_null(hf_sample_phase(&s, NULL, "jump"));
+	hf_history_clear(&h);
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
 
 int main(void)
@@ -280,6 +329,8 @@ int main(void)
 		TEST(test_estimates),
 		TEST(test_no_history),
 		TEST(test_nonsense),
+		TEST(test_cold_booted),
+		TEST(test_odd_numbers),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -82,6 +82,7 @@ static void test_values(void **state)
 		{"not-eligible", "adopt", "adopt"},
 		{"not-eligible", "shutdown", "shutdown"},
 		{"save-failure", "rollback", "rollback"},
+		{"save-failure", "cold-boot", "cold-boot"},
 		{"resume-failure", "hold", "hold"},
 		{"resume-failure", "cold-boot", "cold-boot"},
 		{"attach-timeout", "100ms", "100ms"},
@@ -131,7 +132,7 @@ static void test_refusals(void **state)
 		{"Priority=5", "no setting `Priority`", "did you mean `priority`?"},
 		{"not-eligible=ignore", "`ignore` is no value of not-eligible",
 			"refuse, adopt or shutdown"},
-		{"save-failure=shutdown", "no value of save-failure", "rollback"},
+		{"save-failure=shutdown", "no value of save-failure", "rollback or cold-boot"},
 		{"resume-failure=", "`` is no value", "hold or cold-boot"},
 		{"clock=stopped", "no value of clock", "catch-up or frozen"},
 		{"priority=101", "no value of priority", "a number from 0 to 100"},
@@ -205,6 +206,7 @@ static void test_repair(void **state)
 
 	hf_policy_init(&p);
 	p.not_eligible = 3;
+	p.save_failure = 2;
 	p.clock = UINT32_MAX;
 	p.priority = 101;
 	p.save_timeout_ns = 0;
@@ -214,6 +216,7 @@ static void test_repair(void **state)
 	p.health_command = strdup("rm -rf /");
 	hf_policy_repair(&p);
 	assert_int_equal(p.not_eligible, HF_NOT_ELIGIBLE_REFUSE);
+	assert_int_equal(p.save_failure, HF_SAVE_FAILURE_ROLLBACK);
 	assert_int_equal(p.clock, HF_CLOCK_CATCH_UP);
 	assert_int_equal(p.priority, 50);
 	assert_int_equal(p.save_timeout_ns, 30 * HF_NSEC_PER_SEC);

@@ -68,7 +68,9 @@ static void garbage(void **state)
 {
 	static const char *const bad[] = {"", "{", "[]", "{\"pid\":7}", "{\"start_ticks\":7}",
 		"{\"pid\":0,\"start_ticks\":1}", "{\"pid\":-4,\"start_ticks\":1}",
-		"{\"pid\":\"x\",\"start_ticks\":1}"};
+		"{\"pid\":\"x\",\"start_ticks\":1}", "{\"pid\":\"7\",\"start_ticks\":1}",
+		"{\"pid\":7,\"start_ticks\":\"1\"}", "{\"pid\":7,\"start_ticks\":-1}",
+		"{\"pid\":4294967303,\"start_ticks\":1}", "{\"pid\":7.5,\"start_ticks\":1}"};
 	uint64_t ticks;
 	char path[256];
 	pid_t pid;

@@ -319,9 +319,10 @@ static void fake_command(struct fake *f, const char *name, struct json_object *a
 	if (fake_fails(f, name, id))
 		return;
 	fake_set(f, name, args);
-	if (strcmp(name, "stop") == 0 && f->running) {
+	if (strcmp(name, "stop") == 0 && f->running && !strstr(f->mode, "deaf")) {
 		f->running = false;
-		snprintf(f->status, sizeof(f->status), "paused");
+		snprintf(f->status, sizeof(f->status), "%s",
+			strstr(f->mode, "off-by-stop") ? "shutdown" : "paused");
 		fake_event(f, "STOP", "{}");
 	} else if (strcmp(name, "cont") == 0) {
 		f->running = true;
@@ -788,6 +789,105 @@ static void test_stream_fails(void **state)
 	save_fails("stream=short,paused", false);
 }
 
+/* Only a QEMU that said so, and is still there, leaves its guest standing for a start afresh. */
+static void test_save_is_refused(void **state)
+{
+	static const struct {
+		const char *mode;
+		bool refused;
+	} rows[] = {
+		{"migrate=error", true},
+		{"migrate-set-capabilities=error", true},
+		{"getfd=error,paused", true},
+		{"stream=short", true},
+		{"stream=ram", true},
+		{"stop=silent", false},
+		{"migrate=hang", false},
+		{"migrate=garbage", false},
+		{"migrate=die", false},
+		{"migrate=hang-up", false},
+		{"stream=never-eof", false},
+		{"stream=never-done", false},
+	};
+
+	for (size_t i = 0; i < HF_ARRAY_SIZE(rows); i++) {
+		const char *mode = rows[i].mode;
+		struct test_guest t;
+
+		fake_attach(&t, mode);
+		assert_true(guest_save(&t) < 0);
+		if (hf_vmm_save_refused(t.vmm) != rows[i].refused)
+			fail_msg("%s: %s", mode, t.outcome.error.message);
+		guest_free(&t);
+	}
+}
+
+static int guest_halt(struct test_guest *t)
+{
+	t->outcome = (struct outcome){0};
+	assert_int_equal(hf_vmm_halt(t->vmm, 10 * HF_NSEC_PER_SEC, guest_on_done, t), 0);
+	return guest_wait(t);
+}
+
+static void test_halt(void **state)
+{
+	static const char *const modes[] = {
+		"migrate=error", "stream=short", "stream=ram", "stream=short,paused"};
+	struct test_guest t;
+
+	for (size_t i = 0; i < HF_ARRAY_SIZE(modes); i++) {
+		fake_attach(&t, modes[i]);
+		t.timeout_ns = 10 * HF_NSEC_PER_SEC;
+		assert_int_equal(hf_vmm_halt(t.vmm, 1, guest_on_done, &t), -EINVAL);
+		assert_true(guest_save(&t) < 0);
+		if (guest_halt(&t) < 0)
+			fail_msg("%s: halt: %s", modes[i], t.outcome.error.message);
+		expect_state(&t, modes[i], "running=0");
+		/* There is still a way back. */
+		assert_int_equal(guest_rollback(&t), 0);
+		expect_state(&t, modes[i],
+			strstr(modes[i], "paused")
+				? "running=0 ignore-shared=0 events=0 bandwidth=134217728"
+				: "running=1 ignore-shared=0 events=0 bandwidth=134217728");
+		guest_free(&t);
+	}
+}
+
+static void test_halt_fails(void **state)
+{
+	struct test_guest t;
+
+	/* It did not stop when it was first told to. */
+	fake_attach(&t, "stop=error");
+	t.timeout_ns = 10 * HF_NSEC_PER_SEC;
+	assert_true(guest_save(&t) < 0);
+	assert_true(hf_vmm_save_refused(t.vmm));
+	assert_int_equal(guest_halt(&t), 0);
+	expect_state(&t, "stop=error", "running=0");
+	guest_free(&t);
+	/* It doesn't, whatever it says. */
+	fake_attach(&t, "migrate=error,deaf");
+	t.timeout_ns = 10 * HF_NSEC_PER_SEC;
+	assert_true(guest_save(&t) < 0);
+	assert_int_equal(guest_halt(&t), -EBUSY);
+	expect_error(&t, "deaf");
+	assert_int_equal(guest_rollback(&t), 0);
+	expect_state(&t, "deaf", "running=1 ignore-shared=0 events=0 bandwidth=134217728");
+	guest_free(&t);
+	/* Whoever switched it off doesn't want it started. */
+	fake_attach(&t, "migrate=error,off-by-stop");
+	assert_true(guest_save(&t) < 0);
+	assert_int_equal(guest_halt(&t), -EBUSY);
+	assert_non_null(strstr(t.outcome.error.message, "shutdown"));
+	guest_free(&t);
+	/* Gone meanwhile. */
+	fake_attach(&t, "migrate=error,migrate_cancel=die");
+	assert_true(guest_save(&t) < 0);
+	assert_true(guest_halt(&t) < 0);
+	assert_int_equal(t.n_gone, 1);
+	guest_free(&t);
+}
+
 static void test_save_errors_say_why(void **state)
 {
 	struct test_guest t;
@@ -1073,6 +1173,9 @@ static int run_groups(void)
 	};
 	const struct CMUnitTest life[] = {
 		cmocka_unit_test(test_stream_fails),
+		cmocka_unit_test(test_save_is_refused),
+		cmocka_unit_test(test_halt),
+		cmocka_unit_test(test_halt_fails),
 		cmocka_unit_test(test_save_errors_say_why),
 		cmocka_unit_test(test_rollback_fails),
 		cmocka_unit_test(test_rollback_again),

@@ -1358,6 +1358,159 @@ def save_that_qemu_refuses_rolls_back(world):
     check(world.state == "normal", f"the host is {world.state}")
 
 
+def pluggable_guest(world, name, **how):
+    """Until plug() it can be saved; then it has a device that QEMU up to 10 can't, and no check has seen."""
+    disk = world.path / f"{name}.img"
+    disk.write_bytes(bytes(1 << 20))
+    return Guest(world, name, machine="pc", extra=["-drive", f"if=none,id=n,file={disk},format=raw"], **how)
+
+
+def plug(guest):
+    guest.qmp("device_add", driver="nvme", drive="n", serial="x", id="plugged")
+
+
+def boots(guest):
+    return len([r for r in guest.records() if r["tag"] == "READY"])
+
+
+@test
+def guest_that_cant_be_saved_boots_anew(world):
+    """If that is its policy: it goes without its device state, and the others don't notice."""
+    world.configure("[guest nvme]\nsave-failure=cold-boot\n")
+    world.start_agent()
+    guest = pluggable_guest(world, "nvme", holdfast=["--policy", "priority=40"]).wait_ready()
+    good = Guest(world, "good").wait_ready()
+    plan = world.cli("plan").stdout
+    check(re.search("nvme .*if it can't be saved, it is started afresh", plan), f"the plan is silent: {plan}")
+    check(not re.search("good .*afresh", plan), f"the plan says too much: {plan}")
+    pid, before = guest.pid, boots(guest)
+    world.expect(0, "prepare", "--kernel", kernel())
+    plug(guest)
+    done = world.expect(0, "commit", says="1 guests resumed, 1 started afresh|cold-booted")
+    check(re.search("nvme: .*can't be saved, and will be started afresh: .*non-migratable", done.stderr),
+          f"commit does not say it: {done.stderr}")
+    check(world.state == "normal", f"the host is {world.state}")
+    check(guest.pid != pid and guest.status == "running", f"the guest is {guest.status}")
+    check(not pathlib.Path(f"/proc/{pid}").exists() or guest.process.poll() is not None, "its old QEMU still runs")
+    poll(lambda: boots(guest) == before + 1, 60, "the guest to boot")
+    check(boots(good) == 1, "the other one was started afresh")
+    good.wait_alive()
+    report = world.ask("report")["report"]
+    outcomes = {g["name"]: g["outcome"] for g in report["guests"]}
+    check(report["outcome"] == "done" and outcomes == {"nvme": "cold-booted", "good": "resumed"}, f"report: {report}")
+    told = next(g for g in report["guests"] if g["name"] == "nvme")
+    check("could not be saved before the jump" in told["message"] and "non-migratable" in told["message"], f"{told}")
+    check(told["state_bytes"] == 0, f"it had a device state: {told}")
+    check("nvme can't be saved: " in world.log() and "what it has in memory will be lost" in world.log(),
+          "the log is silent")
+    update = world.ask("history")["updates"][0]
+    check(update["cold_booted"] == 1 and update["guests"] == 2, f"history: {update}")
+    check("2 (1 afresh)" in world.cli("history").stdout, "history is silent")
+    check(not ram_files(world.agent.pid), f"the agent still holds {ram_files(world.agent.pid)}")
+    # It is a guest like any other, with what its launcher asked for; the device went with its memory.
+    check(world.policy("nvme")["priority"] == "40", f"policy: {world.policy('nvme')}")
+    pid = guest.pid
+    world.upgrade()
+    check(guest.pid != pid and guest.status == "running", f"the guest is {guest.status}")
+    good.wait_alive()
+
+
+@test
+def guest_without_state_runs_on_after_a_rollback(world):
+    """Another one can't be saved either, and may not be started afresh: then nobody is."""
+    world.configure("[guest mayboot]\nsave-failure=cold-boot\npriority=10\n")
+    world.start_agent()
+    guests = [pluggable_guest(world, name).wait_ready() for name in ("mayboot", "maynot")]
+    pids = [g.pid for g in guests]
+    world.expect(0, "prepare", "--kernel", kernel())
+    for each in guests:
+        plug(each)
+    world.expect(5, "commit", says="maynot: .*non-migratable")
+    check("mayboot can't be saved: " in world.log(), "it was not tried without its state")
+    check(world.state == "normal", f"the host is {world.state}")
+    check([g.pid for g in guests] == pids, "a guest is in another process")
+    for each in guests:
+        check(each.status == "running", f"{each.name} is {each.status}")
+        check(not each.capability("x-ignore-shared"), f"{each.name}: x-ignore-shared is still on")
+        each.wait_alive()
+        check(boots(each) == 1, f"{each.name} was started afresh")
+
+
+@test
+def guest_that_is_late_is_not_started_afresh(world):
+    """A time-out says nothing about the guest: the update is rolled back, whatever the policy."""
+    world.configure("[guest g]\nsave-failure=cold-boot\nsave-timeout=2s\n")
+    world.start_agent()
+    other, guest = Guest(world, "other").wait_ready(), Guest(world, "g").wait_ready()
+    world.expect(0, "prepare", "--kernel", kernel())
+    os.kill(guest.pid, signal.SIGSTOP)
+    commit = subprocess.Popen([str(BUILD / "holdfast"), "commit"], env=world.env, text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    poll(lambda: "within 2000 ms" in world.log(), 20, "the time-out")
+    os.kill(guest.pid, signal.SIGCONT)
+    _, err = commit.communicate(timeout=90)
+    check(commit.returncode == 5 and "within 2000 ms" in err, f"commit ended with {commit.returncode}: {err}")
+    check("afresh" not in world.log(), "it was to be started afresh")
+    for each in (other, guest):
+        poll(lambda each=each: each.status == "running", 10, f"{each.name} to run again")
+        each.wait_alive()
+
+
+@test
+def guest_without_state_that_cant_be_started_is_held(world):
+    """Its memory is kept, and a retry starts it afresh."""
+    world.configure("[guest nvme]\nsave-failure=cold-boot\n")
+    usual = world.qemu
+    good = Guest(world, "good").wait_ready()
+    world.qemu, break_it = qemu_that(world, "qemu-bad", "echo nothing works >&2; exit 1")
+    guest = pluggable_guest(world, "nvme").wait_ready()
+    world.qemu = usual
+    world.start_agent()
+    world.expect(0, "prepare", "--kernel", kernel())
+    plug(guest)
+    break_it()
+    world.expect(6, "commit", says="nvme")
+    check(world.state == "degraded", f"the host is {world.state}")
+    held = [g for g in world.ask("status")["guests"] if g["status"] == "held"]
+    check([g["name"] for g in held] == ["nvme"], f"held: {held}")
+    check("could not be saved before the jump" in held[0]["findings"][0]["message"], f"{held}")
+    check("nvme can't be started afresh, either: " in world.log(), "the log is silent")
+    check(any("pc.ram" in link for link in ram_files(world.agent.pid)), "its memory is gone")
+    good.wait_alive()
+    world.expect(0, "dump", "nvme", str(world.path / "core"), says="registers: .*it could not be saved")
+    write_program(world.path / "qemu-bad", f'exec {usual} "$@"')
+    before = boots(guest)
+    world.expect(0, "retry", "nvme")
+    check(world.state == "normal", f"the host is {world.state}")
+    poll(lambda: boots(guest) == before + 1, 60, "the guest to boot")
+    check(not ram_files(world.agent.pid), f"the agent still holds {ram_files(world.agent.pid)}")
+
+
+@test
+def agent_killed_with_a_guest_without_state(world):
+    """The next one lets it run on, as it does the others."""
+    world.configure("[guest nvme]\nsave-failure=cold-boot\n")
+    world.start_agent()
+    guest, blocker = pluggable_guest(world, "nvme").wait_ready(), Guest(world, "blocker").wait_ready()
+    world.expect(0, "prepare", "--kernel", kernel())
+    plug(guest)
+    os.kill(blocker.pid, signal.SIGSTOP)
+    commit = subprocess.Popen([str(BUILD / "holdfast"), "commit"], env=world.env,
+                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    poll(lambda: "nvme can't be saved: " in world.log(), 20, "the guest to be without its state")
+    check(guest.status != "running", "it still runs")
+    world.agent.kill()
+    world.agent.wait()
+    commit.kill()
+    commit.wait()
+    os.kill(blocker.pid, signal.SIGCONT)
+    world.start_agent()
+    for each in (guest, blocker):
+        poll(lambda each=each: each.status == "running", 20, f"{each.name} to run again")
+        each.wait_alive()
+        check(boots(each) == 1, f"{each.name} was started afresh")
+
+
 @test
 def guest_dies_while_prepared(world):
     world.start_agent()

@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * DOC: Any file in the place of each note in the runtime folder.
+ *
+ * Every input is given to every parser: the notes of the resume journal, the freeze note, the note
+ * of file systems made read-only, and that of an unhealthy guest. What is taken from them is what
+ * an agent acts on after another one's death: processes that can be, absolute paths, whole lines.
+ */
+#include <assert.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "agent/freeze-note.h"
+#include "agent/health.h"
+#include "agent/resume-journal.h"
+#include "common/json.h"
+#include "vmm-glue/disks.h"
+
+#define UUID "0e7a3ad2-0d1c-4a3e-9d4f-0123456789ab"
+#define PID 4711
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static void resume_journal(const uint8_t *data, size_t size)
+{
+	uint64_t ticks = UINT64_MAX;
+	bool afresh = false;
+	char *vmm = NULL;
+	pid_t pid = -1;
+
+	if (hf_resume_journal_parse(data, size, &pid, &ticks, &afresh) == 0)
+		assert(pid > 1 && ticks <= INT64_MAX);
+	else
+		assert(pid == -1 && ticks == UINT64_MAX);
+	if (hf_resume_journal_parse_vmm(data, size, &vmm) == 0)
+		assert(vmm[0] == '/' && strlen(vmm) == size && memcmp(vmm, data, size) == 0);
+	else
+		assert(!vmm);
+	free(vmm);
+}
+
+static void freeze_note(const uint8_t *data, size_t size)
+{
+	cleanup_json struct json_object *note = NULL;
+
+	if (hf_freeze_note_parse(data, size, &note) < 0) {
+		assert(!note);
+		return;
+	}
+	assert(!hf_freeze_note_has(note, "update_id", UUID));
+	for (int i = 0; i < 2; i++) {
+		const char *list = i ? "paused" : "guests";
+		struct json_object *guests = hf_json_get_array(note, list);
+
+		hf_freeze_note_has(note, list, UUID);
+		for (size_t k = 0; k < hf_json_array_size(guests); k++)
+			assert(hf_freeze_note_has(note, list,
+				json_object_get_string(json_object_array_get_idx(guests, k))));
+	}
+}
+
+static void read_only(const uint8_t *data, size_t size)
+{
+	const char *rest = (const char *)data;
+	size_t left = size, before = size, lines = 0, found = 0;
+	char dir[64];
+
+	for (size_t i = 0; i < size; i++)
+		lines += data[i] == '\n';
+	while (hf_disks_next_noted(&rest, &left, dir, sizeof(dir))) {
+		assert(dir[0] == '/' && !strchr(dir, '\n') && left < before);
+		assert(rest + left == (const char *)data + size);
+		before = left;
+		found++;
+	}
+	assert(found <= lines);
+}
+
+static void unhealthy(const uint8_t *data, size_t size)
+{
+	char message[32] = "untouched";
+
+	if (hf_health_parse_note(data, size, PID, message, sizeof(message)) < 0)
+		assert(strcmp(message, "untouched") == 0);
+	else
+		assert(!strchr(message, '\n') && strlen(message) < size);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	resume_journal(data, size);
+	freeze_note(data, size);
+	read_only(data, size);
+	unhealthy(data, size);
+	return 0;
+}
