@@ -27,7 +27,7 @@
 #include "memfd-preserve/policy.h"
 
 /* What this build writes, and the oldest reader that can act on it. */
-#define HF_MANIFEST_VERSION 4
+#define HF_MANIFEST_VERSION 5
 #define HF_MANIFEST_MIN_READER 1
 /* A property or node with this prefix is refused by readers that don't know it. */
 #define HF_MANIFEST_REQUIRED "required,"
@@ -140,11 +140,12 @@ struct hf_manifest_guest {
 	size_t n_state;
 	uint64_t state_length; /* sum of the chunks' lengths */
 	uint64_t state_xxh3;   /* XXH3-64 of the whole stream */
-	/*
-	 * The state is what remains of a migration with RAM, which is loaded without
-	 * x-ignore-shared. Never in a manifest: such a state doesn't leave its agent.
-	 */
+	/* The state is what remains of a migration with RAM: loaded without x-ignore-shared. */
 	bool ram_copied;
+	/* The QEMU that its RAM was copied from, which has to be gone before another runs. 0: none.
+	 */
+	uint32_t adopted_pid;
+	uint64_t adopted_start_ticks; /* start time: field 22 of /proc/PID/stat */
 	struct hf_manifest_net *net;
 	size_t n_net;
 

@@ -2,7 +2,7 @@
 /**
  * DOC: The manifest: round trip, golden file, and everything that must be refused.
  *
- * `test-manifest --write FOLDER` writes the sample as manifest-v4.bin and .json, for a new
+ * `test-manifest --write FOLDER` writes the sample as manifest-v5.bin and .json, for a new
  * version's golden files.
  */
 #include <endian.h>
@@ -24,10 +24,11 @@
 #include "tests/unit/manifest-sample.h"
 
 #define CAPACITY (64u << 10)
-#define GOLDEN "tests/golden/manifest-v4"
+#define GOLDEN "tests/golden/manifest-v5"
 #define GOLDEN_V1 "tests/golden/manifest-v1"
 #define GOLDEN_V2 "tests/golden/manifest-v2"
 #define GOLDEN_V3 "tests/golden/manifest-v3"
+#define GOLDEN_V4 "tests/golden/manifest-v4"
 
 static char *encode(const struct hf_manifest *m, size_t *ret_size)
 {
@@ -250,6 +251,41 @@ static void test_golden_v3(void **state)
 	assert_int_equal(m->guests[0]->policies.priority, 80);
 	expect_json_within(GOLDEN_V3 ".json", m);
 	hf_manifest_free(m);
+}
+
+/* A manifest of version 4 has no adopted guests: every state is loaded with x-ignore-shared. */
+static void test_golden_v4(void **state)
+{
+	cleanup_free char *golden = NULL;
+	size_t size;
+	struct hf_manifest *m = read_golden(GOLDEN_V4, &golden, &size);
+
+	assert_int_equal(m->version, 4);
+	assert_int_equal(m->n_guests, 2);
+	for (size_t i = 0; i < m->n_guests; i++) {
+		assert_false(m->guests[i]->ram_copied);
+		assert_int_equal(m->guests[i]->adopted_pid, 0);
+		assert_int_equal(m->guests[i]->adopted_start_ticks, 0);
+	}
+	assert_int_equal(m->clock_width, 120);
+	expect_json_within(GOLDEN_V4 ".json", m);
+	hf_manifest_free(m);
+}
+
+/* Who doesn't know it would load the state as another one. Where it isn't set, old readers do well.
+ */
+static void test_ram_copied_is_required(void **state)
+{
+	struct hf_manifest *m = sample_manifest();
+	size_t size;
+	char *buf = encode(m, &size);
+	void *fdt = buf + HF_MANIFEST_HEADER_BYTES;
+	int len;
+
+	assert_non_null(fdt_getprop(fdt, at(fdt, "/guests/guest@0"), "required,ram-copied", &len));
+	assert_null(fdt_getprop(fdt, at(fdt, "/guests/guest@1"), "required,ram-copied", &len));
+	hf_manifest_free(m);
+	free(buf);
 }
 
 /* What a newer build may want done, and this one doesn't know, is as if it weren't there. */
@@ -641,9 +677,9 @@ static int write_golden(const char *folder)
 	char *buf = encode(m, &size), *text = json_text(m), path[4096];
 	int r;
 
-	snprintf(path, sizeof(path), "%s/manifest-v4.bin", folder);
+	snprintf(path, sizeof(path), "%s/manifest-v5.bin", folder);
 	r = hf_file_write_atomic(path, buf, size, 0644);
-	snprintf(path, sizeof(path), "%s/manifest-v4.json", folder);
+	snprintf(path, sizeof(path), "%s/manifest-v5.json", folder);
 	if (r == 0)
 		r = hf_file_write_atomic(path, text, strlen(text), 0644);
 	free(buf);
@@ -660,6 +696,8 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_golden_v1),
 		cmocka_unit_test(test_golden_v2),
 		cmocka_unit_test(test_golden_v3),
+		cmocka_unit_test(test_golden_v4),
+		cmocka_unit_test(test_ram_copied_is_required),
 		cmocka_unit_test(test_unknown_choice),
 		cmocka_unit_test(test_cut_and_flipped),
 		cmocka_unit_test(test_flipped_and_sealed),
