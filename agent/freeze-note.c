@@ -41,12 +41,20 @@ int hf_freeze_note_write(const struct hf_manifest *manifest, struct hf_error *er
 	return 0;
 }
 
-void hf_freeze_note_remove(void)
+int hf_freeze_note_remove(void)
 {
 	char path[4096];
 
 	note_path(path, sizeof(path));
-	unlink(path);
+	return unlink(path) < 0 && errno != ENOENT ? -errno : 0;
+}
+
+bool hf_freeze_note_exists(void)
+{
+	char path[4096];
+
+	note_path(path, sizeof(path));
+	return access(path, F_OK) == 0 || errno != ENOENT;
 }
 
 /* ---- recovery ---- */
