@@ -6,7 +6,6 @@
 #include <sys/mman.h>
 #include <sys/utsname.h>
 
-#include "agent/log.h"
 #include "agent/outgoing.h"
 #include "common/fault.h"
 #include "common/fd.h"
@@ -32,22 +31,23 @@ static int connect_keeper(struct hf_agent *agent, bool *ret_found, struct hf_err
 	return r;
 }
 
-void hf_adopt_keep_find(struct hf_agent *agent)
+int hf_adopt_keep_find(struct hf_agent *agent, struct hf_error *error)
 {
-	struct hf_error e = {0};
 	bool found = false;
 	char path[4096];
+	int r;
 
 	socket_path(path, sizeof(path));
-	if (access(path, F_OK) < 0)
-		return;
-	if (connect_keeper(agent, &found, &e) < 0)
-		hf_log(LOG_ERR, NULL, "a guest that was being adopted may be kept, but %s. %s",
-			e.message, "Start holdfastd anew when that is mended");
-	else if (found)
+	if (access(path, F_OK) < 0 && errno == ENOENT)
+		return 0;
+	r = connect_keeper(agent, &found, error);
+	if (r < 0)
+		return hf_error_prefix(error, "a guest that was being adopted may be kept, but");
+	if (found)
 		agent->again = true;
 	else
 		hf_adopt_keep_end(agent); /* a socket that a killed one left */
+	return 0;
 }
 
 int hf_adopt_keep_start(struct hf_agent *agent, struct hf_error *error)

@@ -24,9 +24,10 @@
 /**
  * hf_adopt_keep_find() - At start: is there a keeper of an agent that died?
  *
- * Then agent->kept is set. One that can't be asked is logged, and left with what it has.
+ * Then agent->kept is set. Return: 0, whether there is one or not; -errno when that can't be told.
+ * Then the agent must not go on: it would let a guest run that the keeper has as well.
  */
-void hf_adopt_keep_find(struct hf_agent *agent);
+int hf_adopt_keep_find(struct hf_agent *agent, struct hf_error *error);
 
 /**
  * hf_adopt_keep_start() - Have a keeper for an adoption that begins. It is empty.

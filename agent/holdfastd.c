@@ -256,9 +256,7 @@ static int start_keeper(struct hf_agent *agent, struct hf_error *error)
 	if (agent->again && luo)
 		hf_log(LOG_NOTICE, NULL,
 			"an agent before this one died with guests on their way in: going on");
-	if (r == 0)
-		hf_adopt_keep_find(agent);
-	return r;
+	return r < 0 ? r : hf_adopt_keep_find(agent, error);
 }
 
 static int on_signal(sd_event_source *s, const struct signalfd_siginfo *si, void *userdata)
