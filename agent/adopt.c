@@ -6,13 +6,14 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "agent/adopt-guest.h"
+#include "agent/adopt-keep.h"
 #include "agent/arrival.h"
-#include "agent/config.h"
 #include "agent/freeze-note.h"
 #include "agent/log.h"
 #include "agent/update.h"
+#include "common/fault.h"
 #include "common/fd.h"
-#include "vmm-glue/cmdline.h"
 #include "vmm-glue/compat.h"
 #include "vmm-glue/process.h"
 
@@ -42,8 +43,8 @@ struct hf_adopt {
 	const struct hf_adopt_ops *ops;
 	void *data;
 	enum step step;
-	struct hf_registration reg;   /* its process; the description has moved into @guest */
-	struct hf_manifest *manifest; /* NULL once an arrival has it */
+	struct hf_registration reg; /* its process; the description has moved into @guest */
+	struct hf_manifest *manifest;
 	struct hf_manifest_guest *guest;
 	char uuid[HF_UUID_CHARS], name[HF_GUEST_NAME_MAX + 1];
 	char *private_path; /* of the new QEMU's monitor */
@@ -54,6 +55,7 @@ struct hf_adopt {
 	int ram_fds[HF_MANIFEST_MAX_RAM];
 	int state_fds[HF_MANIFEST_MAX_CHUNKS];
 	struct hf_ram_receiver *receiver;
+	struct hf_arrival *arrival; /* made ready, until it is under way */
 	bool paused;
 	uint64_t downtime_ms, timeout_ns;
 	uint64_t said_ns;
@@ -66,15 +68,30 @@ struct hf_adopt {
 	bool foreign; /* not registered before: see note() */
 };
 
-static void adopt_free(struct hf_adopt *a)
+static int oom(struct hf_error *error)
 {
-	sd_event_source_disable_unref(a->undo);
-	hf_vmm_free(a->vmm);
+	return hf_error_set(error, -ENOMEM, HF_ERR_FAILED, NULL, "out of memory");
+}
+
+/* Ours of it: the keeper has its own, or it was thrown away. */
+static void free_copy(struct hf_adopt *a)
+{
 	hf_ram_receiver_free(a->receiver);
+	a->receiver = NULL;
 	for (size_t i = 0; i < HF_ARRAY_SIZE(a->ram_fds); i++)
 		hf_close(&a->ram_fds[i]);
 	for (size_t i = 0; i < HF_ARRAY_SIZE(a->state_fds); i++)
 		hf_close(&a->state_fds[i]);
+}
+
+static void adopt_free(struct hf_adopt *a)
+{
+	sd_event_source_disable_unref(a->undo);
+	hf_vmm_free(a->vmm);
+	free_copy(a);
+	/* Else it is the arrival's. */
+	if (a->step != STEP_RESUMING)
+		hf_adopt_keep_end(a->agent);
 	hf_registration_clear(&a->reg);
 	hf_manifest_free(a->manifest);
 	free(a->private_path);
@@ -115,7 +132,9 @@ static int note(struct hf_adopt *a, struct hf_error *error)
 	/* A shallow copy: nothing of it is freed. */
 	reg.guest = *a->guest;
 	reg.guest.n_ram = 0;
-	r = a->foreign ? hf_registration_write(&reg, error) : 0;
+	r = hf_fault(HF_FAULT_ADOPT_NOTE, error);
+	if (r == 0 && a->foreign)
+		r = hf_registration_write(&reg, error);
 	if (r == 0) {
 		a->noted = true;
 		r = hf_freeze_note_write(a->manifest, error);
@@ -190,6 +209,7 @@ static int on_undo(sd_event_source *s, uint64_t usec, void *data)
 		end_degraded(a, &e);
 		return 0;
 	}
+	hf_fault(HF_FAULT_ADOPT_UNDO, NULL);
 	r = hf_vmm_rollback(a->vmm, ROLLBACK_TIMEOUT_NS, on_rolled_back, a);
 	if (r < 0) {
 		hf_error_set(&e, r, HF_ERR_DEGRADED, "look at it with its own monitor",
@@ -207,6 +227,9 @@ static void undo(struct hf_adopt *a, const struct hf_error *cause)
 	a->cause = *cause;
 	if (a->noted)
 		hf_agent_progress(a->agent, a->name, "undoing: %s", cause->message);
+	/* Before it runs again: from then on what the keeper may have is of the past. */
+	hf_arrival_drop_local(TAKE_PTR(a->arrival));
+	hf_adopt_keep_drop(a->agent);
 	/* From the loop: an end of QEMU is told after the failure that it causes. */
 	sd_event_source_set_time_relative(a->undo, 0);
 	sd_event_source_set_enabled(a->undo, SD_EVENT_ONESHOT);
@@ -275,14 +298,17 @@ static void on_quit(struct hf_vmm *vmm, const struct hf_error *error, void *data
 	hf_vmm_free(a->vmm);
 	a->vmm = NULL;
 	forget_note(a);
+	hf_fault(HF_FAULT_ADOPT_ENDED, NULL);
 	a->step = STEP_RESUMING;
-	hf_arrival_run_local(a->agent->arrival, a->ram_fds, a->state_fds);
+	hf_arrival_run_local(TAKE_PTR(a->arrival));
 }
 
 static void quit(struct hf_adopt *a)
 {
-	int r = hf_vmm_quit(a->vmm, QUIT_TIMEOUT_NS, on_quit, a);
+	int r = hf_fault(HF_FAULT_ADOPT_QUIT, NULL);
 
+	if (r == 0)
+		r = hf_vmm_quit(a->vmm, QUIT_TIMEOUT_NS, on_quit, a);
 	/* Only without memory for a timer: there is nothing else to be done than this. */
 	if (r < 0) {
 		sleep(1);
@@ -293,30 +319,47 @@ static void quit(struct hf_adopt *a)
 			strerror(-r));
 }
 
+/* The guest stands still, and nothing of it is missing: it goes to the keeper. */
+static int hand_over(struct hf_adopt *a, struct hf_error *error)
+{
+	int r = hf_fault(HF_FAULT_ADOPT_COPIED, error);
+
+	if (r < 0)
+		return r;
+	if (hf_ram_receiver_take_state(a->receiver, a->guest, a->state_fds) < 0)
+		return oom(error);
+	a->guest->ram_copied = true;
+	a->guest->adopted_pid = (uint32_t)a->reg.pid;
+	a->guest->adopted_start_ticks = a->reg.start_ticks;
+	a->tsc_paused = a->guest->tsc_paused;
+	a->was_running = a->guest->was_running;
+	free(a->guest->qmp_path);
+	a->guest->qmp_path = TAKE_PTR(a->private_path);
+	r = hf_adopt_keep_guest(a->agent, a->manifest, a->ram_fds, a->state_fds, error);
+	if (r == 0)
+		r = hf_arrival_new_local(a->agent, on_arrived, a, &a->arrival, error);
+	if (r == 0)
+		r = hf_fault(HF_FAULT_ADOPT_NO_RETURN, error);
+	if (r == 0 && (r = hf_freeze_note_remove()) < 0)
+		hf_error_set(error, r, HF_ERR_FAILED, NULL, "can't remove the freeze note: %s",
+			strerror(-r));
+	return r;
+}
+
 /*
- * IRREVERSIBLE from hf_vmm_quit() on. All that could fail before has been done: the RAM is whole,
- * the device state is complete, and what the new QEMU needs of this process exists.
+ * IRREVERSIBLE from the removal of the freeze note on: an agent that comes after this one's death
+ * then goes on from the keeper, and ends the old QEMU. All that could fail has been done before.
  */
 static void give_up_old(struct hf_adopt *a)
 {
 	struct hf_error e = {0};
-	int r = hf_ram_receiver_take_state(a->receiver, a->guest, a->state_fds);
 
-	if (r < 0)
-		hf_error_set(&e, r, HF_ERR_FAILED, NULL, "out of memory");
-	a->guest->ram_copied = true;
-	a->tsc_paused = a->guest->tsc_paused;
-	a->was_running = a->guest->was_running;
-	if (r == 0)
-		r = hf_arrival_new_local(a->agent, a->manifest, on_arrived, a, &e);
-	if (r < 0) {
+	if (hand_over(a, &e) < 0) {
 		undo(a, &e);
 		return;
 	}
-	a->manifest = NULL;
-	free(a->guest->qmp_path);
-	a->guest->qmp_path = TAKE_PTR(a->private_path);
 	a->step = STEP_QUITTING;
+	free_copy(a);
 	quit(a);
 }
 
@@ -432,8 +475,10 @@ static void start_copy(struct hf_adopt *a)
 	a->step = STEP_COPYING;
 	hf_agent_progress(
 		a->agent, a->name, "copying its RAM while it %s", a->paused ? "is paused" : "runs");
-	r = hf_vmm_copy(a->vmm, a->receiver, a->paused, a->downtime_ms, a->timeout_ns, on_progress,
-		on_copied, a);
+	r = hf_fault(HF_FAULT_ADOPT_COPY, NULL);
+	if (r == 0)
+		r = hf_vmm_copy(a->vmm, a->receiver, a->paused, a->downtime_ms, a->timeout_ns,
+			on_progress, on_copied, a);
 	if (r < 0) {
 		hf_error_set(&e, r, HF_ERR_FAILED, NULL, "can't copy its RAM: %s", strerror(-r));
 		undo(a, &e);
@@ -493,137 +538,10 @@ static void on_attached(struct hf_vmm *vmm, const struct hf_error *error, void *
 
 /* ---- beginning ---- */
 
-static int oom(struct hf_error *error)
-{
-	return hf_error_set(error, -ENOMEM, HF_ERR_FAILED, NULL, "out of memory");
-}
-
-static bool is_called(const struct hf_registration *reg, const char *id)
-{
-	return strcmp(reg->guest.name, id) == 0 || strcmp(reg->guest.uuid, id) == 0;
-}
-
-/* Finds the guest among the registered ones, and takes it out; or sees that it isn't among them. */
-static int take_registered(
-	struct hf_adopt *a, const struct hf_adopt_request *q, struct hf_error *error)
-{
-	struct hf_registration *regs = NULL;
-	size_t n = 0;
-	int r = hf_registration_list(&regs, &n, NULL);
-
-	if (r < 0)
-		return hf_error_set(
-			error, r, HF_ERR_FAILED, NULL, "can't list the guests: %s", strerror(-r));
-	for (size_t i = 0; i < n && r == 0; i++) {
-		if (q->guest && is_called(&regs[i], q->guest) && !a->reg.pid) {
-			a->reg = regs[i];
-			regs[i] = (struct hf_registration){0};
-		} else if (!q->guest &&
-			   (regs[i].pid == q->pid ||
-				   strcmp(regs[i].guest.uuid, a->reg.guest.uuid) == 0)) {
-			r = hf_error_set(error, -EEXIST, HF_ERR_INVALID, "adopt it by its name",
-				"process %d is guest %s, or has its uuid", (int)q->pid,
-				regs[i].guest.name);
-		}
-	}
-	hf_registration_list_free(regs, n);
-	if (r == 0 && q->guest && !a->reg.pid) {
-		r = hf_error_set(error, -ENOENT, HF_ERR_NO_GUEST,
-			"`holdfast guests` lists those there are; others are named by --pid",
-			"there is no guest with this name or uuid");
-		hf_error_guest(error, q->guest);
-	}
-	return r;
-}
-
-static int set_paths(struct hf_adopt *a, const struct hf_adopt_request *q, struct hf_error *error)
-{
-	struct hf_manifest_guest *g = &a->reg.guest;
-
-	if (asprintf(&a->private_path, "%s/qmp/%s.sock", hf_run_dir(), g->uuid) < 0) {
-		a->private_path = NULL;
-		return oom(error);
-	}
-	if (strlen(a->private_path) >= 108)
-		return hf_error_set(error, -ENAMETOOLONG, HF_ERR_FAILED,
-			"set HOLDFAST_RUN_DIR to a shorter one",
-			"the path %.100s is too long for a socket", hf_run_dir());
-	if (q->qmp_path && hf_manifest_set(&g->qmp_path, q->qmp_path) < 0)
-		return oom(error);
-	if (!g->qmp_path)
-		return hf_error_set(error, -EINVAL, HF_ERR_INVALID,
-			"name a QMP socket of it that nobody uses, with --qmp",
-			"holdfast has no monitor of this guest");
-	return 0;
-}
-
-/* The command line that it will have, and the RAM that this one gives. */
-static int plan_ram(struct hf_adopt *a, bool foreign, struct hf_error *error)
-{
-	struct hf_manifest_guest *g = &a->reg.guest;
-	cleanup_cmdline struct hf_cmdline *plan = NULL;
-	cleanup_free char **argv = NULL;
-	size_t n = 0;
-	int r;
-
-	/* One with a reason and nothing to rewrite: of an adoption whose agent died, see note(). */
-	foreign |= a->reg.reason[0] != 0;
-	if (!foreign)
-		return hf_error_set(error, -EALREADY, HF_ERR_STATE, "there is nothing to do",
-			"its RAM can be preserved as it is");
-	r = hf_cmdline_adopt((const char *const *)g->argv, g->n_argv, &argv, &n, error);
-	/* Such a command line alone makes no memfds: holdfast-vmm does. */
-	if (r == -EALREADY && foreign)
-		hf_error_clear(error);
-	else if (r < 0)
-		return r;
-	else if (hf_manifest_set_strings(&g->argv, &g->n_argv, (const char *const *)argv, n) < 0)
-		return oom(error);
-	r = hf_cmdline_parse((const char *const *)g->argv, g->n_argv, &plan, error);
-	if (r < 0)
-		return r;
-	for (size_t i = 0; i < plan->n_ram; i++) {
-		struct hf_manifest_ram *ram = hf_manifest_add_ram(g);
-
-		if (!ram || hf_manifest_set(&ram->id, plan->ram[i].id) < 0)
-			return oom(error);
-		ram->size = plan->ram[i].size;
-		ram->fd = -1;
-	}
-	return 0;
-}
-
-/*
- * What was set for it, as far as that makes sense: an adoption is not the place to complain. But
- * one that can't be loaded is always held, so that it can be tried again.
- */
-static void take_policies(struct hf_manifest_guest *g)
-{
-	struct hf_config *config = hf_config_load();
-	struct hf_error e = {0};
-
-	hf_policy_clear(&g->policies);
-	if (config)
-		hf_config_policy(config, g, &g->policies, &e);
-	hf_config_free(config);
-	hf_policy_repair(&g->policies);
-	g->policies.resume_failure = HF_RESUME_FAILURE_HOLD;
-}
-
 static int prepare(struct hf_adopt *a, const struct hf_adopt_request *q, struct hf_error *error)
 {
-	int r;
+	int r = hf_adopt_describe(q, &a->reg, &a->private_path, error);
 
-	if (!q->guest == !q->pid)
-		return hf_error_set(error, -EINVAL, HF_ERR_INVALID, NULL,
-			"either a guest or a process is adopted");
-	r = q->guest ? 0 : hf_process_describe(q->pid, q->name, &a->reg, error);
-	if (r == 0)
-		r = take_registered(a, q, error);
-	if (r == 0)
-		r = plan_ram(a, !q->guest, error);
-	if (r == 0)
-		r = set_paths(a, q, error);
 	if (r == 0 && (hf_manifest_new(&a->manifest) < 0 ||
 			      hf_manifest_add_guest(a->manifest, &a->guest) < 0))
 		r = oom(error);
@@ -633,7 +551,6 @@ static int prepare(struct hf_adopt *a, const struct hf_adopt_request *q, struct 
 	}
 	*a->guest = a->reg.guest;
 	a->reg.guest = (struct hf_manifest_guest){0};
-	take_policies(a->guest);
 	snprintf(a->uuid, sizeof(a->uuid), "%s", a->guest->uuid);
 	snprintf(a->name, sizeof(a->name), "%s", a->guest->name);
 	return 0;
@@ -668,6 +585,10 @@ int hf_adopt_start(struct hf_agent *agent, const struct hf_adopt_request *q,
 		r = sd_event_source_set_enabled(a->undo, SD_EVENT_OFF);
 	if (r >= 0)
 		r = hf_agent_new_update_id(agent);
+	if (r >= 0)
+		r = hf_adopt_keep_start(agent, error);
+	if (r >= 0)
+		r = hf_fault(HF_FAULT_ADOPT_ATTACH, error);
 	if (r >= 0)
 		r = hf_vmm_attach(
 			a->vmm, a->reg.pid, a->reg.start_ticks, ATTACH_TIMEOUT_NS, on_attached, a);

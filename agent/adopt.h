@@ -5,16 +5,18 @@
  * For guests whose QEMU has the RAM where no carrier can take it: private memory, files, hugetlb
  * pages. Two QEMUs for one guest would fight over its ports, taps, disks and pid file, so there is
  * never a second one: the agent itself is the far end of an ordinary pre-copy migration
- * (ram-receive.h). When QEMU has sent the last page and the devices, it is ended, and a new one
- * starts on the memfds, just as an arriving guest's does (arrival.h):
+ * (ram-receive.h). When QEMU has sent the last page and the devices, a keeper gets all of it
+ * (adopt-keep.h), QEMU is ended, and a new one starts on the memfds, as an arriving guest's does
+ * (arrival.h):
  *
- *   attach -> check -> copy, the guest runs -> its last round, it stands still
+ *   attach -> check -> copy, the guest runs -> its last round, it stands still -> hand over
  *          -> end the old QEMU -> start the new one -> load -> let it run
  *
  * Up to the end of the old QEMU everything can be undone, and is undone if anything fails, the
  * caller cancels, or this process dies: then QEMU's migration fails and the guest runs on; if it
  * stood still already, the next agent finds the freeze note. Behind that point there is no way
- * back: the host is `resuming`, and a guest that can't be started is *held*, in this process.
+ * back, only forward: from the keeper, and if this process dies, by the next agent. The host is
+ * `resuming`, and a guest that can't be started is *held*.
  *
  * One at a time, and not while an update is under way. Everything is on the loop's thread.
  */

@@ -34,6 +34,7 @@ struct hf_authority;
 struct hf_agent {
 	sd_event *event;
 	struct hf_carrier *carrier;
+	struct hf_carrier *kept; /* of an adoption, or NULL: see adopt-keep.h */
 	struct hf_stream_ring *ring;
 	struct hf_installed *installed; /* what is known of the QEMUs on this host */
 	struct hf_varlink_server *server;

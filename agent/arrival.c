@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "agent/adopt-keep.h"
 #include "agent/freeze-note.h"
 #include "agent/incoming.h"
 #include "agent/log.h"
@@ -27,6 +28,7 @@ struct waiter {
 
 struct hf_arrival {
 	struct hf_agent *agent;
+	struct hf_carrier *carrier;
 	struct hf_manifest *manifest;
 	struct hf_session *session; /* the manifest's: finished when every guest is resumed */
 	struct hf_incoming **guests;
@@ -41,7 +43,8 @@ struct hf_arrival {
 	struct hf_error error; /* of the worker */
 	sd_event_source *advance;
 	bool finishing;
-	bool local; /* what follows is for this */
+	bool local; /* the end of an adoption; what follows is for this, where it is of this agent
+		     */
 	hf_arrival_local_fn local_done;
 	void *local_data;
 };
@@ -213,8 +216,14 @@ static void arrival_free(struct hf_arrival *a)
 	if (a->session)
 		hf_session_detach(a->session);
 	hf_manifest_free(a->manifest);
-	if (!a->local)
-		hf_carrier_unkeep(a->agent->carrier);
+	if (a->local) {
+		hf_adopt_keep_end(a->agent);
+		/* Also where its session could not be finished: now there is no manifest any more.
+		 */
+		hf_resume_journal_clear();
+	} else {
+		hf_carrier_unkeep(a->carrier);
+	}
 	sd_event_source_disable_unref(a->advance);
 	if (a->agent->arrival == a)
 		a->agent->arrival = NULL;
@@ -243,7 +252,7 @@ static void tell_local_held(struct hf_arrival *a)
 		done(a->local_data, NULL, hf_incoming_error(a->guests[0]));
 }
 
-/* One guest, no update: nothing to report, and no manifest in anybody's keeping. */
+/* One guest, no update: nothing to report. */
 static void end_local(struct hf_arrival *a)
 {
 	struct hf_vmm_stamps stamps = *hf_incoming_stamps(a->guests[0]);
@@ -251,6 +260,8 @@ static void end_local(struct hf_arrival *a)
 	void *data = a->local_data;
 
 	hf_agent_event(a->agent, HF_EVENT_ALL_RESUMED);
+	if (!done)
+		tell_sums(a);
 	tell_done(a);
 	/* Before anybody goes on: the next may be adopted right then. */
 	arrival_free(a);
@@ -277,19 +288,21 @@ static int advance(sd_event_source *s, void *userdata)
 		tell_done(a);
 		return 0;
 	}
-	if (a->local) {
-		end_local(a);
-		return 0;
-	}
 	if (!a->finishing) {
 		/* Told first: an agent that dies after the finish leaves nothing to tell it from.
 		 */
 		a->finishing = true;
-		hf_fault(HF_FAULT_REPORT, NULL);
-		make_report(a);
+		if (!a->local) {
+			hf_fault(HF_FAULT_REPORT, NULL);
+			make_report(a);
+		}
 		a->pending++;
 		if (hf_worker_run(agent->event, finish, on_finished, a) < 0)
 			on_finished(a, finish(a));
+		return 0;
+	}
+	if (a->local) {
+		end_local(a);
 		return 0;
 	}
 	hf_agent_event(agent, HF_EVENT_ALL_RESUMED);
@@ -309,9 +322,7 @@ static int read_manifest(struct hf_arrival *a, struct hf_error *error)
 	void *map;
 	int r;
 
-	r = hf_fault(HF_FAULT_READ_MANIFEST, error);
-	if (r == 0)
-		r = hf_session_retrieve(a->session, HF_MANIFEST_TOKEN, &fd, error);
+	r = hf_session_retrieve(a->session, HF_MANIFEST_TOKEN, &fd, error);
 	if (r < 0)
 		return hf_error_prefix(error, "manifest");
 	r = hf_fd_inode(fd, &inode, &size);
@@ -334,8 +345,8 @@ static int make_guests(struct hf_arrival *a)
 	if (!a->guests || !a->waiters)
 		return -ENOMEM;
 	for (size_t i = 0; i < a->manifest->n_guests; i++) {
-		int r = hf_incoming_new(a->agent, a->manifest->guests[i], on_guest_passed,
-			on_guest_done, a, &a->guests[a->n_guests]);
+		int r = hf_incoming_new(a->agent, a->carrier, a->manifest->guests[i],
+			on_guest_passed, on_guest_done, a, &a->guests[a->n_guests]);
 
 		if (r < 0)
 			return r;
@@ -368,55 +379,91 @@ static int stay_degraded(struct hf_arrival *a, int r, struct hf_error *error)
 	return r;
 }
 
-int hf_arrival_start(struct hf_agent *agent, bool readahead, struct hf_error *error)
+static struct hf_arrival *arrival_new(struct hf_agent *agent, struct hf_carrier *carrier)
 {
 	struct hf_arrival *a = calloc(1, sizeof(*a));
-	int r;
 
-	if (!a)
-		return hf_error_set(error, -ENOMEM, HF_ERR_FAILED, NULL, "out of memory");
-	a->agent = agent;
-	agent->update_begin_ns = hf_agent_now_ns();
-	r = hf_carrier_session_retrieve(agent->carrier, HF_MANIFEST_SESSION, &a->session, error);
-	if (r == 0)
-		r = hf_fault(HF_FAULT_ARRIVE, error);
-	if (r == -ENOENT || r == -ENODEV) {
-		/* An agent may have died after it gave the manifest up, with this left to do. */
-		hf_error_clear(error);
-		hf_resume_journal_clear();
-		hf_carrier_unkeep(agent->carrier);
-		free(a);
-		return 0;
-	}
-	agent->arrival = a;
-	if (r < 0)
-		return stay_degraded(a, r, error);
-	r = sd_event_add_defer(agent->event, &a->advance, advance, a);
+	if (a)
+		*a = (struct hf_arrival){
+			.agent = agent, .carrier = carrier, .local = carrier == agent->kept};
+	return a;
+}
+
+/* All that is needed of this process to bring guests up. */
+static int open_arrival(struct hf_arrival *a, struct hf_error *error)
+{
+	int r = sd_event_add_defer(a->agent->event, &a->advance, advance, a);
+
 	if (r >= 0)
 		r = sd_event_source_set_enabled(a->advance, SD_EVENT_OFF);
 	if (r < 0)
-		hf_error_set(error, r, HF_ERR_DEGRADED, NULL, "out of memory");
-	else
-		r = read_manifest(a, error);
+		return hf_error_set(error, r, HF_ERR_DEGRADED, NULL, "out of memory");
+	r = read_manifest(a, error);
 	if (r < 0)
-		return stay_degraded(a, r, error);
+		return r;
+	/* Before anything is under way: when the last of that ends, the manifest is given up. */
+	r = make_guests(a);
+	if (r < 0)
+		hf_error_set(
+			error, r, HF_ERR_DEGRADED, NULL, "can't resume guests: %s", strerror(-r));
+	return r;
+}
+
+/* Nothing came over. An agent may have died after it gave the manifest up, with this left to do. */
+static void clear_away(struct hf_agent *agent, struct hf_carrier *carrier)
+{
+	if (carrier == agent->kept) {
+		hf_adopt_keep_end(agent);
+	} else {
+		hf_resume_journal_clear();
+		hf_carrier_unkeep(carrier);
+	}
+}
+
+static void begin_update(struct hf_arrival *a)
+{
 	/* An agent that died has seen to it; somebody may have set it since. */
-	if (hf_agent_is_luo(agent) && !agent->again)
+	if (hf_agent_is_luo(a->agent) && !a->agent->again)
 		hf_wall_clock_restore(a->manifest, &a->clock);
 	/* Notes of the old process: its guests are this update's. */
 	hf_freeze_note_remove();
 	hf_prepared_note_remove();
+	hf_agent_progress(a->agent, NULL, "%zu guests came over from Linux %s",
+		a->manifest->n_guests, a->manifest->from_kernel);
+}
+
+static int come_in(
+	struct hf_agent *agent, struct hf_carrier *carrier, bool readahead, struct hf_error *error)
+{
+	struct hf_arrival *a = arrival_new(agent, carrier);
+	int r;
+
+	if (!a)
+		return hf_error_set(error, -ENOMEM, HF_ERR_FAILED, NULL, "out of memory");
+	agent->update_begin_ns = hf_agent_now_ns();
+	r = hf_carrier_session_retrieve(carrier, HF_MANIFEST_SESSION, &a->session, error);
+	if (r == 0)
+		r = hf_fault(HF_FAULT_ARRIVE, error);
+	if (r == -ENOENT || r == -ENODEV || (a->local && r == -EALREADY)) {
+		hf_error_clear(error);
+		clear_away(agent, carrier);
+		free(a);
+		return 0;
+	}
+	agent->arrival = a;
+	if (r == 0)
+		r = hf_fault(HF_FAULT_READ_MANIFEST, error);
+	if (r == 0)
+		r = open_arrival(a, error);
+	if (r < 0)
+		return stay_degraded(a, r, error);
 	snprintf(agent->update_id, sizeof(agent->update_id), "%s", a->manifest->update_id);
 	hf_agent_event(agent, HF_EVENT_ARRIVED);
-	hf_agent_progress(agent, NULL, "%zu guests came over from Linux %s", a->manifest->n_guests,
-		a->manifest->from_kernel);
-	/* Before anything is under way: when the last of that ends, the manifest is given up. */
-	r = make_guests(a);
-	if (r < 0) {
-		hf_error_set(
-			error, r, HF_ERR_DEGRADED, NULL, "can't resume guests: %s", strerror(-r));
-		return stay_degraded(a, r, error);
-	}
+	if (a->local)
+		hf_agent_progress(agent, NULL,
+			"an agent before this one died when it adopted a guest: going on");
+	else
+		begin_update(a);
 	if (readahead)
 		start_readahead(a);
 	start_guests(a);
@@ -425,41 +472,68 @@ int hf_arrival_start(struct hf_agent *agent, bool readahead, struct hf_error *er
 	return 1;
 }
 
-int hf_arrival_new_local(struct hf_agent *agent, struct hf_manifest *manifest,
-	hf_arrival_local_fn done, void *data, struct hf_error *error)
+int hf_arrival_start(struct hf_agent *agent, bool readahead, struct hf_error *error)
 {
-	struct hf_arrival *a = calloc(1, sizeof(*a));
+	int r = 0;
+
+	/* An adoption that had a way back goes that way: see adopt-keep.h. */
+	if (agent->kept && hf_freeze_note_exists())
+		hf_adopt_keep_end(agent);
+	if (agent->kept)
+		r = come_in(agent, agent->kept, false, error);
+	if (r == 0)
+		return come_in(agent, agent->carrier, readahead, error);
+	/* Nobody adopts while an update comes in: its keeper has nothing to do. */
+	if (hf_agent_is_luo(agent))
+		hf_carrier_unkeep(agent->carrier);
+	return r;
+}
+
+/* ---- the end of an adoption ---- */
+
+int hf_arrival_new_local(struct hf_agent *agent, hf_arrival_local_fn done, void *data,
+	struct hf_arrival **ret, struct hf_error *error)
+{
+	struct hf_arrival *a = arrival_new(agent, agent->kept);
 	int r;
 
 	if (!a)
 		return hf_error_set(error, -ENOMEM, HF_ERR_FAILED, NULL, "out of memory");
-	*a = (struct hf_arrival){
-		.agent = agent,
-		.manifest = manifest,
-		.local = true,
-		.local_done = done,
-		.local_data = data,
-	};
-	r = sd_event_add_defer(agent->event, &a->advance, advance, a);
-	if (r >= 0)
-		r = sd_event_source_set_enabled(a->advance, SD_EVENT_OFF);
-	if (r >= 0)
-		r = make_guests(a);
+	a->local_done = done;
+	a->local_data = data;
+	r = hf_carrier_session_retrieve(a->carrier, HF_MANIFEST_SESSION, &a->session, error);
+	if (r == 0)
+		r = hf_fault(HF_FAULT_ADOPT_READ_BACK, error);
+	if (r == 0)
+		r = open_arrival(a, error);
 	if (r < 0) {
-		a->manifest = NULL;
-		arrival_free(a);
-		return hf_error_set(error, r, HF_ERR_FAILED, NULL,
-			"can't make ready for a new QEMU: %s", strerror(-r));
+		hf_arrival_drop_local(a);
+		return hf_error_prefix(error, "can't make ready for a new QEMU");
 	}
-	agent->arrival = a;
-	hf_agent_event(agent, HF_EVENT_ARRIVED);
+	*ret = a;
 	return 0;
 }
 
-void hf_arrival_run_local(struct hf_arrival *a, int *ram_fds, int *state_fds)
+void hf_arrival_drop_local(struct hf_arrival *a)
 {
-	a->pending++;
-	hf_incoming_start_with(a->guests[0], ram_fds, state_fds);
+	if (!a)
+		return;
+	for (size_t i = 0; i < a->n_guests; i++)
+		hf_incoming_free(a->guests[i]);
+	free(a->guests);
+	free(a->waiters);
+	if (a->session)
+		hf_session_detach(a->session);
+	hf_manifest_free(a->manifest);
+	sd_event_source_disable_unref(a->advance);
+	free(a);
+}
+
+void hf_arrival_run_local(struct hf_arrival *a)
+{
+	a->agent->arrival = a;
+	hf_agent_event(a->agent, HF_EVENT_ARRIVED);
+	start_guests(a);
 }
 
 const struct hf_manifest *hf_arrival_manifest(const struct hf_arrival *a)

@@ -3,9 +3,10 @@
  * DOC: An update on its way in: the new kernel's first minutes.
  *
  * Found at start: if the carrier has our manifest, this is the new kernel (or, with hold, the new
- * process). Every guest then goes through its own chain (incoming.c), all at once, and ends resumed
- * or held. None waits for another, unless that has a higher priority. While sessions are retrieved,
- * the files the VMMs start from are read into the page cache.
+ * process). A *local* one is the end of an adoption, of this agent or of one that died: one guest,
+ * in agent->kept. Every guest then goes through its own chain (incoming.c), all at once, and ends
+ * resumed or held. None waits for another, unless that has a higher priority. While sessions are
+ * retrieved, the files the VMMs start from are read into the page cache.
  *
  * A held guest keeps its session and its RAM fds open in this process; the host is `degraded` until
  * an operator has had every one of them resumed or released.
@@ -34,17 +35,20 @@ typedef void (*hf_arrival_local_fn)(
 	void *data, const struct hf_vmm_stamps *stamps, const struct hf_error *error);
 
 /**
- * hf_arrival_new_local() - An arrival of one guest that never left this process: see adopt.h.
- * @manifest: with that guest alone; taken on success only
+ * hf_arrival_new_local() - An arrival of the guest that agent->kept has: see adopt-keep.h.
+ * @ret: ends with one of the two below
  *
- * From here on the host is `resuming`, or it failed and nothing has changed: whatever can fail is
- * done here, before the guest's old QEMU ends. Return: 0 or -errno.
+ * Nothing has changed yet, but whatever can fail is done here, before the guest's old QEMU ends:
+ * what the next agent would find is read back. Return: 0 or -errno.
  */
-int hf_arrival_new_local(struct hf_agent *agent, struct hf_manifest *manifest,
-	hf_arrival_local_fn done, void *data, struct hf_error *error);
+int hf_arrival_new_local(struct hf_agent *agent, hf_arrival_local_fn done, void *data,
+	struct hf_arrival **ret, struct hf_error *error);
 
-/** hf_arrival_run_local() - Bring it up, from files that are taken: hf_incoming_start_with(). */
-void hf_arrival_run_local(struct hf_arrival *arrival, int *ram_fds, int *state_fds);
+/** hf_arrival_drop_local() - It doesn't come to that. NULL is fine. */
+void hf_arrival_drop_local(struct hf_arrival *arrival);
+
+/** hf_arrival_run_local() - Its old QEMU has ended: bring it up. The host is `resuming`. */
+void hf_arrival_run_local(struct hf_arrival *arrival);
 
 /** hf_arrival_manifest() - The manifest that came over; NULL when it could not be read. */
 const struct hf_manifest *hf_arrival_manifest(const struct hf_arrival *arrival);

@@ -28,9 +28,14 @@ int hf_freeze_note_write(const struct hf_manifest *manifest, struct hf_error *er
 	return hf_note_write(NOTE, json_object_to_json_string(note), error);
 }
 
-void hf_freeze_note_remove(void)
+int hf_freeze_note_remove(void)
 {
-	hf_note_remove(NOTE);
+	return hf_note_remove(NOTE);
+}
+
+bool hf_freeze_note_exists(void)
+{
+	return hf_note_look(NOTE) != -ENOENT;
 }
 
 static bool are_strings(struct json_object *list)

@@ -18,8 +18,11 @@
  * paused. */
 int hf_freeze_note_write(const struct hf_manifest *manifest, struct hf_error *error);
 
-/** hf_freeze_note_remove() - The blackout is over, one way or the other. */
-void hf_freeze_note_remove(void);
+/** hf_freeze_note_remove() - The blackout is over, one way or the other. Return: 0 or -errno. */
+int hf_freeze_note_remove(void);
+
+/** hf_freeze_note_exists() - Is there one? In doubt there is. */
+bool hf_freeze_note_exists(void);
 
 /**
  * hf_freeze_note_parse() - The contents of a note. Pure.

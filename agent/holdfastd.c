@@ -14,6 +14,7 @@
 #include <sys/signal.h>
 #include <systemd/sd-daemon.h>
 
+#include "agent/adopt-keep.h"
 #include "agent/adopt.h"
 #include "agent/agent.h"
 #include "agent/arrival.h"
@@ -250,12 +251,12 @@ static int start_keeper(struct hf_agent *agent, struct hf_error *error)
 	if (r < 0 && luo) {
 		hf_log(LOG_WARNING, NULL, "%s", error->message);
 		hf_error_clear(error);
-		return 0;
+		r = 0;
 	}
 	if (agent->again && luo)
 		hf_log(LOG_NOTICE, NULL,
 			"an agent before this one died with guests on their way in: going on");
-	return r;
+	return r < 0 ? r : hf_adopt_keep_find(agent, error);
 }
 
 static int on_signal(sd_event_source *s, const struct signalfd_siginfo *si, void *userdata)
@@ -373,6 +374,7 @@ static void stop(struct hf_agent *agent)
 	hf_inhibit_stop(agent);
 	agent->installed = hf_installed_free(agent->installed);
 	hf_stream_ring_free(agent->ring);
+	hf_carrier_free(agent->kept);
 	hf_carrier_free(agent->carrier);
 	sd_event_unref(agent->event);
 }

@@ -12,6 +12,7 @@
 
 struct hf_incoming {
 	struct hf_agent *agent;
+	struct hf_carrier *carrier; /* that has its session */
 	struct hf_manifest_guest *guest;
 	hf_incoming_passed_fn passed;
 	hf_incoming_done_fn done;
@@ -22,7 +23,6 @@ struct hf_incoming {
 	struct hf_error why; /* it had to be, or has to be, when this agent knows */
 	enum hf_incoming_step step;
 	struct hf_session *session;
-	bool here; /* its files never left this process: there is no session */
 	int ram_fds[HF_MANIFEST_MAX_RAM];
 	int state_fds[HF_MANIFEST_MAX_CHUNKS];
 	struct hf_vmm *vmm;
@@ -63,8 +63,7 @@ int hf_incoming_read_journal(struct hf_incoming *in, struct hf_error *error);
 /** hf_incoming_process_lives() - Is the process that it was let run in still there? */
 bool hf_incoming_process_lives(const struct hf_incoming *in);
 
-/** hf_incoming_open_session() - Get its session, if it has one that is not here yet. 0 or -errno.
- */
+/** hf_incoming_open_session() - Get its session, if it is not here yet. 0 or -errno. */
 int hf_incoming_open_session(struct hf_incoming *in, struct hf_error *error);
 
 /** hf_incoming_retrieve_files() - Get those files that are not here yet. Return: 0 or -errno. */

@@ -56,11 +56,8 @@ static void hold(struct hf_incoming *in, const struct hf_error *error)
 	hf_error_guest(&in->error, in->guest->name);
 	if (!in->error.remedy[0])
 		snprintf(in->error.remedy, sizeof(in->error.remedy),
-			in->here ? "its RAM is held as long as holdfastd runs: don't stop it; see "
-				   "holdfastd's log and the guest's, then retry, dump or release it"
-				 : "its RAM is kept until the next reboot; see holdfastd's log and "
-				   "the "
-				   "guest's, then retry, dump or release it");
+			"its RAM is kept until the next reboot; see holdfastd's log and the "
+			"guest's, then retry, dump or release it");
 	pass(in);
 	/* The QEMU that it may run in is the one to go on with; else the next try is its own's. */
 	if (in->own_vmm && !in->ran_in)
@@ -437,13 +434,21 @@ static int look_back(struct hf_incoming *in)
 	return 0;
 }
 
-/* A QEMU of an agent that died: it never ran the guest, and two must not have its RAM. */
+/*
+ * A QEMU of an agent that died: it never ran the guest, and two must not have its RAM. And the one
+ * that the guest was adopted from, where an agent died before that had ended: it has other RAM, but
+ * the same disks and ports.
+ */
 int hf_incoming_end_others(struct hf_incoming *in, struct hf_error *error)
 {
 	struct hf_inode files[HF_MANIFEST_MAX_RAM];
 	size_t n = 0;
 	int r = hf_fault(HF_FAULT_END_OTHERS, error);
 
+	if (r == 0 && in->guest->adopted_pid)
+		r = hf_ram_users_end_former((pid_t)in->guest->adopted_pid,
+			in->guest->adopted_start_ticks, END_TIMEOUT_NS, error);
+	r = r > 0 ? 0 : r;
 	for (size_t i = 0; r == 0 && i < in->guest->n_ram; i++) {
 		if (in->ram_fds[i] < 0)
 			continue;
@@ -453,16 +458,15 @@ int hf_incoming_end_others(struct hf_incoming *in, struct hf_error *error)
 	}
 	if (r < 0)
 		return r;
-	return hf_ram_users_end(files, n, hf_carrier_keeper(in->agent->carrier), END_TIMEOUT_NS,
-		&in->n_ended, error);
+	return hf_ram_users_end(
+		files, n, hf_carrier_keeper(in->carrier), END_TIMEOUT_NS, &in->n_ended, error);
 }
 
 int hf_incoming_open_session(struct hf_incoming *in, struct hf_error *error)
 {
-	if (in->session || in->here)
+	if (in->session)
 		return 0;
-	return hf_carrier_session_retrieve(
-		in->agent->carrier, in->guest->session, &in->session, error);
+	return hf_carrier_session_retrieve(in->carrier, in->guest->session, &in->session, error);
 }
 
 /* In a worker: the kernel takes time in proportion to RAM here. */
@@ -558,18 +562,6 @@ int hf_incoming_again(struct hf_incoming *in)
 		in->runs ? on_finished : on_retrieved, in);
 }
 
-void hf_incoming_start_with(struct hf_incoming *in, int *ram_fds, int *state_fds)
-{
-	/* Nor did an agent before this one note anything of it. */
-	in->here = in->looked = true;
-	for (size_t i = 0; i < in->guest->n_ram; i++)
-		in->ram_fds[i] = TAKE_FD(ram_fds[i]);
-	for (size_t i = 0; i < in->guest->n_state; i++)
-		in->state_fds[i] = TAKE_FD(state_fds[i]);
-	in->step = HF_IN_WAITING;
-	hf_incoming_go(in);
-}
-
 void hf_incoming_start(struct hf_incoming *in)
 {
 	int r = hf_incoming_again(in);
@@ -578,9 +570,9 @@ void hf_incoming_start(struct hf_incoming *in)
 		hold_errno(in, r, "can't start a thread");
 }
 
-int hf_incoming_new(struct hf_agent *agent, struct hf_manifest_guest *guest,
-	hf_incoming_passed_fn passed, hf_incoming_done_fn done, void *data,
-	struct hf_incoming **ret)
+int hf_incoming_new(struct hf_agent *agent, struct hf_carrier *carrier,
+	struct hf_manifest_guest *guest, hf_incoming_passed_fn passed, hf_incoming_done_fn done,
+	void *data, struct hf_incoming **ret)
 {
 	struct hf_incoming *in = calloc(1, sizeof(*in));
 	int r;
@@ -589,6 +581,7 @@ int hf_incoming_new(struct hf_agent *agent, struct hf_manifest_guest *guest,
 		return -ENOMEM;
 	*in = (struct hf_incoming){
 		.agent = agent,
+		.carrier = carrier,
 		.guest = guest,
 		.passed = passed,
 		.done = done,

@@ -45,10 +45,13 @@ typedef void (*hf_incoming_done_fn)(
 
 typedef void (*hf_incoming_passed_fn)(struct hf_incoming *in, void *data);
 
-/** hf_incoming_new() - @guest: borrowed from the manifest until hf_incoming_free(). */
-int hf_incoming_new(struct hf_agent *agent, struct hf_manifest_guest *guest,
-	hf_incoming_passed_fn passed, hf_incoming_done_fn done, void *data,
-	struct hf_incoming **ret);
+/**
+ * hf_incoming_new() - A guest that waits in a carrier.
+ * @carrier: borrowed until hf_incoming_free(), as is @guest of the manifest
+ */
+int hf_incoming_new(struct hf_agent *agent, struct hf_carrier *carrier,
+	struct hf_manifest_guest *guest, hf_incoming_passed_fn passed, hf_incoming_done_fn done,
+	void *data, struct hf_incoming **ret);
 void hf_incoming_free(struct hf_incoming *in);
 void hf_incoming_start(struct hf_incoming *in);
 
@@ -103,15 +106,6 @@ void hf_incoming_end_dump(struct hf_incoming *in);
  */
 int hf_incoming_open_files(struct hf_incoming *in, const int **ret_ram, const int **ret_state,
 	bool *ret_ran, struct hf_error *error);
-
-/**
- * hf_incoming_start_with() - The same with files that never left this process: see adopt.h.
- * @ram_fds:   one per guest->ram[]; taken
- * @state_fds: one per guest->state[]; taken
- *
- * There is no session then: a held guest's memory lives in this process alone.
- */
-void hf_incoming_start_with(struct hf_incoming *in, int *ram_fds, int *state_fds);
 
 enum hf_incoming_step hf_incoming_get_step(const struct hf_incoming *in);
 /** hf_incoming_is_up() - Whether it runs and its chain has ended: resumed or cold-booted. */

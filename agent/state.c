@@ -40,9 +40,7 @@ static const struct state_row states[] = {
 		"and loads the others once more"},
 	[HF_STATE_DEGRADED] = {"degraded", "some guest needs an operator: its RAM is held",
 		"none: the operator tries again, or gives the guest up",
-		"held RAM lives in the keeper: the next agent tries once more. With `hold` there "
-		"is "
-		"no keeper, and it is lost with the agent"},
+		"held RAM lives in the keeper: the next agent tries once more"},
 };
 static_assert(HF_ARRAY_SIZE(states) == HF_STATE_N_, "every state has its row");
 

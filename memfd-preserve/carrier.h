@@ -54,8 +54,8 @@ int hf_carrier_hold_new(struct hf_carrier **ret_carrier, struct hf_error *e);
  * @socket_path: where the keeper is found by the next agent
  * @ret_found:   whether there was one: what came over before this process began can be had again
  *
- * Call it before there are threads. On failure the carrier is as before: with `luo` sessions end
- * with the process, with `hold` nothing can cross.
+ * With `luo` call it before there are threads. On failure the carrier is as before: with `luo`
+ * sessions end with the process, with `hold` nothing can cross.
  */
 int hf_carrier_keep(
 	struct hf_carrier *c, const char *socket_path, bool *ret_found, struct hf_error *e);

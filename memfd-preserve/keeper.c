@@ -7,6 +7,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -61,7 +62,7 @@ struct kept {
 struct keeping {
 	const char *device;
 	hf_keeper_retrieve_fn retrieve;
-	struct kept *kept;
+	struct kept *kept; /* room for MAX_KEPT */
 	size_t n_kept;
 	size_t n_open;
 };
@@ -94,15 +95,7 @@ static int get(const struct keeping *k, const char *name, uint64_t token, int *r
 /* Room for one more: with its fd in hand nothing may fail any more. */
 static struct kept *make_room(struct keeping *k)
 {
-	struct kept *list;
-
-	if (k->n_kept == MAX_KEPT)
-		return NULL;
-	list = reallocarray(k->kept, k->n_kept + 1, sizeof(*list));
-	if (!list)
-		return NULL;
-	k->kept = list;
-	return &list[k->n_kept];
+	return k->n_kept < MAX_KEPT ? &k->kept[k->n_kept] : NULL;
 }
 
 static void add(struct keeping *k, struct kept *room, const char *name, uint64_t token, int fd)
@@ -284,7 +277,11 @@ static void keep(struct keeping *k, int listener, int sock, const char *path)
 	unlink(path);
 }
 
-/* In the child. Nothing of the agent is left but its memory: no lock, no device, no socket. */
+/*
+ * In the child. Nothing of the agent is left but its memory: no lock, no device, no socket. There
+ * may have been threads, so nothing in here allocates from the heap, which one of them may have
+ * locked at the fork.
+ */
 static _Noreturn void run(struct keeping *k, int listener, int sock, const char *path)
 {
 	const int base = 3;
@@ -293,7 +290,10 @@ static _Noreturn void run(struct keeping *k, int listener, int sock, const char 
 
 	prctl(PR_SET_NAME, "hf-keeper");
 	setsid();
-	if (chdir("/") < 0)
+	/* What isn't used of it takes no memory. */
+	k->kept = mmap(NULL, MAX_KEPT * sizeof(*k->kept), PROT_READ | PROT_WRITE,
+		MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (k->kept == MAP_FAILED || chdir("/") < 0)
 		_exit(1);
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGHUP, SIG_IGN);

@@ -38,8 +38,8 @@ typedef int (*hf_keeper_retrieve_fn)(const char *device, const char *name, int *
  * @retrieve:  NULL when there is no kernel to get sessions from
  * @ret_found: whether one was there: an agent before this one did not get to the end
  *
- * Call it before there are threads: the keeper is forked. Return: 0; -EPERM when the socket is
- * somebody else's; -errno.
+ * The keeper is forked; with @retrieve call it before there are threads. Return: 0; -EPERM when the
+ * socket is somebody else's; -errno.
  */
 int hf_keeper_open(const char *path, const char *device, hf_keeper_retrieve_fn retrieve,
 	struct hf_keeper **ret, bool *ret_found, struct hf_error *error);

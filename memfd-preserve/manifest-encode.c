@@ -130,6 +130,8 @@ static int put_field(
 	case FIELD_UUID:
 		return put_uuid(en, type, f, p);
 	case FIELD_BOOL:
+		if (f->only_set && !*(const bool *)p)
+			return 0;
 		return put(fdt_property_u32(en->fdt, f->name, *(const bool *)p));
 	case FIELD_U32:
 		return put(fdt_property_u32(en->fdt, f->name, *(const uint32_t *)p));

@@ -2,7 +2,8 @@
 /**
  * DOC: The manifest for people: the tables of manifest-schema.c as JSON.
  *
- * Property names become keys with `_` for `-`; lists become arrays under the container's name.
+ * Property names become keys with `_` for `-`, and without `required,`; lists become arrays under
+ * the container's name.
  */
 #include <inttypes.h>
 #include <json-c/json.h>
@@ -15,8 +16,10 @@ static struct json_object *node_to_json(const struct node_type *type, const void
 
 static void key_of(const char *property, char *key, size_t size)
 {
-	size_t i;
+	size_t i, prefix = strlen(HF_MANIFEST_REQUIRED);
 
+	if (strncmp(property, HF_MANIFEST_REQUIRED, prefix) == 0)
+		property += prefix;
 	for (i = 0; property[i] && i + 1 < size; i++)
 		key[i] = property[i] == '-' ? '_' : property[i];
 	key[i] = 0;

@@ -13,6 +13,12 @@
 		.name = (prop), .type = (kind), .needed = true, \
 		.offset = offsetof(struct s, member) \
 	}
+/* Older readers, which refuse it, can read all manifests in which it isn't set. */
+#define F_REQUIRED_BOOL(s, prop, member) \
+	{ \
+		.name = HF_MANIFEST_REQUIRED prop, .type = FIELD_BOOL, .only_set = true, \
+		.offset = offsetof(struct s, member) \
+	}
 #define F_ARRAY(s, prop, kind, member, limit) \
 	{ \
 		.name = (prop), .type = (kind), .offset = offsetof(struct s, member), \
@@ -95,6 +101,9 @@ static const struct field guest_fields[] = {
 	F(hf_manifest_guest, "state-length", FIELD_U64, state_length),
 	F(hf_manifest_guest, "state-xxh3", FIELD_HASH, state_xxh3),
 	F(hf_manifest_guest, "not-saved", FIELD_STRING, not_saved),
+	F_REQUIRED_BOOL(hf_manifest_guest, "ram-copied", ram_copied),
+	F(hf_manifest_guest, "adopted-pid", FIELD_U32, adopted_pid),
+	F(hf_manifest_guest, "adopted-start-ticks", FIELD_U64, adopted_start_ticks),
 	F(hf_manifest_guest, "tsc-pause", FIELD_U64, tsc_pause),
 	F(hf_manifest_guest, "tsc-paused", FIELD_U64, tsc_paused),
 	F(hf_manifest_guest, "tsc-saved", FIELD_U64, tsc_saved),

@@ -31,7 +31,8 @@ enum field_type {
 struct field {
 	const char *name; /* property name */
 	enum field_type type;
-	bool needed; /* neither written nor read without it */
+	bool needed;   /* neither written nor read without it */
+	bool only_set; /* a bool that is written when it is true: readers must know it then */
 	size_t offset;
 	size_t count_offset;	  /* of the types with a count */
 	size_t max;		  /* of the types with a count: most entries */

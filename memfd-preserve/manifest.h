@@ -141,11 +141,12 @@ struct hf_manifest_guest {
 	uint64_t state_length; /* sum of the chunks' lengths */
 	uint64_t state_xxh3;   /* XXH3-64 of the whole stream */
 	char *not_saved;       /* why it has no device state and is started afresh, or NULL */
-	/*
-	 * The state is what remains of a migration with RAM, which is loaded without
-	 * x-ignore-shared. Never in a manifest: such a state doesn't leave its agent.
-	 */
+	/* The state is what remains of a migration with RAM: loaded without x-ignore-shared. */
 	bool ram_copied;
+	/* The QEMU that its RAM was copied from, which has to be gone before another runs. 0: none.
+	 */
+	uint32_t adopted_pid;
+	uint64_t adopted_start_ticks; /* start time: field 22 of /proc/PID/stat */
 	struct hf_manifest_net *net;
 	size_t n_net;
 

@@ -15,6 +15,12 @@ OUTCOMES = {"OLD": "goes on in its old QEMU", "NEW": "goes on in a new QEMU",
 CARRIERS = {"LUO": "`luo`", "HOLD": "`hold`"}
 
 
+# Phases of adoptions, and what those and updates have in common: what a next agent finds, and from there on.
+ADOPTION = ("ADOPT", "RETURN")
+NEXT = ("arrive", "read-manifest")
+SHARED = (*NEXT, "retrieve-files", "load-state", "resume", "finish-session", "finish-manifest", "end-others", "take-over")
+
+
 class Point:
     def __init__(self, name, phase, death, failure, text):
         self.name, self.death, self.failure, self.text = name, death, failure, text
@@ -29,7 +35,7 @@ class Point:
     def spec(self, kind, last):
         """HOLDFAST_FAULT for the agent, and for the one after it. @last: the last step that can be undone."""
         fault = f"{self.name}={kind}"
-        if self.phase == "UNDO":
+        if self.phase in ("UNDO", "RETURN"):
             return f"{last}=EIO,{fault}", ""
         if self.name == "take-over":
             return "finish-session=SIGKILL", fault
@@ -37,15 +43,29 @@ class Point:
             return "load-state=SIGKILL", fault
         return fault, ""
 
+    def adoption_spec(self, kind):
+        """The same for the agent that adopts a guest, and the one after it."""
+        if self.name in NEXT:
+            return "adopt-quit=SIGKILL", f"{self.name}={kind}"
+        return self.spec(kind, "adopt-no-return")
+
 
 def read(carrier=None):
-    """All points, or those that a carrier has, in the order in which an update comes to them."""
+    """All points, or those that an update with a carrier comes to, in the order in which it does."""
     text = FILE.read_text()
     found = LINE.findall(text)
     if len(found) != text.count("\nHF_FAULT_POINT("):
         raise ValueError(f"{FILE}: a line is not as it should be")
     points = [Point(name, phase, death, failure, what) for _, name, phase, death, failure, what in found]
-    return [point for point in points if not carrier or point.carrier in ("", carrier.upper())]
+    return [point for point in points
+            if not carrier or point.carrier in ("", carrier.upper()) and point.phase not in ADOPTION]
+
+
+def adoption():
+    """Those that an adoption comes to, and the kinds to try: where it goes the way of an update, one of each sort."""
+    shared = [point for point in read() if point.name in ("hand-over-last", *SHARED)]
+    return [(point, kind) for point in read() if point.phase in ADOPTION for kind in point.kinds()] + \
+           [(point, kind) for point in shared for kind in point.kinds() if kind in ("SIGKILL", "EIO")]
 
 
 def table():

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "vmm-glue/note.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -33,18 +34,23 @@ int hf_note_read(const char *name, size_t max, char **ret, size_t *ret_size)
 	return hf_file_read(path, max, ret, ret_size);
 }
 
-bool hf_note_is_there(const char *name)
+int hf_note_look(const char *name)
 {
 	char path[4096];
 
 	hf_note_path(name, path, sizeof(path));
-	return access(path, F_OK) == 0;
+	return access(path, F_OK) < 0 ? -errno : 0;
 }
 
-void hf_note_remove(const char *name)
+bool hf_note_is_there(const char *name)
+{
+	return hf_note_look(name) == 0;
+}
+
+int hf_note_remove(const char *name)
 {
 	char path[4096];
 
 	hf_note_path(name, path, sizeof(path));
-	unlink(path);
+	return unlink(path) < 0 && errno != ENOENT ? -errno : 0;
 }

@@ -31,8 +31,12 @@ int hf_note_write(const char *name, const char *text, struct hf_error *error);
  */
 int hf_note_read(const char *name, size_t max, char **ret, size_t *ret_size);
 
-/** hf_note_is_there() - Is there one, whatever it says? */
+/** hf_note_look() - Look for one, whatever it says. Return: 0; -ENOENT when there is none; -errno.
+ */
+int hf_note_look(const char *name);
+
+/** hf_note_is_there() - Is there one? In doubt there is none. */
 bool hf_note_is_there(const char *name);
 
-/** hf_note_remove() - See that there is none. */
-void hf_note_remove(const char *name);
+/** hf_note_remove() - See that there is none. Return: 0 or -errno. */
+int hf_note_remove(const char *name);

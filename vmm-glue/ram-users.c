@@ -92,28 +92,51 @@ static bool uses(pid_t pid, const char *name, const struct hf_inode *files, size
 	return false;
 }
 
-static int end_process(const char *name, const struct hf_inode *files, size_t n,
-	uint64_t timeout_ns, struct hf_error *e)
+/* Return: 1 when it has ended, or -errno. */
+static int kill_and_wait(
+	int fd, pid_t pid, const char *what, uint64_t timeout_ns, struct hf_error *e)
 {
-	pid_t pid = (pid_t)strtol(name, NULL, 10);
-	cleanup_close int fd = (int)syscall(SYS_pidfd_open, pid, 0);
 	struct pollfd p = {.fd = fd, .events = POLLIN};
 	int r;
 
-	/* The number may mean another process by now: look again through what can't change. */
-	if (fd < 0 || !uses(pid, name, files, n))
-		return 0;
 	if (syscall(SYS_pidfd_send_signal, fd, SIGKILL, NULL, 0) < 0 && errno != ESRCH)
 		return hf_error_set(e, -errno, HF_ERR_FAILED, NULL,
-			"can't end process %d, which has its RAM: %s", (int)pid, strerror(errno));
+			"can't end process %d, which %s: %s", (int)pid, what, strerror(errno));
 	do
 		r = poll(&p, 1, (int)(timeout_ns / HF_NSEC_PER_MSEC));
 	while (r < 0 && errno == EINTR);
 	if (r == 0)
 		return hf_error_set(e, -ETIMEDOUT, HF_ERR_FAILED, NULL,
-			"process %d has its RAM and does not end", (int)pid);
+			"process %d %s and does not end", (int)pid, what);
 	return r < 0 ? hf_error_set(e, -errno, HF_ERR_FAILED, NULL, "poll: %s", strerror(errno))
 		     : 1;
+}
+
+static int end_process(const char *name, const struct hf_inode *files, size_t n,
+	uint64_t timeout_ns, struct hf_error *e)
+{
+	pid_t pid = (pid_t)strtol(name, NULL, 10);
+	cleanup_close int fd = (int)syscall(SYS_pidfd_open, pid, 0);
+
+	/* The number may mean another process by now: look again through what can't change. */
+	if (fd < 0 || !uses(pid, name, files, n))
+		return 0;
+	return kill_and_wait(fd, pid, "has its RAM", timeout_ns, e);
+}
+
+int hf_ram_users_end_former(
+	pid_t pid, uint64_t start_ticks, uint64_t timeout_ns, struct hf_error *e)
+{
+	cleanup_close int fd = (int)syscall(SYS_pidfd_open, pid, 0);
+	uint64_t ticks = 0;
+
+	if (fd < 0 && errno != ESRCH)
+		return hf_error_set(e, -errno, HF_ERR_FAILED, NULL,
+			"can't see whether process %d lives: %s", (int)pid, strerror(errno));
+	/* Read when the number can't come to mean another one unseen. */
+	if (fd < 0 || hf_pid_start_time(pid, &ticks) < 0 || ticks != start_ticks)
+		return 0;
+	return kill_and_wait(fd, pid, "was its QEMU", timeout_ns, e);
 }
 
 /* One look at all processes. Return: how many were ended, or -errno. */

@@ -26,3 +26,14 @@
  */
 int hf_ram_users_end(const struct hf_inode *files, size_t n_files, pid_t spare, uint64_t timeout_ns,
 	size_t *ret_n, struct hf_error *error);
+
+/**
+ * hf_ram_users_end_former() - End the process that a guest's RAM was copied from, and wait for
+ * that.
+ * @pid:         of it, when it was copied; may mean another process by now, which is left alone
+ * @start_ticks: when it was started
+ *
+ * Return: 1 it was ended, 0 it was not there any more; -ETIMEDOUT; -errno, with @e filled.
+ */
+int hf_ram_users_end_former(
+	pid_t pid, uint64_t start_ticks, uint64_t timeout_ns, struct hf_error *e);

@@ -103,6 +103,9 @@ static inline void sample_guest(struct hf_manifest *m)
 	net->queues = 2;
 	net->flags = 0x5102;
 	net->fd = -1;
+	g->ram_copied = true;
+	g->adopted_pid = 4711;
+	g->adopted_start_ticks = 987654321;
 	g->tsc_pause = 1000000000001ULL;
 	g->tsc_paused = 1000000100001ULL;
 	g->tsc_saved = 1000010000001ULL;

@@ -53,6 +53,23 @@ static pid_t start(int keep, int drop, bool exec)
 	return pid;
 }
 
+/* The QEMU that a guest was adopted from: that process, and not whoever has its number since. */
+static void test_ends_former(void **state)
+{
+	struct hf_error e = {0};
+	uint64_t ticks = 0;
+	int status;
+	pid_t pid = start(-EBADF, -EBADF, true);
+
+	assert_int_equal(hf_pid_start_time(pid, &ticks), 0);
+	assert_int_equal(hf_ram_users_end_former(pid, ticks + 1, HF_NSEC_PER_SEC, &e), 0);
+	assert_int_equal(waitpid(pid, &status, WNOHANG), 0);
+	assert_int_equal(hf_ram_users_end_former(pid, ticks, 10 * HF_NSEC_PER_SEC, &e), 1);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+	assert_int_equal(hf_ram_users_end_former(pid, ticks, HF_NSEC_PER_SEC, &e), 0);
+}
+
 static void test_ends_users(void **state)
 {
 	int ram = -EBADF, other = -EBADF, status;
@@ -93,6 +110,7 @@ static void test_ends_users(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_ends_former),
 		cmocka_unit_test(test_ends_users),
 	};
 

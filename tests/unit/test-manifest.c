@@ -253,7 +253,10 @@ static void test_golden_v3(void **state)
 	hf_manifest_free(m);
 }
 
-/* A manifest of version 4 is only of guests that were saved. */
+/*
+ * A manifest of version 4 has only guests that were saved, and none that was adopted: every state
+ * is loaded with x-ignore-shared.
+ */
 static void test_golden_v4(void **state)
 {
 	cleanup_free char *golden = NULL;
@@ -265,9 +268,29 @@ static void test_golden_v4(void **state)
 	for (size_t i = 0; i < m->n_guests; i++) {
 		assert_null(m->guests[i]->not_saved);
 		assert_int_equal(m->guests[i]->policies.save_failure, HF_SAVE_FAILURE_ROLLBACK);
+		assert_false(m->guests[i]->ram_copied);
+		assert_int_equal(m->guests[i]->adopted_pid, 0);
+		assert_int_equal(m->guests[i]->adopted_start_ticks, 0);
 	}
+	assert_int_equal(m->clock_width, 120);
 	expect_json_within(GOLDEN_V4 ".json", m);
 	hf_manifest_free(m);
+}
+
+/* Who doesn't know it would load the state as another one. Where it isn't set, old readers do well.
+ */
+static void test_ram_copied_is_required(void **state)
+{
+	struct hf_manifest *m = sample_manifest();
+	size_t size;
+	char *buf = encode(m, &size);
+	void *fdt = buf + HF_MANIFEST_HEADER_BYTES;
+	int len;
+
+	assert_non_null(fdt_getprop(fdt, at(fdt, "/guests/guest@0"), "required,ram-copied", &len));
+	assert_null(fdt_getprop(fdt, at(fdt, "/guests/guest@1"), "required,ram-copied", &len));
+	hf_manifest_free(m);
+	free(buf);
 }
 
 /* What a newer build may want done, and this one doesn't know, is as if it weren't there. */
@@ -679,6 +702,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_golden_v2),
 		cmocka_unit_test(test_golden_v3),
 		cmocka_unit_test(test_golden_v4),
+		cmocka_unit_test(test_ram_copied_is_required),
 		cmocka_unit_test(test_unknown_choice),
 		cmocka_unit_test(test_cut_and_flipped),
 		cmocka_unit_test(test_flipped_and_sealed),

@@ -868,37 +868,40 @@ WRITER = bytes.fromhex(
     "ffff00000093cf00170060000f00")
 
 
-class Writer:
-    """A guest that is nothing but WRITER, under KVM, with RAM in a private file."""
+class Writer(Guest):
+    """A guest that is nothing but WRITER, with RAM in a private file."""
 
-    def __init__(self, world, mib):
-        if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+    def __init__(self, world, mib, name="writer", accel="kvm", memory=256):
+        if accel == "kvm" and not os.access("/dev/kvm", os.R_OK | os.W_OK):
             raise Skip("there is no KVM")
+        self.world, self.name = world, name
+        self.own_monitor = world.path / f"{name}.qmp"
         code = bytearray(WRITER.ljust(65536, b"\0"))
         at = code.index(bytes.fromhex("78563412"))
         code[at:at + 4] = ((16 + mib) << 20).to_bytes(4, "little")
         code[0xfff0:0xfff5] = bytes.fromhex("ea000000f0")
         (world.path / "writer.bin").write_bytes(code)
-        self.serial = world.path / "serial"
-        log = open(world.path / "writer.log", "ab")
-        self.process = subprocess.Popen(
-            [str(BUILD / "holdfast-vmm"), "--name", "writer", "--", world.qemu, "-nodefaults", "-no-user-config",
-             "-display", "none", "-machine", "pc", "-accel", "kvm", "-cpu", "qemu64", "-m", "256",
-             "-mem-path", str(world.path), "-bios", str(world.path / "writer.bin"),
-             "-chardev", f"file,id=serial,path={self.serial},append=on", "-serial", "chardev:serial"], env=world.env, stdin=subprocess.DEVNULL,
-            stdout=log, stderr=log)
+        self.serial = world.path / f"{name}.serial"
+        with open(world.path / f"{name}.log", "ab") as log:
+            self.process = subprocess.Popen(
+                [str(BUILD / "holdfast-vmm"), "--name", name, "--", world.qemu, "-nodefaults", "-no-user-config",
+                 "-display", "none", "-machine", "pc", "-accel", accel, "-cpu", "qemu64", "-m", str(memory),
+                 "-mem-path", str(world.path), "-bios", str(world.path / "writer.bin"),
+                 "-qmp", f"unix:{self.own_monitor},server=on,wait=off",
+                 "-chardev", f"file,id=serial,path={self.serial},append=on", "-serial", "chardev:serial"],
+                env=world.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         world.guests.append(self)
         deadline = time.monotonic() + 10
         while not self.said():
             if time.monotonic() > deadline or self.process.poll() is not None:
-                raise Skip("KVM doesn't run such a guest here")
+                raise Skip("KVM doesn't run such a guest here") if accel == "kvm" else Failure(f"{name} does not run")
             time.sleep(0.1)
 
     def said(self):
         return self.serial.read_text() if self.serial.exists() else ""
 
-    def wait_alive(self):
-        before = len(self.said())
+    def wait_alive(self, passes=1):
+        before = len(self.said()) + passes - 1
         poll(lambda: "F" in self.said() or len(self.said()) > before + 2, 20, "the guest to write on")
         check("F" not in self.said(), "a page is not as the guest left it")
 
@@ -1044,7 +1047,7 @@ def adopted_guest_that_does_not_come_up_is_held(world):
 
 @test
 def held_adopted_guest_is_dumped_and_retried(world):
-    """It has no session: its files are the agent's alone, and stay there from one try to the next."""
+    """Its files stay with the agent from one try to the next, and no longer."""
     private = PrivateQemu(world)
     world.start_agent()
     guest = private_guest(world, "g", private, memory=128)
@@ -1067,6 +1070,71 @@ def held_adopted_guest_is_dumped_and_retried(world):
     check(findings_of(world, "g")[0], "it is not eligible")
     world.upgrade()
     guest.wait_alive()
+
+
+@test
+def agent_killed_when_the_adopted_guests_old_qemu_has_ended(world):
+    """The keeper has the guest: the next agent starts its new QEMU. With the carrier `luo`, as on a real host."""
+    private = PrivateQemu(world)
+    world.start_agent("--carrier", "luo")
+    other = Guest(world, "other").wait_ready()
+    guest = private_guest(world, "g", private, memory=128)
+    guest.wait_alive()
+    private.is_slow(60)
+    client = subprocess.Popen([str(BUILD / "holdfast"), "adopt", "g", "--paused"], env=world.env, text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    guest.process.wait(60)
+    poll(lambda: world.state == "resuming", 10, "the arrival")
+    check(not (world.path / "run/frozen.json").exists(), "the freeze note is still there")
+    world.agent.kill()
+    world.agent.wait()
+    client.communicate(timeout=20)
+    check(client.returncode != 0, "the client was told that all is well")
+    check([k for k in world.keepers() if [m for m in memfds(k) if "pc.ram" in m]], "nobody has its memory")
+    private.works()
+    world.start_agent("--carrier", "luo")
+    poll(lambda: world.state == "normal", 30, "the next agent to bring it up")
+    check("died when it adopted a guest: going on" in world.log(), "the log is silent")
+    check(guest.status == "running", f"it is {guest.status}")
+    guest.wait_alive(2)
+    check(findings_of(world, "g")[0], "it is not eligible")
+    poll(lambda: not world.keepers() and not (world.path / "run/adopted.sock").exists(), 10, "the keeper to end")
+    check(not memfds(world.agent.pid) and not list((world.path / "run/resumed").glob("*")), "something stays behind")
+    check(not guest.capability("x-ignore-shared"), "x-ignore-shared is on")
+    check(not world.cli("report").stdout.startswith("Update"), "it is told as an update")
+    world.agent.terminate()
+    check(world.agent.wait(20) == 0, "the agent does not stop")
+    world.start_agent()
+    world.upgrade()
+    for each in (guest, other):
+        each.wait_alive()
+
+
+@test
+def agent_killed_while_an_adopted_guest_is_held(world):
+    """It is held by the next one as well, and nothing else can be done with the host; then it comes back."""
+    private = PrivateQemu(world)
+    world.start_agent("--carrier", "luo")
+    guest = private_guest(world, "g", private, memory=128)
+    guest.wait_alive()
+    private.fails_to_load()
+    world.expect(6, "adopt", "g", "--paused", says="g: it is held: .*no such state")
+    for _ in range(2):
+        world.agent.kill()
+        world.agent.wait()
+        world.start_agent("--carrier", "luo")
+        poll(lambda: world.state == "degraded", 30, "the guest to be held again")
+        check(guest_json(world, "g")["status"] == "held", "it is not shown as held")
+    world.expect(6, "adopt", "g", says="operator")
+    world.expect(6, "retry", "g", says="g: .*no such state")
+    core = world.path / "core"
+    world.expect(0, "dump", "g", str(core), says="128 MiB of memory")
+    check(any(Core(core).read(0x1000000, 1 << 20)), "its memory is not in the core")
+    world.expect(0, "retry", "g", "--qemu", world.qemu)
+    check(world.state == "normal" and guest.status == "running", f"the host is {world.state}")
+    guest.wait_alive(2)
+    poll(lambda: not world.keepers(), 10, "the keeper to end")
+    check(not memfds(world.agent.pid), f"the agent keeps {memfds(world.agent.pid)}")
 
 
 @test

@@ -7,7 +7,8 @@
 Needs the programs of `make VARIANT=faults`. Two guests, one that runs and one that is paused, go through
 one update after the other; each update has one fault. Then the agent is started again, as a service manager
 would, and both guests have to be as they were: in the QEMU that common/fault-points.def says, with every word
-of memory right, and nothing left behind. Last line: N passed, N failed, N skipped."""
+of memory right, and nothing left behind. So does a guest with private RAM that is adopted; `adopt:POINT` is
+a point that updates have, too. Last line: N passed, N failed, N skipped."""
 
 import argparse
 import concurrent.futures
@@ -115,15 +116,14 @@ def check_guests(world, runner, sleeper, before, outcome):
     sleeper.check_quiet()
 
 
-def try_one(world, runner, sleeper, point, kind):
+def go_through(world, command, faults, point, kind):
+    """With an agent for each of @faults, and after a death one without. Return: when nothing goes on any more."""
     deadly = kind in fault_points.DEATHS
-    outcome = point.outcome(kind)
-    before = [runner.pid, sleeper.pid]
-    first, second = point.spec(kind, "hand-over-last")
+    first, second = faults
     log_begin = (world.path / "agent.log").stat().st_size if (world.path / "agent.log").exists() else 0
     start_and_wait(world, first)
-    upgrade = subprocess.Popen([str(agent.BUILD / "holdfast"), "upgrade", "--kernel", kernel()], env=world.env,
-                               stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    client = subprocess.Popen([str(agent.BUILD / "holdfast"), *command], env=world.env, stdin=subprocess.DEVNULL,
+                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         if second:
             world.wait_death("SIGKILL")
@@ -138,12 +138,11 @@ def try_one(world, runner, sleeper, point, kind):
             time.sleep(0.3)
             poll(lambda: settled(world), 60, "the agent to be done")
     finally:
-        upgrade.kill()
-        upgrade.wait()
-    log = world.log()[log_begin:]
-    check(f"fault point {point.name}: {kind}" in log, "the point was not reached")
+        client.kill()
+        client.wait()
+    check(f"fault point {point.name}: {kind}" in world.log()[log_begin:], "the point was not reached")
     state = world.status()
-    if outcome == "HELD":
+    if point.outcome(kind) == "HELD":
         check(state["state"] == "degraded", f"the host is {state['state']}: nobody is told that a guest is held")
     if state["state"] == "degraded":
         check(not deadly, f"after a death the host is degraded: {state.get('message')}")
@@ -157,36 +156,90 @@ def try_one(world, runner, sleeper, point, kind):
         start_and_wait(world)
         state = world.status()
     check(state["state"] == "normal", f"the host is {state['state']}: {state.get('message')}")
-    check_guests(world, runner, sleeper, before, "NEW" if outcome == "HELD" else outcome)
+
+
+def stop_cleanly(world):
     world.agent.terminate()
     check(world.agent.wait(20) == 0, "the agent does not stop cleanly")
     check_nothing_left(world)
-    if sleeper.status == "postmigrate":
-        # QEMU saves it only once until it has run: what `check` says of that is a test of its own.
-        sleeper.qmp("cont")
-        sleeper.qmp("stop")
+
+
+class Updates:
+    """Two guests that go through one update after the other."""
+
+    def __init__(self, world):
+        self.world = world
+        self.runner, self.sleeper = [Guest(world, name, machine="pc", memory=80) for name in ("runner", "sleeper")]
+        for guest in (self.runner, self.sleeper):
+            guest.wait_ready()
+        self.sleeper.qmp("stop")
+
+    def try_one(self, point, kind):
+        before = [self.runner.pid, self.sleeper.pid]
+        go_through(self.world, ["upgrade", "--kernel", kernel()], point.spec(kind, "hand-over-last"), point, kind)
+        check_guests(self.world, self.runner, self.sleeper, before, "OLD" if point.outcome(kind) == "OLD" else "NEW")
+        stop_cleanly(self.world)
+        if self.sleeper.status == "postmigrate":
+            # QEMU saves it only once until it has run: what `check` says of that is a test of its own.
+            self.sleeper.qmp("cont")
+            self.sleeper.qmp("stop")
+
+
+class Adoptions:
+    """A guest with private RAM, which is adopted; once it was, another one."""
+
+    def __init__(self, world):
+        self.world, self.guest, self.n = world, None, 0
+
+    def new_guest(self):
+        self.n += 1
+        self.guest = agent.Writer(self.world, 2, name=f"private{self.n}", accel="tcg", memory=32)
+
+    def try_one(self, point, kind):
+        if not self.guest:
+            self.new_guest()
+        guest, before = self.guest, self.guest.pid
+        go_through(self.world, ["adopt", guest.name, "--paused"], point.adoption_spec(kind), point, kind)
+        poll(lambda: guest.status == "running", 10, f"{guest.name} to run")
+        poll(lambda: not (self.world.path / "run/frozen.json").exists(), 10, "the freeze note's end")
+        guest.wait_alive()
+        if point.outcome(kind) == "OLD":
+            check(guest.pid == before, f"it is in process {guest.pid}, and was in {before}")
+        else:
+            check(guest.pid != before, "it has the old QEMU")
+            check(guest.process.wait(5) is not None, "its old QEMU is still there")
+        stop_cleanly(self.world)
+        poll(lambda: not self.world.keepers(), 10, "the keeper's end")
+        if point.outcome(kind) != "OLD":
+            guest.qmp("quit")
+            self.guest = None
+
+
+def name_of(cls, point, kind):
+    """Adoptions' own points say by their names what they are of."""
+    other = cls is Adoptions and point.phase not in fault_points.ADOPTION
+    return f"{'adopt:' if other else ''}{point.name}={kind}"
 
 
 def run_some(jobs, qemu):
-    """One world, as long as nothing is wrong in it."""
-    world, guests, results = None, None, []
-    for point, kind in jobs:
+    """One world for each class of tries, as long as nothing is wrong in it."""
+    world, tries, results = None, None, []
+    for cls, point, kind in jobs:
         started = time.monotonic()
         problem = None
         try:
+            if world and not isinstance(tries, cls):
+                world.close(False)
+                world = None
             if not world:
                 world = Supervisor(qemu)
-                guests = [Guest(world, "runner", machine="pc", memory=80),
-                          Guest(world, "sleeper", machine="pc", memory=80)]
-                for guest in guests:
-                    guest.wait_ready()
-                guests[1].qmp("stop")
-            try_one(world, *guests, point, kind)
+                tries = cls(world)
+            tries.try_one(point, kind)
         except Failure as failure:
             problem = str(failure)
         except Exception:
             problem = traceback.format_exc()
-        name = f"{point.name}={kind}"
+        name = name_of(cls, point, kind)
         if problem:
             tail = "\n".join(world.log().splitlines()[-25:]) if (world.path / "agent.log").exists() else ""
             print(f"FAILED  {name}: {problem}\n        agent's log:\n{tail}", flush=True)
@@ -207,10 +260,11 @@ def main():
     parser.add_argument("points", nargs="*")
     args = parser.parse_args()
     agent.BUILD = TOP / "build/faults"
-    jobs = [(point, kind) for point in fault_points.read("hold") for kind in point.kinds()
-            if not args.points or {point.name, f"{point.name}={kind}"} & set(args.points)]
+    jobs = [(Updates, point, kind) for point in fault_points.read("hold") for kind in point.kinds()]
+    jobs += [(Adoptions, point, kind) for point, kind in fault_points.adoption()]
+    jobs = [job for job in jobs if not args.points or set(args.points) & {name_of(*job), name_of(*job).split("=")[0]}]
     if args.list:
-        print("\n".join(f"{point.name}={kind}" for point, kind in jobs))
+        print("\n".join(name_of(*job) for job in jobs))
         return
     subprocess.run([TOP / "tests/nested/witness/build.sh"], check=True)
     qemu = agent.find_qemus()[0][1]
