@@ -107,6 +107,17 @@ def wait_update(host, boots, release, what):
     return report
 
 
+def check_clock(host, clock, report):
+    """The sandbox leaves no right to set clocks; the spawner has it."""
+    error_ns = clock.error_ns()
+    if "clock_correction_ns" not in report:
+        fail("the host's clock was not carried over, see the agent's log")
+    host.note(f"the host's clock was moved by {report['clock_correction_ns'] / 1e6:+.1f} ms, and is "
+              f"{error_ns / 1e6:+.2f} ms off (holdfast says at most {report['clock_error_ns'] / 1e6:.2f} ms)")
+    if abs(error_ns) > common.MAX_CLOCK_ERROR_NS:
+        fail(f"the host's clock is off by {error_ns / 1e6:.1f} ms")
+
+
 def judge(guests):
     for guest in guests:
         if guest.state() != "running":
@@ -193,6 +204,7 @@ def run(host):
     guests = [Guest(host, "small", machine="pc", memory=128),
               Guest(host, "web", machine="q35", memory=128, disk=True, net=True, vhost=True)]
     start_host(host, guests)
+    clock = common.WallClock(host)
     old, new = host.kernels["OLD_VERSION"], host.kernels["NEW_VERSION"]
     client = guests[1].client()
     check_sandbox(host)
@@ -201,9 +213,11 @@ def run(host):
     reboot(host, guests)
 
     host.note(f"holdfast upgrade: Linux {old} to {new}")
+    clock.before()
     host.spawn(f"holdfast upgrade --kernel {TEST_DIR}/bzImage-new")
     report = wait_update(host, 2, new, "holdfast upgrade")
     host.note(f"guests are back after {report['blackout_ns'] / 1e9:.2f} s")
+    check_clock(host, clock, report)
     check_qemus(host, guests)
     judge(guests)
 
