@@ -27,6 +27,20 @@ ExecStart=/bin/true
 ExecStop=/bin/sh -c 'echo stopped >>/var/log/hf-service.log; {also}'
 """
 
+# Tells how it was run, and then what its file of that name has for an exit status.
+HEALTH = "/usr/local/bin/hf-health"
+HEALTH_SCRIPT = """#!/bin/sh
+{
+echo guest=$HOLDFAST_GUEST_NAME uuid=$HOLDFAST_GUEST_UUID words="$*" uid=$(id -u) dir=$(pwd)
+env | cut -d= -f1 | sort | tr '\\n' ' '
+echo
+grep -E '^(Seccomp|NoNewPrivs):' /proc/self/status
+readlink /proc/self/ns/mnt
+} >/var/log/hf-health-$HOLDFAST_GUEST_NAME.log
+echo health of $HOLDFAST_GUEST_NAME was asked for
+exit $(cat /var/lib/hf-test/health-$HOLDFAST_GUEST_NAME)
+"""
+
 
 def load(name):
     spec = importlib.util.spec_from_file_location(name.replace("-", "_"), NESTED / "cases" / f"{name}.py")
@@ -116,6 +130,39 @@ def check_clock(host, clock, report):
               f"{error_ns / 1e6:+.2f} ms off (holdfast says at most {report['clock_error_ns'] / 1e6:.2f} ms)")
     if abs(error_ns) > common.MAX_CLOCK_ERROR_NS:
         fail(f"the host's clock is off by {error_ns / 1e6:.1f} ms")
+
+
+def configure_health(host, statuses):
+    host.put(HEALTH, HEALTH_SCRIPT, "755")
+    host.put("/etc/holdfast/holdfast.conf.d/health.conf", f"[defaults]\nhealth-command={HEALTH} one  two\n")
+    for name, status in statuses.items():
+        host.run(f"echo {status} >{TEST_DIR}/health-{name}; rm -f /var/log/hf-health-{name}.log")
+    print(host.run("holdfastd --check-config").out)
+
+
+def check_health(host, report, statuses):
+    """The health-command was run for each guest, outside of the agent's sandbox, and its word counts."""
+    own = host.run("readlink /proc/1/ns/mnt").out.strip()
+    status = {guest["name"]: guest for guest in common.status(host)["guests"]}
+    for entry in report["guests"]:
+        name, want = entry["name"], statuses[entry["name"]]
+        told = host.run(f"cat /var/log/hf-health-{name}.log", check=False).out.splitlines()
+        if len(told) != 5 or told[0] != f"guest={name} uuid={entry['uuid']} words=one two uid=0 dir=/":
+            fail(f"the health-command of {name} was run like this: {told}")
+        if not {"HOLDFAST_GUEST_NAME", "HOLDFAST_GUEST_UUID", "PATH"} <= set(told[1].split()) <= {
+                "HOLDFAST_GUEST_NAME", "HOLDFAST_GUEST_UUID", "PATH", "PWD", "OLDPWD", "SHLVL", "_"}:
+            fail(f"the health-command of {name} has the environment {told[1]}")
+        if sorted(told[2:4]) != ["NoNewPrivs:\t0", "Seccomp:\t0"] or told[4] != own:
+            fail(f"the health-command of {name} is in a sandbox: {told[2:]}")
+        found = [f["message"] for f in status[name]["findings"] if f["id"] == "guest.unhealthy"]
+        if want == 0 and (entry["outcome"] != "resumed" or found):
+            fail(f"{name} is well, but: {entry}, {found}")
+        if want and (entry["outcome"] != "unhealthy" or f"exit status {want}" not in entry["message"] or len(found) != 1):
+            fail(f"{name} is unhealthy, but: {entry}, {found}")
+        log = host.run("journalctl -b --no-pager -o cat -t holdfastd").out
+        if f"health of {name} was asked for" not in log:
+            fail(f"what the health-command of {name} said is not in the agent's log")
+    host.note(f"health-command: {', '.join(f'{name} {want}' for name, want in statuses.items())}")
 
 
 def judge(guests):
@@ -213,22 +260,28 @@ def run(host):
     reboot(host, guests)
 
     host.note(f"holdfast upgrade: Linux {old} to {new}")
+    health = {"small": 0, "web": 0}
+    configure_health(host, health)
     clock.before()
     host.spawn(f"holdfast upgrade --kernel {TEST_DIR}/bzImage-new")
     report = wait_update(host, 2, new, "holdfast upgrade")
     host.note(f"guests are back after {report['blackout_ns'] / 1e9:.2f} s")
     check_clock(host, clock, report)
+    check_health(host, report, health)
     check_qemus(host, guests)
     judge(guests)
 
     broken_kexec(host, guests)
 
     host.note(f"systemctl kexec: Linux {new} to {old}")
+    health = {"small": 3, "web": 0}
+    configure_health(host, health)
     put_service(host)
     holdfast(host, f"prepare --orderly --kernel {TEST_DIR}/bzImage-old")
     host.spawn("systemctl kexec")
     report = wait_update(host, 3, old, "systemctl kexec")
     host.note(f"guests are back after {report['blackout_ns'] / 1e9:.2f} s")
+    check_health(host, report, health)
     if host.run("cat /var/log/hf-service.log").out != "stopped\n":
         fail("the host's services were not shut down")
     check_qemus(host, guests)
