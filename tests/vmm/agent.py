@@ -2445,6 +2445,83 @@ def health_command_says_no(world):
 
 
 @test
+def unhealthy_guest_is_retried(world):
+    """It runs, and is looked at again until it is well: with the configuration of now, by an agent that is new."""
+    world.start_agent()
+    script = world.path / "check.sh"
+
+    def answer(text):
+        script.write_text(f"#!/bin/sh\n{text}\n")
+        script.chmod(0o755)
+
+    def unhealthy():
+        return {g["name"]: f["message"] for g in world.ask("status")["guests"] for f in g["findings"]
+                if f["id"] == "guest.unhealthy"}
+
+    answer("exit 7")
+    guest = Guest(world, "g", holdfast=["--policy", f"health-command={script}"]).wait_ready()
+    well = Guest(world, "well", machine="pc", memory=64).wait_ready()
+    world.upgrade(6, says="unhealthy")
+    pid = guest.pid
+    check(set(unhealthy()) == {"g"} and "exit status 7" in unhealthy()["g"], f"status: {unhealthy()}")
+    check(world.state == "normal", f"the host is {world.state}")
+    world.expect(1, "retry", "well", says="held")
+    world.expect(2, "retry", "g", "--qemu", world.qemu, says="without --qemu")
+    answer("exit 8")
+    world.expect(6, "retry", "g", says="exit status 8")
+    check("exit status 8" in unhealthy()["g"], f"status: {unhealthy()}")
+    guest.qmp("stop")
+    answer("exit 0")
+    world.expect(1, "retry", "g", says="paused")
+    check(set(unhealthy()) == {"g"}, f"a guest that is paused is called well: {unhealthy()}")
+    guest.qmp("cont")
+
+    # The note outlives the agent; what is asked is the configuration's of now.
+    world.agent.kill()
+    world.agent.wait()
+    world.start_agent()
+    check(set(unhealthy()) == {"g"}, f"after the agent's restart: {unhealthy()}")
+    world.configure("[guest g]\nhealth-command=/nonexistent\nnonsense\n")
+    world.expect(3, "retry", "g", says="configuration has errors")
+    world.configure("[guest g]\nhealth-command=/nonexistent\n")
+    world.expect(6, "retry", "g", says="No such file")
+    world.configure("")
+
+    # While it is looked at it is nobody else's.
+    answer(f"echo $$ >{world.path}/asked; while [ ! -e {world.path}/go ]; do sleep 0.1; done")
+    retry = subprocess.Popen([str(BUILD / "holdfast"), "retry", "g"], env=world.env, text=True,
+                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    poll((world.path / "asked").exists, 20, "the health-command")
+    world.expect(75, "retry", "g", says="looked at")
+    world.expect(75, "prepare", "--kernel", kernel(), says="looked at")
+    check({g["name"]: g["step"] for g in world.ask("status")["guests"] } == {"g": "checking", "well": "idle"},
+          f"status: {world.ask('status')['guests']}")
+    (world.path / "go").touch()
+    out = retry.communicate(timeout=60)[0]
+    check(retry.returncode == 0 and "g is well" in out, f"retry: {retry.returncode}: {out}")
+    check(not unhealthy(), f"status: {unhealthy()}")
+    check(guest.pid == pid, "it runs in another QEMU")
+
+    # And an agent that is stopped in the middle takes the command along.
+    answer("exit 1")
+    world.upgrade(6)
+    (world.path / "asked").unlink()
+    answer(f"echo $$ >{world.path}/asked; exec sleep 1000")
+    retry = subprocess.Popen([str(BUILD / "holdfast"), "retry", "g"], env=world.env, text=True,
+                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    poll((world.path / "asked").exists, 20, "the health-command")
+    world.agent.terminate()
+    check(world.agent.wait(20) == 0, "the agent did not stop")
+    retry.communicate(timeout=20)
+    command = pathlib.Path(f"/proc/{int((world.path / 'asked').read_text())}")
+    poll(lambda: not command.exists(), 5, "the end of the command")
+    world.start_agent()
+    check(set(unhealthy()) == {"g"}, f"status: {unhealthy()}")
+    guest.wait_alive()
+    well.wait_alive()
+
+
+@test
 def agent_channel_without_agent(world):
     """The channel is there, but nobody in the guest has it open: it isn't asked, and the report says so."""
     world.start_agent()
