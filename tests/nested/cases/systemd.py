@@ -165,6 +165,17 @@ def check_health(host, report, statuses):
     host.note(f"health-command: {', '.join(f'{name} {want}' for name, want in statuses.items())}")
 
 
+def retry_unhealthy(host):
+    """Once it is mended, the operator has it looked at again."""
+    again = host.run("holdfast retry small 2>&1", check=False)
+    if again.rc != 6 or "exit status 3" not in again.out:
+        fail(f"holdfast retry of a guest that is not well ended with {again.rc}: {again.out}")
+    host.run(f"echo 0 >{TEST_DIR}/health-small")
+    host.run("holdfast retry small")
+    if "guest.unhealthy" in host.run("holdfast status -o json").out:
+        fail("a guest that is well again is still called unhealthy")
+
+
 def judge(guests):
     for guest in guests:
         if guest.state() != "running":
@@ -282,6 +293,7 @@ def run(host):
     report = wait_update(host, 3, old, "systemctl kexec")
     host.note(f"guests are back after {report['blackout_ns'] / 1e9:.2f} s")
     check_health(host, report, health)
+    retry_unhealthy(host)
     if host.run("cat /var/log/hf-service.log").out != "stopped\n":
         fail("the host's services were not shut down")
     check_qemus(host, guests)
