@@ -266,7 +266,14 @@ static void on_set(struct hf_guest_agent *a, int err, struct json_object *ret,
 {
 	struct hf_health *h = data;
 
-	if (err < 0) {
+	/*
+	 * qemu-ga sets the clock first and then the RTC, with hwclock: where the guest has no
+	 * hwclock or no /dev/rtc it complains of that, and the clock is right.
+	 */
+	if (err == -EREMOTEIO)
+		snprintf(h->result.clock_message, sizeof(h->result.clock_message), "%s",
+			error->message);
+	if (err < 0 && err != -EREMOTEIO) {
 		clock_left(h, error->message);
 		return;
 	}
@@ -300,6 +307,9 @@ static void on_time(struct hf_guest_agent *a, int err, struct json_object *ret,
 		h->asked_ns + (host - h->asked_ns) / 2, h->blackout_ns, &h->result.lag_ns);
 	if (act == HF_GUEST_CLOCK_RIGHT) {
 		h->result.clock = HF_HEALTH_CLOCK_CAUGHT_UP;
+		h->result.clock_message[0] = 0;
+		run_command(h);
+	} else if (h->was_set && h->result.clock_message[0]) {
 		run_command(h);
 	} else if (h->was_set) {
 		clock_left(h, "its guest agent has set the clock, but not to the right time");

@@ -117,7 +117,7 @@ static void test_catches_up(void **state)
 	struct rig r;
 
 	for (size_t i = 0; i < HF_ARRAY_SIZE(behind); i++) {
-		rig_start(&r, FAKE_GA_GOOD, -behind[i]);
+		rig_start(&r, i < 2 ? FAKE_GA_GOOD : FAKE_GA_NO_RTC, -behind[i]);
 		r.guest.agent_answered = i % 2;
 		r.guest.policies.resume_timeout_ns = 10 * HF_NSEC_PER_SEC;
 		rig_run(&r);
