@@ -29,6 +29,7 @@ struct hf_survey;
 struct hf_installed;
 struct hf_inhibit;
 struct hf_adopt;
+struct hf_recheck;
 struct hf_authority;
 
 struct hf_agent {
@@ -44,6 +45,7 @@ struct hf_agent {
 	struct hf_update *update;   /* on its way out, or NULL */
 	struct hf_arrival *arrival; /* on its way in, or held guests, or NULL */
 	struct hf_adopt *adopt;	    /* moving a guest's RAM, or NULL */
+	struct hf_recheck *recheck; /* looking at an unhealthy guest again, or NULL */
 	struct hf_survey *survey;   /* asking all guests how they are, or NULL */
 	bool shutting_down;	    /* guests that can't come along; see shut-down.h */
 	unsigned int n_looking;	    /* kernel images that are looked into, or wait for it */

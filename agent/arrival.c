@@ -17,6 +17,11 @@
 #include "common/fd.h"
 #include "common/worker.h"
 #include "memfd-preserve/readahead.h"
+#include "vmm-glue/spawn.h"
+#include "vmm-glue/spawner.h"
+
+/* Then it is said what is waited for. */
+#define SLOW_SPAWNER_US (20 * HF_USEC_PER_SEC)
 
 /* Somebody who asked for something to be done with a held guest. */
 struct waiter {
@@ -40,6 +45,8 @@ struct hf_arrival {
 	struct waiter *waiters; /* one place a guest */
 	struct hf_readahead_result readahead;
 	struct hf_wall_clock clock;
+	struct hf_spawner_call *greeting; /* no guest is started before it is answered */
+	sd_event_source *slow;
 	struct hf_error error; /* of the worker */
 	sd_event_source *advance;
 	bool finishing;
@@ -123,6 +130,8 @@ static void release_next(struct hf_arrival *a)
 {
 	uint32_t highest = 0;
 
+	if (a->greeting)
+		return;
 	for (size_t i = 0; i < a->n_guests; i++) {
 		uint32_t priority = hf_incoming_guest(a->guests[i])->policies.priority;
 
@@ -138,6 +147,70 @@ static void release_next(struct hf_arrival *a)
 static void on_guest_passed(struct hf_incoming *in, void *data)
 {
 	release_next(data);
+}
+
+/* ---- the spawner, and the clock ---- */
+
+/* An agent that died has seen to it; somebody may have set it since. */
+static bool carries_clock(const struct hf_arrival *a)
+{
+	return hf_agent_is_luo(a->agent) && !a->local && !a->agent->again;
+}
+
+static void on_greeted(
+	int r, const struct hf_wall_clock *clock, const struct hf_error *error, void *data)
+{
+	struct hf_arrival *a = data;
+
+	a->greeting = hf_spawner_call_free(a->greeting);
+	a->slow = sd_event_source_disable_unref(a->slow);
+	a->clock = *clock;
+	if (carries_clock(a))
+		hf_wall_clock_log(r, clock, error);
+	/* Without a spawner, too: each guest then says that there is none, and is held. */
+	release_next(a);
+	one_done(a);
+}
+
+static int on_slow(sd_event_source *s, uint64_t usec, void *userdata)
+{
+	struct hf_arrival *a = userdata;
+
+	hf_agent_progress(a->agent, NULL,
+		"guests wait for holdfast-spawn.service, which waits for their disks: see "
+		"`systemctl list-jobs`");
+	return 0;
+}
+
+/*
+ * Guests' memory is retrieved meanwhile, so this process can be there before their disks are. The
+ * clock is right before the first of them runs.
+ */
+static void set_clock(struct hf_arrival *a)
+{
+	bool carried = carries_clock(a);
+	struct hf_wall_clock_target target = {0};
+	const char *spawner = hf_spawn_spawner();
+	struct hf_error e = {0};
+	int r;
+
+	if (carried)
+		target = hf_wall_clock_target(a->manifest);
+	if (!spawner) {
+		r = carried ? hf_clock_step_here(&target, &a->clock, &e) : 0;
+		if (carried)
+			hf_wall_clock_log(r, &a->clock, &e);
+		return;
+	}
+	r = hf_spawner_greet(a->agent->event, spawner, &target, on_greeted, a, &a->greeting, &e);
+	if (r < 0) {
+		hf_log(LOG_WARNING, NULL, "%s", e.message);
+		return;
+	}
+	a->pending++;
+	if (sd_event_add_time_relative(
+		    a->agent->event, &a->slow, CLOCK_MONOTONIC, SLOW_SPAWNER_US, 0, on_slow, a) < 0)
+		hf_log(LOG_WARNING, NULL, "out of memory");
 }
 
 static void on_read_ahead(void *data, const struct hf_readahead_result *result)
@@ -216,6 +289,8 @@ static void arrival_free(struct hf_arrival *a)
 	if (a->session)
 		hf_session_detach(a->session);
 	hf_manifest_free(a->manifest);
+	hf_spawner_call_free(a->greeting);
+	sd_event_source_disable_unref(a->slow);
 	if (a->local) {
 		hf_adopt_keep_end(a->agent);
 		/* Also where its session could not be finished: now there is no manifest any more.
@@ -422,9 +497,6 @@ static void clear_away(struct hf_agent *agent, struct hf_carrier *carrier)
 
 static void begin_update(struct hf_arrival *a)
 {
-	/* An agent that died has seen to it; somebody may have set it since. */
-	if (hf_agent_is_luo(a->agent) && !a->agent->again)
-		hf_wall_clock_restore(a->manifest, &a->clock);
 	/* Notes of the old process: its guests are this update's. */
 	hf_freeze_note_remove();
 	hf_prepared_note_remove();
@@ -464,6 +536,7 @@ static int come_in(
 			"an agent before this one died when it adopted a guest: going on");
 	else
 		begin_update(a);
+	set_clock(a);
 	if (readahead)
 		start_readahead(a);
 	start_guests(a);

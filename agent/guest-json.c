@@ -77,12 +77,14 @@ static void add_held(const struct hf_agent *agent, struct json_object *list)
 /* It came over with an update, but not well. */
 static void add_unhealthy(const struct hf_registration *reg, struct json_object *findings)
 {
-	char message[512];
+	struct hf_health_remark remark;
 
-	if (hf_health_noted(reg->guest.uuid, reg->pid, message, sizeof(message)) == 0)
+	if (hf_health_noted(reg->guest.uuid, reg->pid, &remark) == 0)
 		hf_json_append(findings,
-			hf_finding_new("guest.unhealthy", HF_WARNING, reg->guest.name, message,
-				"see into the guest; it runs, and nothing of it is held"));
+			hf_finding_new("guest.unhealthy", HF_WARNING, reg->guest.name,
+				remark.message,
+				"see into the guest, which runs on; when it is well, `holdfast "
+				"retry` asks it again"));
 }
 
 static bool is_arriving(const struct hf_agent *agent, const char *uuid)

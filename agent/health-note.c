@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
  * DOC: Notes of unhealthy guests: `unhealthy/UUID` in the runtime folder, a process id and a
- * sentence.
+ * sentence; in the second line, which an older agent doesn't write, what has to be known of the
+ * update to look at the guest again.
  */
 #include <stdio.h>
 #include <string.h>
@@ -18,11 +19,15 @@ static void note_path(char *path, size_t size, const char *uuid)
 	snprintf(path, size, "%s/unhealthy%s%s", hf_run_dir(), uuid ? "/" : "", uuid ? uuid : "");
 }
 
-void hf_health_note(const char *uuid, pid_t pid, const char *message)
+void hf_health_note(const char *uuid, pid_t pid, const struct hf_health_remark *remark)
 {
-	char path[4096], text[MAX_NOTE_BYTES];
-	int n = snprintf(text, sizeof(text), "%d %s\n", (int)pid, message), r;
+	char path[4096], text[MAX_NOTE_BYTES], *end;
+	int n = snprintf(text, sizeof(text), "%d %s", (int)pid, remark->message), r;
 
+	while ((end = strchr(text, '\n')))
+		*end = ' ';
+	n += snprintf(text + n, sizeof(text) - (size_t)n, "\nagent-answered=%d blackout-ns=%llu\n",
+		remark->agent_answered, (unsigned long long)remark->blackout_ns);
 	note_path(path, sizeof(path), NULL);
 	r = hf_mkdir_p(path, 0755);
 	note_path(path, sizeof(path), uuid);
@@ -40,26 +45,33 @@ void hf_health_forget(const char *uuid)
 	unlink(path);
 }
 
-int hf_health_parse_note(
-	const void *data, size_t data_size, pid_t pid, char *ret_message, size_t size)
+int hf_health_parse_note(const void *data, size_t size, pid_t pid, struct hf_health_remark *ret)
 {
-	cleanup_free char *text = strndup(data, data_size);
+	cleanup_free char *text = strndup(data, size);
+	unsigned long long ns = 0;
+	int answered = 0;
 	char *end;
 
 	if (!text || strtol(text, &end, 10) != pid || *end != ' ')
 		return -ENOENT;
-	snprintf(ret_message, size, "%.*s", (int)strcspn(end + 1, "\n"), end + 1);
+	*ret = (struct hf_health_remark){0};
+	snprintf(ret->message, sizeof(ret->message), "%.*s", (int)strcspn(end + 1, "\n"), end + 1);
+	end = strchr(end, '\n');
+	if (end && sscanf(end, "\nagent-answered=%d blackout-ns=%llu", &answered, &ns) == 2) {
+		ret->agent_answered = answered == 1;
+		ret->blackout_ns = ns;
+	}
 	return 0;
 }
 
-int hf_health_noted(const char *uuid, pid_t pid, char *ret_message, size_t size)
+int hf_health_noted(const char *uuid, pid_t pid, struct hf_health_remark *ret)
 {
 	cleanup_free char *text = NULL;
 	char path[4096];
-	size_t text_size;
+	size_t size;
 
 	note_path(path, sizeof(path), uuid);
-	if (hf_file_read(path, MAX_NOTE_BYTES, &text, &text_size) < 0)
+	if (hf_file_read(path, MAX_NOTE_BYTES, &text, &size) < 0)
 		return -ENOENT;
-	return hf_health_parse_note(text, text_size, pid, ret_message, size);
+	return hf_health_parse_note(text, size, pid, ret);
 }

@@ -1,15 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "agent/health.h"
 
-#include <fcntl.h>
-#include <signal.h>
-#include <spawn.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/epoll.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
 #include <time.h>
 
 #include <json-c/json.h>
@@ -18,6 +12,7 @@
 #include "agent/log.h"
 #include "qmp/guest-agent.h"
 #include "vmm-glue/agent-channel.h"
+#include "vmm-glue/spawn.h"
 
 #define SETPRIV "/usr/bin/setpriv"
 #define PROBE_TIMEOUT_NS HF_NSEC_PER_SEC
@@ -40,10 +35,8 @@ struct hf_health {
 	int64_t asked_ns; /* the host's clock when the guest was asked for its own */
 	bool was_set;
 	sd_event_source *timer; /* the next step, or what limits the one under way */
-	pid_t pid;
-	int pidfd;
-	sd_event_source *exited;
-	bool late; /* the command was killed for its time */
+	struct hf_child *command;
+	bool late; /* it was killed for its time */
 };
 
 static const char *const clock_names[] = {
@@ -116,24 +109,22 @@ int hf_health_split(const char *command, char ***ret)
 	return 0;
 }
 
-static int on_exited(sd_event_source *s, int fd, uint32_t revents, void *userdata)
+static void on_exited(struct hf_child *child, void *data)
 {
-	struct hf_health *h = userdata;
-	siginfo_t info = {0};
+	struct hf_health *h = data;
+	char how[256];
 
-	sd_event_source_set_enabled(s, SD_EVENT_OFF);
-	if (waitid(P_PIDFD, (id_t)fd, &info, WEXITED | WNOHANG) < 0)
-		info.si_code = CLD_KILLED;
-	h->pid = 0;
+	hf_child_describe(child, how, sizeof(how));
+	h->command = NULL;
 	if (h->late)
 		unhealthy(h, "its health-command did not end in time");
-	else if (info.si_code != CLD_EXITED)
-		unhealthy(h, "its health-command was killed (signal %d)", info.si_status);
-	else if (info.si_status != 0)
-		unhealthy(h, "its health-command says no (exit status %d)", info.si_status);
-	else
+	else if (hf_child_succeeded(child))
 		finish(h);
-	return 0;
+	else if (hf_child_status(child) > 0)
+		unhealthy(h, "its health-command says no (exit status %d)", hf_child_status(child));
+	else
+		unhealthy(h, "its health-command did not end well: it %s", how);
+	hf_child_release(child);
 }
 
 /* Stuck in the kernel. It has been killed, and ends when it can. */
@@ -141,7 +132,7 @@ static int on_stuck(sd_event_source *s, uint64_t usec, void *userdata)
 {
 	struct hf_health *h = userdata;
 
-	sd_event_source_set_enabled(h->exited, SD_EVENT_OFF);
+	hf_child_release(TAKE_PTR(h->command));
 	unhealthy(h, "its health-command did not end in time, nor when it was killed");
 	return 0;
 }
@@ -152,56 +143,10 @@ static int on_late(sd_event_source *s, uint64_t usec, void *userdata)
 
 	/* Its end is told by its descriptor. */
 	h->late = true;
-	killpg(h->pid, SIGKILL);
+	hf_child_kill_group(h->command);
 	if (limit(h, KILL_TIMEOUT_NS, on_stuck) < 0)
 		on_stuck(NULL, 0, h);
 	return 0;
-}
-
-/* What the agent blocks and ignores must not be inherited; neither must a descriptor. */
-static int spawn(char **argv, char **env, pid_t *ret_pid)
-{
-	posix_spawn_file_actions_t actions;
-	posix_spawnattr_t attr;
-	sigset_t none, all;
-	int r;
-
-	sigemptyset(&none);
-	sigfillset(&all);
-	posix_spawn_file_actions_init(&actions);
-	posix_spawnattr_init(&attr);
-	posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
-	/* To the journal, as what the agent itself says. */
-	posix_spawn_file_actions_adddup2(&actions, STDERR_FILENO, STDOUT_FILENO);
-	posix_spawn_file_actions_addclosefrom_np(&actions, STDERR_FILENO + 1);
-	posix_spawn_file_actions_addchdir_np(&actions, "/");
-	posix_spawnattr_setsigmask(&attr, &none);
-	posix_spawnattr_setsigdefault(&attr, &all);
-	posix_spawnattr_setpgroup(&attr, 0);
-	posix_spawnattr_setflags(
-		&attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP);
-	r = posix_spawn(ret_pid, argv[0], &actions, &attr, argv, env);
-	posix_spawnattr_destroy(&attr);
-	posix_spawn_file_actions_destroy(&actions);
-	return -r;
-}
-
-static int watch(struct hf_health *h)
-{
-	int r;
-
-	h->pidfd = (int)syscall(SYS_pidfd_open, h->pid, 0);
-	r = h->pidfd < 0 ? -errno : 0;
-	if (r == 0)
-		r = sd_event_add_io(h->agent->event, &h->exited, h->pidfd, EPOLLIN, on_exited, h);
-	if (r >= 0)
-		r = limit(h, h->guest->policies.resume_timeout_ns, on_late);
-	if (r < 0) {
-		killpg(h->pid, SIGKILL);
-		waitpid(h->pid, NULL, 0);
-		h->pid = 0;
-	}
-	return r;
 }
 
 /* A command of the launcher's may be the word of the guest's own user: it has no more rights. */
@@ -216,8 +161,29 @@ static bool of_launcher(const struct hf_manifest_guest *g)
 	return false;
 }
 
-static int spawn_for(const struct hf_manifest_guest *g, char **command, char **env, pid_t *ret_pid)
+/*
+ * As a VMM is started, and so by the spawner where there is one: in the agent's sandbox a command
+ * could reach no network, and write next to nowhere.
+ */
+static int start(struct hf_health *h, char **argv, char **env, struct hf_error *error)
 {
+	const struct hf_spawn_spec spec = {
+		.program = argv[0],
+		.argv = argv,
+		.envp = env,
+		.uid = geteuid(),
+		.gid = getegid(),
+		.umask = 022,
+		/* To the journal, as what the agent itself says. */
+		.output_fd = STDERR_FILENO,
+	};
+
+	return hf_spawn(h->agent->event, &spec, on_exited, h, &h->command, error);
+}
+
+static int start_for(struct hf_health *h, char **command, char **env, struct hf_error *error)
+{
+	const struct hf_manifest_guest *g = h->guest;
 	char reuid[32], regid[32], setpriv[] = SETPRIV, groups[] = "--clear-groups",
 				   privs[] = "--no-new-privs", end[] = "--";
 	char *prefix[] = {setpriv, reuid, regid, groups, privs, end};
@@ -225,17 +191,17 @@ static int spawn_for(const struct hf_manifest_guest *g, char **command, char **e
 	size_t n = 0;
 
 	if (!of_launcher(g) || g->uid == 0 || geteuid() != 0)
-		return spawn(command, env, ret_pid);
+		return start(h, command, env, error);
 	while (command[n])
 		n++;
 	argv = calloc(HF_ARRAY_SIZE(prefix) + n + 1, sizeof(*argv));
 	if (!argv)
-		return -ENOMEM;
+		return hf_error_set(error, -ENOMEM, HF_ERR_FAILED, NULL, "out of memory");
 	snprintf(reuid, sizeof(reuid), "--reuid=%u", g->uid);
 	snprintf(regid, sizeof(regid), "--regid=%u", g->gid);
 	memcpy(argv, prefix, sizeof(prefix));
 	memcpy(argv + HF_ARRAY_SIZE(prefix), command, n * sizeof(*command));
-	return spawn(argv, env, ret_pid);
+	return start(h, argv, env, error);
 }
 
 static void run_command(struct hf_health *h)
@@ -245,6 +211,7 @@ static void run_command(struct hf_health *h)
 		path[] = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 	char *env[] = {path, uuid, name, NULL};
 	cleanup_free char **argv = NULL;
+	struct hf_error e = {0};
 	int r;
 
 	h->ga = hf_guest_agent_free(h->ga);
@@ -256,13 +223,17 @@ static void run_command(struct hf_health *h)
 	snprintf(name, sizeof(name), "HOLDFAST_GUEST_NAME=%s", g->name);
 	r = hf_health_split(g->policies.health_command, &argv);
 	if (r == 0)
-		r = spawn_for(g, argv, env, &h->pid);
-	if (r == 0)
-		r = watch(h);
-	else
-		h->pid = 0;
+		r = start_for(h, argv, env, &e);
+	if (r == 0) {
+		r = limit(h, g->policies.resume_timeout_ns, on_late);
+		if (r < 0) {
+			hf_child_kill_group(h->command);
+			hf_child_release(TAKE_PTR(h->command));
+		}
+	}
 	if (r < 0)
-		unhealthy(h, "its health-command can't be run: %s", strerror(-r));
+		unhealthy(h, "its health-command can't be run: %s",
+			e.message[0] ? e.message : strerror(-r));
 }
 
 /* ---- its agent ---- */
@@ -295,7 +266,14 @@ static void on_set(struct hf_guest_agent *a, int err, struct json_object *ret,
 {
 	struct hf_health *h = data;
 
-	if (err < 0) {
+	/*
+	 * qemu-ga sets the clock first and then the RTC, with hwclock: where the guest has no
+	 * hwclock or no /dev/rtc it complains of that, and the clock is right.
+	 */
+	if (err == -EREMOTEIO)
+		snprintf(h->result.clock_message, sizeof(h->result.clock_message), "%s",
+			error->message);
+	if (err < 0 && err != -EREMOTEIO) {
 		clock_left(h, error->message);
 		return;
 	}
@@ -329,6 +307,9 @@ static void on_time(struct hf_guest_agent *a, int err, struct json_object *ret,
 		h->asked_ns + (host - h->asked_ns) / 2, h->blackout_ns, &h->result.lag_ns);
 	if (act == HF_GUEST_CLOCK_RIGHT) {
 		h->result.clock = HF_HEALTH_CLOCK_CAUGHT_UP;
+		h->result.clock_message[0] = 0;
+		run_command(h);
+	} else if (h->was_set && h->result.clock_message[0]) {
 		run_command(h);
 	} else if (h->was_set) {
 		clock_left(h, "its guest agent has set the clock, but not to the right time");
@@ -427,7 +408,6 @@ static int begin(struct hf_health *h, struct hf_agent *agent, struct hf_vmm *vmm
 	h->agent = agent;
 	h->vmm = vmm;
 	h->guest = guest;
-	h->pidfd = -EBADF;
 	r = limit(h, 0, on_begin);
 	if (r < 0) {
 		hf_health_free(h);
@@ -473,11 +453,11 @@ struct hf_health *hf_health_free(struct hf_health *h)
 		return NULL;
 	hf_vmm_forget_channel(h->vmm);
 	hf_guest_agent_free(h->ga);
-	if (h->pid > 0)
-		killpg(h->pid, SIGKILL);
+	if (h->command) {
+		hf_child_kill_group(h->command);
+		hf_child_release(h->command);
+	}
 	sd_event_source_disable_unref(h->timer);
-	sd_event_source_disable_unref(h->exited);
-	hf_close(&h->pidfd);
 	free(h);
 	return NULL;
 }

@@ -80,15 +80,21 @@ int hf_health_split(const char *command, char ***ret);
 
 /* ---- what is remembered of an unhealthy guest, until its process ends or it is well again ---- */
 
+/** struct hf_health_remark - what there is to know to look at it again (recheck.h). */
+struct hf_health_remark {
+	char message[512];    /* why it is unhealthy */
+	bool agent_answered;  /* before the update */
+	uint64_t blackout_ns; /* for how long it stood still in it */
+};
+
 /** hf_health_note() - Remember it, of the guest in this process. A failure is logged. */
-void hf_health_note(const char *uuid, pid_t pid, const char *message);
+void hf_health_note(const char *uuid, pid_t pid, const struct hf_health_remark *remark);
 
 /** hf_health_forget() - It is well, or another update begins. */
 void hf_health_forget(const char *uuid);
 
 /** hf_health_parse_note() - The contents of such a note; pure. Return: as hf_health_noted(). */
-int hf_health_parse_note(
-	const void *data, size_t data_size, pid_t pid, char *ret_message, size_t size);
+int hf_health_parse_note(const void *data, size_t size, pid_t pid, struct hf_health_remark *ret);
 
-/** hf_health_noted() - Why the guest in this process is unhealthy. Return: 0 or -ENOENT. */
-int hf_health_noted(const char *uuid, pid_t pid, char *ret_message, size_t size);
+/** hf_health_noted() - What was noted of the guest in this process. Return: 0 or -ENOENT. */
+int hf_health_noted(const char *uuid, pid_t pid, struct hf_health_remark *ret);

@@ -9,6 +9,7 @@
 #include "agent/arrival.h"
 #include "agent/dump.h"
 #include "agent/log.h"
+#include "agent/recheck.h"
 #include "common/json.h"
 #include "common/worker.h"
 
@@ -77,6 +78,32 @@ static int check_program(const char *path, struct hf_error *error)
 	return 0;
 }
 
+static void on_rechecked(const struct hf_error *error, void *data)
+{
+	struct request *q = data;
+	struct json_object *params;
+
+	if (error) {
+		refuse(q, error);
+		return;
+	}
+	params = json_object_new_object();
+	hf_json_add_bool(params, "healthy", true);
+	hf_varlink_call_reply(q->call, params);
+	request_free(q);
+}
+
+/* One that runs has all that it needs of holdfast: only whether it is well is asked again. */
+static int recheck(struct request *q, const char *guest, const char *qemu, struct hf_error *error)
+{
+	if (qemu) {
+		hf_error_guest(error, guest);
+		return hf_error_set(error, -EINVAL, HF_ERR_INVALID, "retry it without --qemu",
+			"it runs: another QEMU can't have it");
+	}
+	return hf_recheck_start(q->agent, guest, on_rechecked, q, error);
+}
+
 static void on_retried(const struct hf_error *error, void *data)
 {
 	struct request *q = data;
@@ -99,14 +126,19 @@ void hf_held_retry(struct hf_varlink_call *call, struct json_object *params, voi
 	};
 	struct hf_error e = {0};
 	struct request *q;
+	int r;
 
 	if (hf_varlink_call_dispatch(call, params, fields) < 0)
 		return;
 	q = request_new(userdata, call);
 	if (!q)
 		return;
-	if ((qemu && check_program(qemu, &e) < 0) ||
-		hf_arrival_retry(q->agent, guest, qemu, on_retried, q, &e) < 0)
+	r = qemu ? check_program(qemu, &e) : 0;
+	if (r == 0)
+		r = hf_recheck_applies(q->agent, guest)
+			    ? recheck(q, guest, qemu, &e)
+			    : hf_arrival_retry(q->agent, guest, qemu, on_retried, q, &e);
+	if (r < 0)
 		refuse(q, &e);
 }
 

@@ -23,6 +23,7 @@
 #include "agent/inhibit.h"
 #include "agent/kexec.h"
 #include "agent/log.h"
+#include "agent/recheck.h"
 #include "agent/service.h"
 #include "agent/update.h"
 #include "common/fd.h"
@@ -370,6 +371,7 @@ static int start(struct hf_agent *agent, const struct options *o, struct hf_erro
 
 static void stop(struct hf_agent *agent)
 {
+	hf_recheck_stop(agent);
 	hf_service_stop(agent);
 	hf_inhibit_stop(agent);
 	agent->installed = hf_installed_free(agent->installed);

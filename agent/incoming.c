@@ -130,11 +130,21 @@ static void start_finish(struct hf_incoming *in)
 		hold_errno(in, r, "can't start a thread");
 }
 
+static uint64_t blackout_ns(const struct hf_incoming *in)
+{
+	const struct hf_manifest *m =
+		in->agent->arrival ? hf_arrival_manifest(in->agent->arrival) : NULL;
+	uint64_t from = in->guest->tsc_pause, to = in->stamps.resumed;
+
+	return m && m->tsc_hz && from && to > from ? hf_tsc_to_ns(to - from, m->tsc_hz) : 0;
+}
+
 /* Whatever comes out: it runs, and nothing of it stays reserved. */
 static void on_checked(const struct hf_health_result *result, void *data)
 {
 	struct hf_incoming *in = data;
 	const struct hf_manifest_guest *g = in->guest;
+	struct hf_health_remark remark = {0};
 
 	in->health = *result;
 	in->gate = hf_health_free(in->gate);
@@ -144,7 +154,10 @@ static void on_checked(const struct hf_health_result *result, void *data)
 	if (in->health.unhealthy) {
 		hf_log(LOG_ERR, g->uuid, "%s runs, but is not well: %s", g->name,
 			in->health.message);
-		hf_health_note(g->uuid, hf_vmm_pid(in->vmm), in->health.message);
+		remark.agent_answered = g->agent_answered;
+		remark.blackout_ns = blackout_ns(in);
+		snprintf(remark.message, sizeof(remark.message), "%s", in->health.message);
+		hf_health_note(g->uuid, hf_vmm_pid(in->vmm), &remark);
 	}
 	start_finish(in);
 }
@@ -152,17 +165,12 @@ static void on_checked(const struct hf_health_result *result, void *data)
 /* One that was started afresh has only begun to boot; one that is paused can't answer. */
 static void check_health(struct hf_incoming *in)
 {
-	const struct hf_manifest *m =
-		in->agent->arrival ? hf_arrival_manifest(in->agent->arrival) : NULL;
-	uint64_t from = in->guest->tsc_pause, to = in->stamps.resumed, ns = 0;
-
 	hf_health_forget(in->guest->uuid);
 	in->health = (struct hf_health_result){0};
-	if (m && m->tsc_hz && from && to > from)
-		ns = hf_tsc_to_ns(to - from, m->tsc_hz);
 	in->step = HF_IN_CHECKING;
 	if (in->afresh || !in->guest->was_running ||
-		hf_health_start(in->agent, in->vmm, in->guest, ns, on_checked, in, &in->gate) < 0)
+		hf_health_start(in->agent, in->vmm, in->guest, blackout_ns(in), on_checked, in,
+			&in->gate) < 0)
 		start_finish(in);
 }
 

@@ -5,6 +5,7 @@
 
 #include "agent/adopt.h"
 #include "agent/arrival.h"
+#include "agent/recheck.h"
 #include "agent/update.h"
 #include "vmm-glue/registration-trust.h"
 
@@ -93,6 +94,8 @@ const char *hf_survey_update_step(const struct hf_agent *agent, const char *uuid
 		step = hf_update_guest_step(agent->update, uuid);
 	if (!step && agent->adopt)
 		step = hf_adopt_guest_step(agent->adopt, uuid);
+	if (!step && hf_recheck_guest(agent) && strcmp(hf_recheck_guest(agent), uuid) == 0)
+		step = "checking";
 	if (!step && agent->arrival && hf_arrival_manifest(agent->arrival))
 		step = hf_arrival_guest_step(agent->arrival, uuid);
 	/* Those it is over for: they run, or are gone. */

@@ -230,6 +230,9 @@ static int check_state(
 	if (event == HF_EVENT_PREPARE && agent->adopt)
 		return hf_error_set(error, -EBUSY, HF_ERR_BUSY, "try again when that is over",
 			"a guest is being adopted");
+	if (event == HF_EVENT_PREPARE && agent->recheck)
+		return hf_error_set(error, -EBUSY, HF_ERR_BUSY, "try again when that is over",
+			"an unhealthy guest is being looked at again");
 	if (hf_state_next(agent->state, event, &next) == 0)
 		return 0;
 	if (agent->state == HF_STATE_PREPARED || agent->state == HF_STATE_NORMAL)

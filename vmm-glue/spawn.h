@@ -115,9 +115,17 @@ bool hf_child_exited(const struct hf_child *child);
 /** hf_child_succeeded() - Has it ended, with status 0? Only known of one that was started here. */
 bool hf_child_succeeded(const struct hf_child *child);
 
+/** hf_child_status() - The status it ended with; -1: not known, or killed by a signal. */
+int hf_child_status(const struct hf_child *child);
+
 /** hf_child_kill() - SIGKILL, never to another process. Return: 0 (also when it is gone), -errno.
  */
 int hf_child_kill(struct hf_child *child);
+
+/**
+ * hf_child_kill_group() - The same of its process group, which every process of hf_spawn() leads.
+ */
+int hf_child_kill_group(struct hf_child *child);
 
 /**
  * hf_child_describe() - How it ended and the last it said on stderr, for a person.

@@ -15,20 +15,15 @@
 #include "common/fd.h"
 #include "vmm-glue/disks.h"
 #include "vmm-glue/spawn-internal.h"
+#include "vmm-glue/spawner-internal.h"
 
 #define MAX_REQUEST_BYTES (16u * 1024u * 1024u)
 #define FDS_AT_ONCE 16
 #define PEER_TIMEOUT_S 20
 
-enum op {
-	OP_START,
-	OP_SETTLE,
-	OP_UNSETTLE,
-};
-
 /*
- * First record. With OP_START a memfd with the specification comes along, and further records bring
- * descriptors.
+ * First record. With HF_SPAWNER_START a memfd with the specification comes along, and further
+ * records bring descriptors. With HF_SPAWNER_GREET it is another one.
  */
 struct request {
 	uint32_t op;
@@ -81,7 +76,7 @@ static int set_timeouts(int sock)
 
 /* ---- the agent's side ---- */
 
-static int connect_to(const char *path, int *ret)
+int hf_spawner_connect(const char *path, int *ret)
 {
 	cleanup_close int sock = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
 	struct sockaddr_un address;
@@ -163,14 +158,14 @@ static int receive_answer(int sock, struct hf_child *child, struct hf_error *err
 }
 
 /* Nothing is as important to a host that is about to jump: no time-out but a disk's own. */
-static int ask_plain(const char *path, enum op op)
+static int ask_plain(const char *path, enum hf_spawner_op op)
 {
 	const struct request q = {.op = op};
 	const struct timeval never = {0};
 	cleanup_close int sock = -EBADF;
 	struct answer a = {0};
 	ssize_t n;
-	int r = connect_to(path, &sock);
+	int r = hf_spawner_connect(path, &sock);
 
 	if (r == 0 && setsockopt(sock, SOL_SOCKET, SO_RCVTIMEO, &never, sizeof(never)) < 0)
 		r = -errno;
@@ -188,7 +183,7 @@ static int ask_plain(const char *path, enum op op)
 
 int hf_spawner_settle_disks(const char *path, bool settled, struct hf_error *error)
 {
-	int r = ask_plain(path, settled ? OP_SETTLE : OP_UNSETTLE);
+	int r = ask_plain(path, settled ? HF_SPAWNER_SETTLE : HF_SPAWNER_UNSETTLE);
 
 	return r < 0 ? hf_error_set(error, r, HF_ERR_FAILED,
 			       "see `systemctl status holdfast-spawn.service`",
@@ -201,7 +196,7 @@ int hf_spawner_start(const char *path, const struct hf_spawn_spec *spec, struct 
 	struct hf_error *error)
 {
 	cleanup_close int sock = -EBADF;
-	int r = connect_to(path, &sock);
+	int r = hf_spawner_connect(path, &sock);
 
 	if (r == 0)
 		r = send_request(sock, spec);
@@ -295,12 +290,13 @@ static int read_request(int sock, void **ret, size_t *ret_size, size_t *ret_n_fd
 
 	if (n_fds == 0)
 		memfd = -EBADF;
-	*ret_op = OP_START;
-	if (n == (ssize_t)sizeof(q) && n_fds == 0 && (q.op == OP_SETTLE || q.op == OP_UNSETTLE)) {
+	*ret_op = HF_SPAWNER_START;
+	if (n == (ssize_t)sizeof(q) && n_fds == 0 &&
+		(q.op == HF_SPAWNER_SETTLE || q.op == HF_SPAWNER_UNSETTLE)) {
 		*ret_op = q.op;
 		return 0;
 	}
-	if (n != (ssize_t)sizeof(q) || q.op != OP_START || n_fds != 1 ||
+	if (n != (ssize_t)sizeof(q) || q.op != HF_SPAWNER_START || n_fds != 1 ||
 		q.size_bytes > MAX_REQUEST_BYTES || q.n_fds > HF_SPAWN_MAX_FDS + 1)
 		return n < 0 ? (int)n : -EBADMSG;
 	data = malloc(q.size_bytes + 1);
@@ -326,8 +322,8 @@ static int start(sd_event *event, struct job *job, struct hf_child **ret, struct
 	for (size_t i = 0; i < HF_ARRAY_SIZE(fds); i++)
 		fds[i] = -EBADF;
 	r = read_request(job->sock, &data, &size, &n_fds, &op);
-	if (r == 0 && op != OP_START) {
-		hf_disks_settle_here(op == OP_SETTLE);
+	if (r == 0 && op != HF_SPAWNER_START) {
+		hf_disks_settle_here(op == HF_SPAWNER_SETTLE);
 		return 0;
 	}
 	if (r == 0)
@@ -349,6 +345,19 @@ static int start(sd_event *event, struct job *job, struct hf_child **ret, struct
 	return r;
 }
 
+static bool take_greeting(int sock)
+{
+	uint8_t record[sizeof(struct hf_spawner_greeting) + 1];
+	uint32_t op = HF_SPAWNER_START;
+	ssize_t n;
+
+	if (recv(sock, &op, sizeof(op), MSG_PEEK) != (ssize_t)sizeof(op) || op != HF_SPAWNER_GREET)
+		return false;
+	n = recv(sock, record, sizeof(record), 0);
+	hf_spawner_answer_greeting(sock, record, n < 0 ? 0 : (size_t)n);
+	return true;
+}
+
 /* All of a request is there, or comes at once: the agent waits for the answer. */
 static int on_client(sd_event_source *s, int listener, uint32_t revents, void *data)
 {
@@ -362,7 +371,8 @@ static int on_client(sd_event_source *s, int listener, uint32_t revents, void *d
 	if (!job)
 		return 0;
 	job->sock = accept4(listener, (struct sockaddr *)&peer, &peer_size, SOCK_CLOEXEC);
-	if (job->sock < 0 || !is_ours(job->sock) || set_timeouts(job->sock) < 0) {
+	if (job->sock < 0 || !is_ours(job->sock) || set_timeouts(job->sock) < 0 ||
+		take_greeting(job->sock)) {
 		job_free(job);
 		return 0;
 	}

@@ -30,19 +30,23 @@ static int run(struct hf_cli *cli, int argc, char **argv)
 	if (cli->json)
 		hf_cli_print_json(reply);
 	else
-		printf("%s is back.\n", hf_cli_clean(args[0]));
+		printf("%s is %s.\n", hf_cli_clean(args[0]),
+			hf_json_get_bool(reply, "healthy", false) ? "well" : "back");
 	return HF_EXIT_OK;
 }
 
 const struct hf_cli_verb hf_cli_verb_retry = {
 	.name = "retry",
 	.usage = "GUEST [--qemu PATH]",
-	.summary = "try once more to bring a held guest up",
+	.summary = "try once more to bring a held guest up, or ask an unhealthy one again",
 	.help = "Starts QEMU on the memory of a guest that is held, loads its device state and "
 		"lets\n"
 		"it run, as after the jump. It can be repeated. Exit code 6: it is still held.\n"
 		"A guest that was let run already is not loaded again: if its process is still\n"
 		"there, that is taken over. Interrupting this program ends nothing.\n"
+		"A guest that runs but is unhealthy is looked at again: its agent, if it\n"
+		"answered before the update, and its health-command. Exit code 6: it is still\n"
+		"unhealthy.\n"
 		"\n"
 		"  --qemu PATH       with this QEMU in place of its own, now and from then on\n",
 	.run = run,

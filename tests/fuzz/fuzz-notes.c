@@ -79,12 +79,12 @@ static void read_only(const uint8_t *data, size_t size)
 
 static void unhealthy(const uint8_t *data, size_t size)
 {
-	char message[32] = "untouched";
+	struct hf_health_remark remark = {.message = "untouched"};
 
-	if (hf_health_parse_note(data, size, PID, message, sizeof(message)) < 0)
-		assert(strcmp(message, "untouched") == 0);
+	if (hf_health_parse_note(data, size, PID, &remark) < 0)
+		assert(strcmp(remark.message, "untouched") == 0);
 	else
-		assert(!strchr(message, '\n') && strlen(message) < size);
+		assert(!strchr(remark.message, '\n') && strlen(remark.message) < size);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

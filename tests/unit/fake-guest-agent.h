@@ -28,6 +28,7 @@ enum fake_ga_mode {
 	FAKE_GA_HANG_UP,  /* at the first word */
 	FAKE_GA_NONSENSE, /* in step, and then JSON that is no answer */
 	FAKE_GA_REFUSES,  /* to set the clock */
+	FAKE_GA_NO_RTC,	  /* sets the clock, and complains of the RTC, as qemu-ga does */
 	FAKE_GA_LIES,	  /* says that it set the clock */
 };
 
@@ -109,7 +110,10 @@ static inline bool fake_ga_line(struct fake_ga *f, int fd, const char *line)
 		f->n_set++;
 		if (f->mode != FAKE_GA_LIES)
 			f->offset_ns = atoll(strstr(line, "\"time\": ") + 8) - fake_ga_now();
-		fake_ga_say(fd, "{\"return\": {}}\n");
+		fake_ga_say(fd, f->mode == FAKE_GA_NO_RTC
+					? "{\"error\": {\"class\": \"GenericError\", \"desc\": "
+					  "\"hwclock\"}}\n"
+					: "{\"return\": {}}\n");
 	} else {
 		abort();
 	}

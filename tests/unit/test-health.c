@@ -12,6 +12,7 @@
 
 #include <sys/stat.h>
 
+#include "common/fd.h"
 #include "tests/unit/fake-guest-agent.h"
 #include "vmm-glue/vmm.h"
 
@@ -116,7 +117,7 @@ static void test_catches_up(void **state)
 	struct rig r;
 
 	for (size_t i = 0; i < HF_ARRAY_SIZE(behind); i++) {
-		rig_start(&r, FAKE_GA_GOOD, -behind[i]);
+		rig_start(&r, i < 2 ? FAKE_GA_GOOD : FAKE_GA_NO_RTC, -behind[i]);
 		r.guest.agent_answered = i % 2;
 		r.guest.policies.resume_timeout_ns = 10 * HF_NSEC_PER_SEC;
 		rig_run(&r);
@@ -369,19 +370,33 @@ static void test_judge(void **state)
 
 static void test_note(void **state)
 {
-	char dir[] = "/tmp/hf-test-health-XXXXXX", text[64], cmd[64];
+	char dir[] = "/tmp/hf-test-health-XXXXXX", cmd[64];
+	const struct hf_health_remark said = {.message = "it is not\nwell",
+		.agent_answered = true,
+		.blackout_ns = 21 * HF_NSEC_PER_SEC};
+	struct hf_health_remark got;
+	char path[128];
 
 	assert_non_null(mkdtemp(dir));
 	setenv("HOLDFAST_RUN_DIR", dir, 1);
-	assert_int_equal(hf_health_noted("u", 12, text, sizeof(text)), -ENOENT);
-	hf_health_note("u", 12, "it is not\nwell");
-	assert_int_equal(hf_health_noted("u", 12, text, sizeof(text)), 0);
-	assert_string_equal(text, "it is not");
+	assert_int_equal(hf_health_noted("u", 12, &got), -ENOENT);
+	hf_health_note("u", 12, &said);
+	assert_int_equal(hf_health_noted("u", 12, &got), 0);
+	assert_string_equal(got.message, "it is not well");
+	assert_true(got.agent_answered);
+	assert_int_equal(got.blackout_ns, said.blackout_ns);
 	/* Another process of the same guest, and half a number. */
-	assert_int_equal(hf_health_noted("u", 1, text, sizeof(text)), -ENOENT);
-	assert_int_equal(hf_health_noted("u", 123, text, sizeof(text)), -ENOENT);
+	assert_int_equal(hf_health_noted("u", 1, &got), -ENOENT);
+	assert_int_equal(hf_health_noted("u", 123, &got), -ENOENT);
 	hf_health_forget("u");
-	assert_int_equal(hf_health_noted("u", 12, text, sizeof(text)), -ENOENT);
+	assert_int_equal(hf_health_noted("u", 12, &got), -ENOENT);
+	/* As an agent before this one wrote it. */
+	snprintf(path, sizeof(path), "%s/unhealthy/u", dir);
+	assert_int_equal(hf_file_write_atomic(path, "12 it is not well\n", 18, 0600), 0);
+	assert_int_equal(hf_health_noted("u", 12, &got), 0);
+	assert_string_equal(got.message, "it is not well");
+	assert_false(got.agent_answered);
+	assert_int_equal(got.blackout_ns, 0);
 	snprintf(cmd, sizeof(cmd), "rm -r %s", dir);
 	assert_int_equal(system(cmd), 0);
 }

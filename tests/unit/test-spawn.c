@@ -18,7 +18,9 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 
 #include "common/fd.h"
@@ -678,6 +680,173 @@ static void test_spawner_wire(void **state)
 	free(data);
 }
 
+struct greeted {
+	bool done;
+	int r;
+	struct hf_wall_clock clock;
+	struct hf_error error;
+};
+
+static void on_greeted(
+	int r, const struct hf_wall_clock *clock, const struct hf_error *error, void *data)
+{
+	struct greeted *g = data;
+
+	*g = (struct greeted){.done = true, .r = r, .clock = *clock, .error = *error};
+}
+
+static struct greeted greet(const struct hf_wall_clock_target *target)
+{
+	struct hf_spawner_call *call = NULL;
+	struct greeted g = {0};
+	struct hf_error e = {0};
+
+	assert_int_equal(
+		hf_spawner_greet(event, spawner_path, target, on_greeted, &g, &call, &e), 0);
+	/* Never from inside the call. */
+	assert_false(g.done);
+	while (!g.done)
+		sd_event_run(event, UINT64_MAX);
+	hf_spawner_call_free(call);
+	return g;
+}
+
+/* This machine's clock, noted now: it is right, so that nothing here moves it. */
+static struct hf_wall_clock_target right_now(void)
+{
+	struct hf_tsc_mark from = hf_tsc_mark(), to;
+	struct hf_tsc_wall now = hf_tsc_wall();
+
+	usleep(200000);
+	to = hf_tsc_mark();
+	return (struct hf_wall_clock_target){.tsc = now.tsc,
+		.wall_ns = now.wall_ns,
+		.width = now.width,
+		.hz = hf_tsc_hz(&from, &to)};
+}
+
+/* How long a target was under way makes no difference: what is sent is where the clock belongs. */
+static void test_spawner_clock(void **state)
+{
+	struct hf_wall_clock_target target = right_now();
+	struct greeted g;
+
+	if (!hf_clock_tsc_is_sound())
+		skip();
+	for (int i = 0; i < 2; i++) {
+		g = greet(&target);
+		assert_int_equal(g.r, 0);
+		assert_true(g.clock.known);
+		assert_int_equal(g.clock.step_ns, 0);
+		assert_true(g.clock.error_ns < 10 * HF_NSEC_PER_MSEC);
+		usleep(300000);
+	}
+}
+
+static void test_spawner_clock_refused(void **state)
+{
+	const struct hf_wall_clock_target none = {0}, good = right_now();
+	struct hf_wall_clock_target bad = good;
+	struct greeted g = greet(&none);
+
+	assert_int_equal(g.r, -ENODATA);
+	assert_false(g.clock.known);
+	bad.wall_ns += HF_WALL_CLOCK_MAX_STEP_NS + HF_NSEC_PER_SEC;
+	g = greet(&bad);
+	assert_int_equal(g.r, -ERANGE);
+	assert_false(g.clock.known);
+	assert_non_null(strstr(g.error.message, "ten minutes"));
+	bad = good;
+	bad.tsc += 3600 * good.hz;
+	g = greet(&bad);
+	assert_int_equal(g.r, -ERANGE);
+	bad = good;
+	bad.hz = 1;
+	g = greet(&bad);
+	assert_int_equal(g.r, -ERANGE);
+}
+
+static void test_spawner_greeting_wire(void **state)
+{
+	const struct hf_wall_clock_target target = {
+		.tsc = 1, .wall_ns = UINT64_MAX, .width = 3, .hz = 4};
+	struct hf_wall_clock_target back;
+	uint8_t bytes[128] = {0};
+	size_t size = hf_spawner_encode_greeting(&target, bytes, sizeof(bytes));
+
+	assert_true(size > 0 && size < sizeof(bytes));
+	assert_int_equal(hf_spawner_decode_greeting(bytes, size, &back), 0);
+	assert_memory_equal(&back, &target, sizeof(back));
+	for (size_t n = 0; n < sizeof(bytes); n++)
+		if (n != size)
+			assert_int_equal(hf_spawner_decode_greeting(bytes, n, &back), -EBADMSG);
+	bytes[4]++;
+	assert_int_equal(hf_spawner_decode_greeting(bytes, size, &back), -EPROTONOSUPPORT);
+	bytes[0]++;
+	assert_int_equal(hf_spawner_decode_greeting(bytes, size, &back), -EBADMSG);
+	assert_int_equal(hf_spawner_encode_greeting(&target, bytes, size - 1), 0);
+}
+
+/* One that doesn't serve yet is waited for, without blocking; one that dies is not. */
+static void test_spawner_late(void **state)
+{
+	const struct hf_wall_clock_target none = {0};
+	struct hf_spawner_call *call = NULL;
+	struct greeted g = {0};
+	struct hf_error e = {0};
+
+	assert_int_equal(kill(spawner, SIGSTOP), 0);
+	assert_int_equal(
+		hf_spawner_greet(event, spawner_path, &none, on_greeted, &g, &call, &e), 0);
+	for (int i = 0; i < 5; i++)
+		sd_event_run(event, 20000);
+	assert_false(g.done);
+	assert_int_equal(kill(spawner, SIGKILL), 0);
+	assert_int_equal(waitpid(spawner, NULL, 0), spawner);
+	while (!g.done)
+		sd_event_run(event, UINT64_MAX);
+	assert_true(g.r == -ECONNRESET);
+	assert_non_null(strstr(g.error.remedy, "holdfast-spawn.service"));
+	hf_spawner_call_free(call);
+
+	assert_int_equal(hf_spawner_greet(event, spawner_path, &none, on_greeted, &g, &call, &e),
+		-ECONNREFUSED);
+	assert_non_null(strstr(e.message, spawner_path));
+	unlink(spawner_path);
+	start_spawner();
+}
+
+/* Even if the socket's mode were no bar: it serves its own user and root, and nobody else. */
+static void test_spawner_stranger(void **state)
+{
+	const struct hf_wall_clock_target none = {0};
+	int status;
+	pid_t pid;
+
+	if (geteuid() != 0)
+		skip();
+	assert_int_equal(chmod(spawner_path, 0666), 0);
+	pid = fork();
+	if (pid == 0) {
+		struct sockaddr_un address = {.sun_family = AF_UNIX};
+		uint8_t bytes[128];
+		size_t size = hf_spawner_encode_greeting(&none, bytes, sizeof(bytes));
+		int sock = socket(AF_UNIX, SOCK_SEQPACKET, 0);
+
+		if (setgid(65534) < 0 || setuid(65534) < 0)
+			_exit(10);
+		snprintf(address.sun_path, sizeof(address.sun_path), "%s", spawner_path);
+		if (connect(sock, (struct sockaddr *)&address, sizeof(address)) < 0)
+			_exit(11);
+		(void)!send(sock, bytes, size, MSG_NOSIGNAL);
+		/* Hung up on, before or after it was sent. */
+		_exit(recv(sock, bytes, sizeof(bytes), 0) <= 0 ? 0 : 12);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+	assert_int_equal(greet(&none).r, -ENODATA);
+}
+
 static int set_up(void **state)
 {
 	return mkdtemp(dir) && chmod(dir, 0755) == 0 && sd_event_new(&event) >= 0 ? 0 : -1;
@@ -714,6 +883,11 @@ int main(void)
 
 	const struct CMUnitTest spawner_tests[] = {
 		cmocka_unit_test(test_spawner_wire),
+		cmocka_unit_test(test_spawner_greeting_wire),
+		cmocka_unit_test(test_spawner_clock),
+		cmocka_unit_test(test_spawner_clock_refused),
+		cmocka_unit_test(test_spawner_stranger),
+		cmocka_unit_test(test_spawner_late),
 		cmocka_unit_test(test_spawner_dies),
 	};
 	int failed;

@@ -18,13 +18,12 @@
 /* Noted at TSC and WALL; now it is @s seconds later, and the clock is @off behind. */
 static int step(uint64_t s, int64_t off, struct hf_wall_clock *ret, struct hf_error *e)
 {
-	const struct hf_manifest m = {
-		.tsc_hz = HZ, .clock_tsc = TSC, .clock_ns = WALL, .clock_width = 250};
+	const struct hf_wall_clock_target m = {.hz = HZ, .tsc = TSC, .wall_ns = WALL, .width = 250};
 	const struct hf_tsc_wall now = {
 		.tsc = TSC + s * HZ, .wall_ns = WALL + s * SEC - (uint64_t)off, .width = 250};
 
 	*ret = (struct hf_wall_clock){0};
-	return hf_wall_clock_step(&m, &now, ret, e);
+	return hf_clock_step_find(&m, &now, ret, e);
 }
 
 static void test_moves(void **state)
@@ -78,16 +77,16 @@ static void test_hostile(void **state)
 	size_t done = 0;
 
 	for (size_t i = 0; i < n * n * n * n * n; i++) {
-		const struct hf_manifest m = {.tsc_hz = values[i % n],
-			.clock_tsc = values[i / n % n],
-			.clock_ns = values[i / n / n % n],
-			.clock_width = i % 7 ? 0 : UINT64_MAX};
+		const struct hf_wall_clock_target m = {.hz = values[i % n],
+			.tsc = values[i / n % n],
+			.wall_ns = values[i / n / n % n],
+			.width = i % 7 ? 0 : UINT64_MAX};
 		const struct hf_tsc_wall now = {.tsc = values[i / n / n / n % n],
 			.wall_ns = values[i / n / n / n / n % n],
 			.width = i % 5 ? 0 : UINT64_MAX};
 		struct hf_wall_clock c = {0};
 		struct hf_error e = {0};
-		int r = hf_wall_clock_step(&m, &now, &c, &e);
+		int r = hf_clock_step_find(&m, &now, &c, &e);
 
 		assert_true(r == 0 || r == -ENODATA || r == -ERANGE);
 		assert_int_equal(c.known, r == 0);
@@ -100,36 +99,36 @@ static void test_hostile(void **state)
 
 static void test_refusals(void **state)
 {
-	const struct hf_manifest good = {
-		.tsc_hz = HZ, .clock_tsc = TSC, .clock_ns = WALL, .clock_width = 250};
+	const struct hf_wall_clock_target good = {
+		.hz = HZ, .tsc = TSC, .wall_ns = WALL, .width = 250};
 	const struct hf_tsc_wall now = {.tsc = TSC + HZ, .wall_ns = WALL, .width = 250};
 	struct hf_wall_clock c = {0};
 	struct hf_tsc_wall other;
 	struct hf_error e = {0};
-	struct hf_manifest m;
+	struct hf_wall_clock_target m;
 
-	assert_int_equal(hf_wall_clock_step(&good, &now, &c, &e), 0);
+	assert_int_equal(hf_clock_step_find(&good, &now, &c, &e), 0);
 	assert_int_equal(c.step_ns, SEC);
 	/* A manifest of before. */
 	m = good;
-	m.clock_tsc = 0;
-	assert_int_equal(hf_wall_clock_step(&m, &now, &c, &e), -ENODATA);
+	m.tsc = 0;
+	assert_int_equal(hf_clock_step_find(&m, &now, &c, &e), -ENODATA);
 	m = good;
-	m.tsc_hz = 0;
-	assert_int_equal(hf_wall_clock_step(&m, &now, &c, &e), -ERANGE);
+	m.hz = 0;
+	assert_int_equal(hf_clock_step_find(&m, &now, &c, &e), -ERANGE);
 	assert_non_null(strstr(e.message, "rate"));
 	/* Backwards, as after a reset. */
 	other = now;
 	other.tsc = TSC - 1;
-	assert_int_equal(hf_wall_clock_step(&good, &other, &c, &e), -ERANGE);
+	assert_int_equal(hf_clock_step_find(&good, &other, &c, &e), -ERANGE);
 	assert_non_null(strstr(e.message, "run on"));
 	/* Something came between the two readings. */
 	m = good;
-	m.clock_width = HZ / 1000 + 1;
-	assert_int_equal(hf_wall_clock_step(&m, &now, &c, &e), -ERANGE);
+	m.width = HZ / 1000 + 1;
+	assert_int_equal(hf_clock_step_find(&m, &now, &c, &e), -ERANGE);
 	other = now;
 	other.width = HZ / 1000 + 1;
-	assert_int_equal(hf_wall_clock_step(&good, &other, &c, &e), -ERANGE);
+	assert_int_equal(hf_clock_step_find(&good, &other, &c, &e), -ERANGE);
 	assert_non_null(strstr(e.message, "exactly"));
 }
 
@@ -139,17 +138,15 @@ static void test_here(void **state)
 	struct hf_tsc_mark from = hf_tsc_mark(), to;
 	struct hf_tsc_wall a = hf_tsc_wall(), b;
 	struct hf_wall_clock c = {0};
-	struct hf_manifest m = {0};
+	struct hf_wall_clock_target m = {0};
 
 	assert_true(a.tsc != 0 && a.wall_ns > 0);
 	usleep(200000);
 	to = hf_tsc_mark();
 	b = hf_tsc_wall();
-	m = (struct hf_manifest){.tsc_hz = hf_tsc_hz(&from, &to),
-		.clock_tsc = a.tsc,
-		.clock_ns = a.wall_ns,
-		.clock_width = a.width};
-	assert_int_equal(hf_wall_clock_step(&m, &b, &c, NULL), 0);
+	m = (struct hf_wall_clock_target){
+		.hz = hf_tsc_hz(&from, &to), .tsc = a.tsc, .wall_ns = a.wall_ns, .width = a.width};
+	assert_int_equal(hf_clock_step_find(&m, &b, &c, NULL), 0);
 	assert_int_equal(c.step_ns, 0);
 }
 

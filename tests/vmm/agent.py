@@ -14,6 +14,7 @@ import functools
 import json
 import os
 import pathlib
+import random
 import re
 import resource
 import shutil
@@ -95,16 +96,16 @@ class Monitor:
 
 class Guest:
     def __init__(self, world, name, machine="q35", cpus=1, memory=96, disk=False, extra=(), holdfast=(),
-                 duty=25, launcher=True, accel="tcg"):
+                 duty=25, launcher=True, accel="tcg", initrd=None, append=""):
         self.world, self.name = world, name
         self.console = world.path / f"{name}.console"
         self.own_monitor = world.path / f"{name}.qmp"
         words = [f"console=ttyS0 quiet panic=-1 kho=off liveupdate=off hf.name={name} hf.report_ms=300",
-                 f"hf.seed={sum(name.encode())} hf.ram_mib={memory} hf.mem=60 hf.duty={duty}"]
+                 f"hf.seed={sum(name.encode())} hf.ram_mib={memory} hf.mem=60 hf.duty={duty} {append}"]
         argv = [BUILD / "holdfast-vmm", "--name", name, *holdfast, "--"] if launcher else []
         argv += [world.qemu, "-nodefaults", "-no-user-config", "-display", "none", "-machine", machine,
                 "-accel", accel, "-cpu", "qemu64", "-smp", str(cpus), "-m", str(memory),
-                "-kernel", kernel(), "-initrd", TOP / "build/witness/initramfs.cpio.gz",
+                "-kernel", kernel(), "-initrd", initrd or TOP / "build/witness/initramfs.cpio.gz",
                 "-chardev", f"file,id=console,path={self.console},append=on", "-serial", "chardev:console",
                 "-qmp", f"unix:{self.own_monitor},server=on,wait=off", *extra]
         if disk:
@@ -2667,6 +2668,83 @@ def health_command_says_no(world):
 
 
 @test
+def unhealthy_guest_is_retried(world):
+    """It runs, and is looked at again until it is well: with the configuration of now, by an agent that is new."""
+    world.start_agent()
+    script = world.path / "check.sh"
+
+    def answer(text):
+        script.write_text(f"#!/bin/sh\n{text}\n")
+        script.chmod(0o755)
+
+    def unhealthy():
+        return {g["name"]: f["message"] for g in world.ask("status")["guests"] for f in g["findings"]
+                if f["id"] == "guest.unhealthy"}
+
+    answer("exit 7")
+    guest = Guest(world, "g", holdfast=["--policy", f"health-command={script}"]).wait_ready()
+    well = Guest(world, "well", machine="pc", memory=64).wait_ready()
+    world.upgrade(6, says="unhealthy")
+    pid = guest.pid
+    check(set(unhealthy()) == {"g"} and "exit status 7" in unhealthy()["g"], f"status: {unhealthy()}")
+    check(world.state == "normal", f"the host is {world.state}")
+    world.expect(1, "retry", "well", says="held")
+    world.expect(2, "retry", "g", "--qemu", world.qemu, says="without --qemu")
+    answer("exit 8")
+    world.expect(6, "retry", "g", says="exit status 8")
+    check("exit status 8" in unhealthy()["g"], f"status: {unhealthy()}")
+    guest.qmp("stop")
+    answer("exit 0")
+    world.expect(1, "retry", "g", says="paused")
+    check(set(unhealthy()) == {"g"}, f"a guest that is paused is called well: {unhealthy()}")
+    guest.qmp("cont")
+
+    # The note outlives the agent; what is asked is the configuration's of now.
+    world.agent.kill()
+    world.agent.wait()
+    world.start_agent()
+    check(set(unhealthy()) == {"g"}, f"after the agent's restart: {unhealthy()}")
+    world.configure("[guest g]\nhealth-command=/nonexistent\nnonsense\n")
+    world.expect(3, "retry", "g", says="configuration has errors")
+    world.configure("[guest g]\nhealth-command=/nonexistent\n")
+    world.expect(6, "retry", "g", says="No such file")
+    world.configure("")
+
+    # While it is looked at it is nobody else's.
+    answer(f"echo $$ >{world.path}/asked; while [ ! -e {world.path}/go ]; do sleep 0.1; done")
+    retry = subprocess.Popen([str(BUILD / "holdfast"), "retry", "g"], env=world.env, text=True,
+                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    poll((world.path / "asked").exists, 20, "the health-command")
+    world.expect(75, "retry", "g", says="looked at")
+    world.expect(75, "prepare", "--kernel", kernel(), says="looked at")
+    check({g["name"]: g["step"] for g in world.ask("status")["guests"] } == {"g": "checking", "well": "idle"},
+          f"status: {world.ask('status')['guests']}")
+    (world.path / "go").touch()
+    out = retry.communicate(timeout=60)[0]
+    check(retry.returncode == 0 and "g is well" in out, f"retry: {retry.returncode}: {out}")
+    check(not unhealthy(), f"status: {unhealthy()}")
+    check(guest.pid == pid, "it runs in another QEMU")
+
+    # And an agent that is stopped in the middle takes the command along.
+    answer("exit 1")
+    world.upgrade(6)
+    (world.path / "asked").unlink()
+    answer(f"echo $$ >{world.path}/asked; exec sleep 1000")
+    retry = subprocess.Popen([str(BUILD / "holdfast"), "retry", "g"], env=world.env, text=True,
+                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    poll((world.path / "asked").exists, 20, "the health-command")
+    world.agent.terminate()
+    check(world.agent.wait(20) == 0, "the agent did not stop")
+    retry.communicate(timeout=20)
+    command = pathlib.Path(f"/proc/{int((world.path / 'asked').read_text())}")
+    poll(lambda: not command.exists(), 5, "the end of the command")
+    world.start_agent()
+    check(set(unhealthy()) == {"g"}, f"status: {unhealthy()}")
+    guest.wait_alive()
+    well.wait_alive()
+
+
+@test
 def agent_channel_without_agent(world):
     """The channel is there, but nobody in the guest has it open: it isn't asked, and the report says so."""
     world.start_agent()
@@ -2688,6 +2766,110 @@ def agent_channel_without_agent(world):
     taken.close()
     guest.wait_alive()
     frozen.wait_alive()
+
+
+class GuestAgent:
+    """qemu-ga itself, spoken to as holdfast does. One at a time: the channel has one client."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def ask(self, command, timeout=20, **arguments):
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(timeout)
+            sock.connect(str(self.path))
+            file = sock.makefile("rwb")
+            number = random.randrange(1 << 40)
+            # What ends a request cut short is one of its own to the agent, which complains of it.
+            file.write(b'\xff{"execute": "guest-sync-delimited", "arguments": {"id": %d}}\n' % number)
+            file.flush()
+            reply = {}
+            while reply.get("return") != number:
+                reply = json.loads(file.readline().rpartition(b"\xff")[2])
+            file.write(json.dumps({"execute": command, "arguments": arguments}).encode() + b"\n")
+            file.flush()
+            reply = json.loads(file.readline())
+            check("return" in reply, f"{command}: {reply}")
+            return reply["return"]
+
+    def answers(self):
+        try:
+            self.ask("guest-ping", timeout=3)
+            return True
+        except (OSError, ValueError):
+            return False
+
+    def lag(self):
+        """By how many seconds the guest's clock is behind this machine's."""
+        before = time.time()
+        return (before + time.time()) / 2 - self.ask("guest-get-time") / 1e9
+
+    def run(self, script):
+        self.ask("guest-exec", path="/bin/busybox", arg=["sh", "-c", script])
+
+
+@test
+def debian_guest_agent(world):
+    """A guest with the qemu-ga of Debian: it is seen, sets the guest's clock, and is asked whether the guest is well."""
+    initrd = world.path / "qga.cpio.gz"
+    if os.geteuid() != 0:
+        raise Skip("unpacking the guest agent needs root")
+    subprocess.run([TOP / "tests/nested/qga.sh", initrd], check=True, stdout=subprocess.DEVNULL)
+    world.start_agent()
+    sock = world.path / "qga.sock"
+    guest = Guest(world, "g", memory=128, initrd=initrd, append="rdinit=/qga-init hf.mem=20",
+                  holdfast=["--policy", "resume-timeout=8s"],
+                  extra=["-device", "virtio-serial-pci",
+                         "-chardev", f"socket,id=qga,path={sock},server=on,wait=off",
+                         "-device", "virtserialport,chardev=qga,name=org.qemu.guest_agent.0"]).wait_ready()
+    agent = GuestAgent(sock)
+
+    def finding(id):
+        return [f for g in world.ask("status")["guests"] for f in g["findings"] if f["id"] == id]
+
+    def stand_still():
+        """Without kexec the blackout is short: the clock is to lag by more than could be chance."""
+        try:
+            agent.ask("guest-set-time", time=int(time.time() * 1e9))
+        except Failure as failure:
+            # The clock is set by then. The guest's kernel has no /dev/rtc.
+            check("hwclock" in str(failure), str(failure))
+        guest.qmp("stop")
+        time.sleep(1)
+        guest.qmp("cont")
+        check(0.7 < agent.lag() < 1.7, f"the guest's clock is {agent.lag()} s behind")
+
+    def entry():
+        return world.ask("report")["report"]["guests"][0]
+
+    poll(lambda: "is there" in str(finding("guest.agent")), 60, "the guest's agent to be seen")
+    poll(agent.answers, 60, "an answer of the guest's agent")
+    stand_still()
+    world.upgrade()
+    check(entry()["outcome"] == "resumed" and entry()["clock"] == "caught-up", f"report: {entry()}")
+    check(abs(entry()["clock_lag_ns"]) < 50e6, f"report: {entry()}")
+    check(abs(agent.lag()) < 0.5, f"the guest's clock is {agent.lag()} s behind after the update")
+    stand_still()
+
+    # It answers when the update is prepared, and is gone when the guest is back: that counts.
+    agent.run("/bin/busybox sleep 3; kill -9 $(/bin/busybox pidof qemu-ga)")
+    world.expect(0, "prepare", "--kernel", kernel())
+    poll(lambda: not agent.answers(), 20, "the end of the guest's agent")
+    world.expect(6, "commit", says="unhealthy")
+    check(entry()["outcome"] == "unhealthy" and "answered before the update" in entry()["message"], f"report: {entry()}")
+    check(entry()["clock"] == "lags", f"report: {entry()}")
+    check(len(finding("guest.unhealthy")) == 1, "nothing is said of it")
+
+    # Some seconds later it is started again, which an agent that is new finds out when it is told to look.
+    world.agent.kill()
+    world.agent.wait()
+    world.start_agent()
+    poll(agent.answers, 90, "an answer of the guest's agent", 1)
+    check(agent.lag() > 0.7, f"somebody has set the guest's clock: it is {agent.lag()} s behind")
+    world.expect(0, "retry", "g", says="is well")
+    check(not finding("guest.unhealthy"), "it is still called unhealthy")
+    check(abs(agent.lag()) < 0.5, f"the guest's clock is {agent.lag()} s behind after it was retried")
+    guest.wait_alive()
 
 
 def qemu_version(path):
