@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "agent/arrival.h"
+#include "agent/arrival-internal.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -7,90 +7,22 @@
 
 #include "agent/adopt-keep.h"
 #include "agent/freeze-note.h"
-#include "agent/incoming.h"
 #include "agent/log.h"
 #include "agent/prepared-note.h"
 #include "agent/report.h"
 #include "agent/resume-journal.h"
-#include "agent/wall-clock.h"
 #include "common/fault.h"
 #include "common/fd.h"
 #include "common/worker.h"
-#include "memfd-preserve/readahead.h"
 #include "vmm-glue/spawn.h"
-#include "vmm-glue/spawner.h"
 
 /* Then it is said what is waited for. */
 #define SLOW_SPAWNER_US (20 * HF_USEC_PER_SEC)
-
-/* Somebody who asked for something to be done with a held guest. */
-struct waiter {
-	struct hf_incoming *in; /* NULL: a free place */
-	hf_arrival_done_fn done;
-	void *data;
-	bool is_done; /* well: to be told when the host is where it belongs */
-};
-
-struct hf_arrival {
-	struct hf_agent *agent;
-	struct hf_carrier *carrier;
-	struct hf_manifest *manifest;
-	struct hf_session *session; /* the manifest's: finished when every guest is resumed */
-	struct hf_incoming **guests;
-	size_t n_guests;
-	size_t pending; /* guests, the read-ahead, the last finish */
-	size_t n_held;
-	size_t n_afresh;
-	size_t n_released;
-	struct waiter *waiters; /* one place a guest */
-	struct hf_readahead_result readahead;
-	struct hf_wall_clock clock;
-	struct hf_spawner_call *greeting; /* no guest is started before it is answered */
-	sd_event_source *slow;
-	struct hf_error error; /* of the worker */
-	sd_event_source *advance;
-	bool finishing;
-	bool local; /* the end of an adoption; what follows is for this, where it is of this agent
-		     */
-	hf_arrival_local_fn local_done;
-	void *local_data;
-};
 
 static void one_done(struct hf_arrival *a)
 {
 	if (--a->pending == 0)
 		sd_event_source_set_enabled(a->advance, SD_EVENT_ONESHOT);
-}
-
-/* ---- who asked for it ---- */
-
-static void answer(struct waiter *w, const struct hf_error *error)
-{
-	struct waiter copy = *w;
-
-	*w = (struct waiter){0};
-	copy.done(error, copy.data);
-}
-
-static void tell_waiter(struct hf_arrival *a, struct hf_incoming *in, const struct hf_error *error)
-{
-	for (size_t i = 0; i < a->n_guests; i++) {
-		if (a->waiters[i].in != in)
-			continue;
-		/* The last of all: it is told what became of the host. */
-		if (!error && a->pending == 1)
-			a->waiters[i].is_done = true;
-		else
-			answer(&a->waiters[i], error);
-		return;
-	}
-}
-
-static void tell_done(struct hf_arrival *a)
-{
-	for (size_t i = 0; i < a->n_guests; i++)
-		if (a->waiters[i].is_done)
-			answer(&a->waiters[i], NULL);
 }
 
 static void on_guest_done(struct hf_incoming *in, const struct hf_error *error, void *data)
@@ -121,7 +53,7 @@ static void on_guest_done(struct hf_incoming *in, const struct hf_error *error, 
 		hf_agent_progress(a->agent, g->name, "%s",
 			g->was_running ? "resumed" : "back, paused as before");
 	}
-	tell_waiter(a, in, error);
+	hf_arrival_tell_waiter(a, in, error);
 	one_done(a);
 }
 
@@ -337,7 +269,7 @@ static void end_local(struct hf_arrival *a)
 	hf_agent_event(a->agent, HF_EVENT_ALL_RESUMED);
 	if (!done)
 		tell_sums(a);
-	tell_done(a);
+	hf_arrival_tell_done(a);
 	/* Before anybody goes on: the next may be adopted right then. */
 	arrival_free(a);
 	if (done)
@@ -360,7 +292,7 @@ static int advance(sd_event_source *s, void *userdata)
 			make_report(a);
 		hf_agent_progress(agent, NULL, "degraded: %zu of %zu guests are held", a->n_held,
 			a->n_guests);
-		tell_done(a);
+		hf_arrival_tell_done(a);
 		return 0;
 	}
 	if (!a->finishing) {
@@ -382,7 +314,7 @@ static int advance(sd_event_source *s, void *userdata)
 	}
 	hf_agent_event(agent, HF_EVENT_ALL_RESUMED);
 	tell_sums(a);
-	tell_done(a);
+	hf_arrival_tell_done(a);
 	arrival_free(a);
 	return 0;
 }
@@ -612,97 +544,4 @@ void hf_arrival_run_local(struct hf_arrival *a)
 const struct hf_manifest *hf_arrival_manifest(const struct hf_arrival *a)
 {
 	return a->manifest;
-}
-
-static struct hf_incoming *find(const struct hf_arrival *a, const char *uuid)
-{
-	for (size_t i = 0; i < a->n_guests; i++) {
-		if (strcmp(hf_incoming_guest(a->guests[i])->uuid, uuid) == 0)
-			return a->guests[i];
-	}
-	return NULL;
-}
-
-const char *hf_arrival_guest_step(const struct hf_arrival *a, const char *uuid)
-{
-	struct hf_incoming *in = find(a, uuid);
-
-	return in ? hf_incoming_step_name(hf_incoming_get_step(in)) : NULL;
-}
-
-const struct hf_error *hf_arrival_guest_error(const struct hf_arrival *a, const char *uuid)
-{
-	struct hf_incoming *in = find(a, uuid);
-
-	return in && !hf_incoming_is_up(in) && hf_incoming_error(in)->err ? hf_incoming_error(in)
-									  : NULL;
-}
-
-/* ---- what an operator decides ---- */
-
-int hf_arrival_find(const struct hf_agent *agent, const char *id, struct hf_incoming **ret,
-	struct hf_error *error)
-{
-	const struct hf_arrival *a = agent->arrival;
-	struct hf_incoming *in = a ? find(a, id) : NULL;
-
-	for (size_t i = 0; !in && a && i < a->n_guests; i++)
-		if (strcmp(hf_incoming_guest(a->guests[i])->name, id) == 0)
-			in = a->guests[i];
-	if (!in) {
-		hf_error_set(error, -ENOENT, HF_ERR_NO_GUEST, "see `holdfast status`",
-			"no guest of this name or uuid is held");
-		hf_error_guest(error, id);
-		return -ENOENT;
-	}
-	*ret = in;
-	return 0;
-}
-
-/* Its callback comes with a later turn of the loop. */
-static void add_waiter(
-	struct hf_arrival *a, struct hf_incoming *in, hf_arrival_done_fn done, void *data)
-{
-	for (size_t i = 0; i < a->n_guests; i++) {
-		if (a->guests[i] != in)
-			continue;
-		a->waiters[i] = (struct waiter){.in = in, .done = done, .data = data};
-		a->n_held--;
-		a->pending++;
-	}
-}
-
-int hf_arrival_retry(struct hf_agent *agent, const char *id, const char *vmm,
-	hf_arrival_done_fn done, void *data, struct hf_error *error)
-{
-	struct hf_incoming *in = NULL;
-	int r = hf_arrival_find(agent, id, &in, error);
-
-	if (r == 0)
-		r = hf_incoming_retry(in, vmm, error);
-	if (r < 0) {
-		hf_error_guest(error, in ? hf_incoming_guest(in)->name : id);
-		return r;
-	}
-	add_waiter(agent->arrival, in, done, data);
-	hf_agent_progress(agent, hf_incoming_guest(in)->name, "tried once more%s%s",
-		vmm ? ", with " : "", vmm ? vmm : "");
-	return 0;
-}
-
-int hf_arrival_release(struct hf_agent *agent, const char *id, hf_arrival_done_fn done, void *data,
-	struct hf_error *error)
-{
-	struct hf_incoming *in = NULL;
-	int r = hf_arrival_find(agent, id, &in, error);
-
-	if (r == 0)
-		r = hf_incoming_release(in, error);
-	if (r < 0) {
-		hf_error_guest(error, in ? hf_incoming_guest(in)->name : id);
-		return r;
-	}
-	add_waiter(agent->arrival, in, done, data);
-	hf_agent_progress(agent, hf_incoming_guest(in)->name, "being released");
-	return 0;
 }
