@@ -50,10 +50,7 @@ def expect_untouched(host, guests, loaded="0"):
 
 def wait_update(host, boots, release):
     """The host comes up anew and its guests with it; returns the report when the agent is done."""
-    boot = host.wait_boot(boots, 180)
-    if boot.release != release:
-        fail(f"the host runs Linux {boot.release}, not {release}")
-    wait_agent(host)
+    wait_jump(host, boots, release)
     host.poll(lambda: state(host) in ("normal", "degraded"), 120, "the end of the update")
     now = status(host)
     if now["state"] != "normal":
@@ -61,12 +58,26 @@ def wait_update(host, boots, release):
     return last_report(host)
 
 
-def upgrade(host, image, release, boots, words=""):
-    """Live-update the host into an image; returns the report when the agent is done with it."""
+def wait_jump(host, boots, release):
+    """The host comes up anew, with the kernel that it should have, and its agent answers."""
+    boot = host.wait_boot(boots, 180)
+    if boot.release != release:
+        fail(f"the host runs Linux {boot.release}, not {release}")
+    wait_agent(host)
+
+
+def jump(host, image, release, boots, words=""):
+    """Live-update the host into an image, as far as to an agent that answers."""
     job = host.spawn(f"holdfast upgrade --kernel {TEST_DIR}/{image} {words}")
     host.wait_for(lambda: len(host.boots) >= boots or job.status is not None, 180, "the jump")
     if job.status not in (None, "rebooted"):
         fail(f"holdfast upgrade ended with {job.status}:\n{job.out}")
+    wait_jump(host, boots, release)
+
+
+def upgrade(host, image, release, boots, words=""):
+    """Live-update the host into an image; returns the report when the agent is done with it."""
+    jump(host, image, release, boots, words)
     return wait_update(host, boots, release)
 
 

@@ -5,14 +5,13 @@ One of the two had private RAM and was adopted before. A third guest, with a cli
 anything but the jump. The QEMU of the other two is a program that refuses to load anything on the new kernel."""
 
 import base64
-import importlib.util
 import json
-import re
 import struct
 import subprocess
 
 from guests import Guest
-from nested import NESTED, TEST_DIR, fail
+from nested import TEST_DIR, fail
+from updates import holdfast, jump, state, status, wait_agent
 
 MEMORY = 4096
 OWN_QEMU = "/usr/local/bin/qemu-own"
@@ -24,26 +23,12 @@ BLOCK_WORDS = (64 << 10) // 8
 GENERATIONS = 100
 
 
-def load(name):
-    spec = importlib.util.spec_from_file_location(name.replace("-", "_"), NESTED / "cases" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def holdfast(host, words, code=0, says="", timeout=180):
-    result = host.run(f"holdfast {words} 2>&1", timeout, check=False)
-    if result.rc != code or not re.search(says, result.out):
-        fail(f"holdfast {words} ended with {result.rc}, not {code}, or does not say `{says}`:\n{result.out}")
-    return result.out
-
-
 def held(host):
     """Names of the guests that are held, as `holdfast status` has them; it must say what the host is."""
-    status = json.loads(host.run("holdfast status -o json").out)
-    names = sorted(guest["name"] for guest in status["guests"] if guest["status"] == "held")
-    if status["state"] not in ("resuming", "degraded" if names else "normal"):
-        fail(f"the host is {status['state']}, and held are {names}")
+    now = status(host)
+    names = sorted(guest["name"] for guest in now["guests"] if guest["status"] == "held")
+    if now["state"] not in ("resuming", "degraded" if names else "normal"):
+        fail(f"the host is {now['state']}, and held are {names}")
     return names
 
 
@@ -106,15 +91,9 @@ def check_core(host, path, guest):
     host.note(f"the core has {len(loads)} parts of memory; {found} of {len(pages)} pages looked at are the witness's")
 
 
-def start_agent(host):
-    host.spawn("holdfastd >>/var/log/holdfastd.log 2>&1")
-    host.poll(lambda: host.run("holdfast status >/dev/null 2>&1", check=False).rc == 0, 60, "the agent")
-
-
 def run(host):
-    common = load("live-update")
     host.boot()
-    host.poll(lambda: host.run("holdfast status", check=False).rc == 0, 30, "the agent")
+    wait_agent(host)
     host.put(OWN_QEMU, f"#!/bin/sh\n[ $(uname -r) = {host.kernels['OLD_VERSION']} ] || case \"$*\" in\n"
                        "*-incoming*) echo no such state >&2; exit 1;;\nesac\nexec qemu-system-x86_64 \"$@\"\n", "755")
     moved = Guest(host, "moved", machine="pc", qemu=OWN_QEMU, extra="-mem-path /var/tmp")
@@ -131,25 +110,19 @@ def run(host):
     print(holdfast(host, "adopt moved --downtime 20000", says="Adopted: guest moved", timeout=300))
     if pid_of(host, "moved") == pids["moved"] or [pid_of(host, n) for n in ("gone", "other")] != [pids["gone"], pids["other"]]:
         fail(f"of {pids} not just that of the adopted guest is another one now")
-    common.wait_passes(moved, 1)
+    moved.wait_passes(1)
     moved.judge()
     if host.run("ls /run/holdfast/adopted.sock 2>/dev/null; pgrep -x hf-keeper; true").out:
         fail("the adoption's keeper is still there")
 
     host.note("the jump")
     client.reset_gaps()
-    job = host.spawn(f"holdfast upgrade --kernel {TEST_DIR}/bzImage-new")
-    host.wait_for(lambda: len(host.boots) >= 2 or job.status is not None, 180, "the jump")
-    if job.status not in (None, "rebooted"):
-        fail(f"holdfast upgrade ended with {job.status}:\n{job.out}")
-    if host.wait_boot(2).release != host.kernels["NEW_VERSION"]:
-        fail("the wrong kernel")
-    host.poll(lambda: host.run("holdfast status >/dev/null 2>&1", check=False).rc == 0, 60, "the agent")
-    host.poll(lambda: common.status(host)["state"] != "resuming", 120, "the end of the update")
+    jump(host, "bzImage-new", host.kernels["NEW_VERSION"], 2)
+    host.poll(lambda: state(host) != "resuming", 120, "the end of the update")
     expect_held(host, "gone", "moved")
-    holdfast(host, "report", says="outcome +degraded")
+    holdfast(host, "report", says="degraded")
     pid = pid_of(host, "other")
-    common.wait_passes(other, 1)
+    other.wait_passes(1)
     holdfast(host, "status", says="degraded")
     holdfast(host, "status", says="holdfast retry moved")
 
@@ -161,17 +134,18 @@ def run(host):
 
     host.note("the agent is killed and started again")
     host.run("pkill -9 -x holdfastd")
-    start_agent(host)
+    host.spawn("holdfastd >>/var/log/holdfastd.log 2>&1")
+    wait_agent(host)
     host.poll(lambda: held(host) == ["gone", "moved"], 60, "both to be held again")
 
     host.note("one is retried with another QEMU, one is released")
-    seen = common.passes(moved)
+    seen = moved.passes()
     holdfast(host, "retry moved", 6, "no such state")
     holdfast(host, "retry moved --qemu /usr/bin/qemu-system-x86_64")
     expect_held(host, "gone")
     if moved.state() != "running":
         fail(f"the guest that was retried is {moved.state()}")
-    common.wait_passes(moved, 2)
+    moved.wait_passes(2)
     last = moved.judge()
     holdfast(host, "release gone", 2, "128 MiB, for good")
     expect_held(host, "gone")
@@ -181,7 +155,7 @@ def run(host):
 
     if pid_of(host, "other") != pid or other.state() != "running":
         fail("the guest that came up was touched")
-    common.wait_passes(other, 1)
+    other.wait_passes(1)
     other.judge()
     result = client.stop()
     if not result["ok"]:
