@@ -253,6 +253,11 @@ int hf_update_may_prepare(const struct hf_agent *agent, struct hf_error *error)
 	if (agent->shutting_down)
 		return hf_error_set(error, -EBUSY, HF_ERR_BUSY, "try again when it is over",
 			"guests are being shut down for another update");
+	if (agent->state == HF_STATE_NORMAL && !agent->adopt && hf_freeze_note_exists())
+		return hf_error_set(error, -EBUSY, HF_ERR_BUSY,
+			"see `holdfast guests` and the agent's log; holdfastd tries again when it "
+			"is restarted",
+			"guests that an agent which died had paused don't all run again yet");
 	return check_state(agent, HF_EVENT_PREPARE, error);
 }
 

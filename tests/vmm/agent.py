@@ -1941,6 +1941,39 @@ def agent_killed_while_frozen(world):
 
 
 @test
+def guest_left_paused_that_does_not_answer(world):
+    """Nothing is begun that would forget it; a later agent has it run."""
+    world.start_agent()
+    guest, stuck = Guest(world, "g").wait_ready(), Guest(world, "stuck").wait_ready()
+    world.expect(0, "prepare", "--kernel", kernel())
+    os.kill(stuck.pid, signal.SIGSTOP)
+    commit = subprocess.Popen([str(BUILD / "holdfast"), "commit"], env=world.env,
+                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    poll(lambda: guest.status == "postmigrate", 20, "the guest to be saved")
+    world.agent.kill()
+    world.agent.wait()
+    commit.kill()
+    commit.wait()
+    world.start_agent()
+    world.expect(75, "prepare", "--kernel", kernel(), says="don't all run again")
+    poll(lambda: "stuck was left paused by an agent that died and can't be put back" in world.log(), 30,
+         "the agent to give up")
+    check(guest.status == "running", f"the other guest is {guest.status}")
+    for verb in (("prepare", "--kernel", kernel()), ("adopt", "g")):
+        world.expect(75, *verb, says="restarted")
+    check((world.path / "run/frozen.json").exists(), "the freeze note is gone")
+    os.kill(stuck.pid, signal.SIGCONT)
+    world.agent.terminate()
+    check(world.agent.wait(20) == 0, "the agent did not stop cleanly")
+    world.start_agent()
+    poll(lambda: stuck.status == "running", 20, "the guest to run again")
+    poll(lambda: not (world.path / "run/frozen.json").exists(), 10, "the note to be removed")
+    world.upgrade()
+    for each in (guest, stuck):
+        each.wait_alive()
+
+
+@test
 def leftovers_of_an_agent_that_died_at_the_end(world):
     """It had given the manifest up, but not yet forgotten which guests ran: the next agent does."""
     stale = world.path / "run/resumed/0e7a3ad2-0d1c-4a3e-9d4f-0123456789ab.json"
