@@ -159,20 +159,13 @@ static void on_migration(struct hf_qmp *q, int err, struct json_object *ret,
 }
 
 static void on_devices(struct hf_vmm *vmm, int err, struct json_object *ret,
-	const struct hf_error *error,
-	int (*compare)(const struct hf_manifest_guest *guest, struct json_object *children,
-		char *ret_why, size_t size))
+	const struct hf_error *error, hf_vmm_compare_fn compare)
 {
 	char why[160];
-	int r;
 
-	if (!hf_vmm_check_reply(vmm, err, error))
+	if (!hf_vmm_check_reply(vmm, err, error) ||
+		!hf_vmm_look_at_devices(vmm, ret, compare, why, sizeof(why)))
 		return;
-	r = compare(vmm->guest, ret, why, sizeof(why));
-	if (r < 0) {
-		malformed(vmm, "qom-list", r);
-		return;
-	}
 	if (why[0])
 		add_blocker(&vmm->probe, why);
 	one_answered(vmm);

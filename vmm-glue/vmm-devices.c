@@ -138,3 +138,14 @@ int hf_vmm_compare_anonymous(const struct hf_manifest_guest *guest, struct json_
 			n, s.n_without_id);
 	return 0;
 }
+
+bool hf_vmm_look_at_devices(struct hf_vmm *vmm, struct json_object *children,
+	hf_vmm_compare_fn compare, char *ret_why, size_t size)
+{
+	int r = compare(vmm->guest, children, ret_why, size);
+
+	if (r < 0)
+		hf_vmm_failf(
+			vmm, r, NULL, "QEMU's answer to qom-list makes no sense: %s", strerror(-r));
+	return r == 0;
+}

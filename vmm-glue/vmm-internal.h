@@ -240,6 +240,17 @@ int hf_vmm_compare_named(const struct hf_manifest_guest *guest, struct json_obje
 int hf_vmm_compare_anonymous(const struct hf_manifest_guest *guest, struct json_object *children,
 	char *ret_why, size_t size);
 
+typedef int (*hf_vmm_compare_fn)(const struct hf_manifest_guest *guest,
+	struct json_object *children, char *ret_why, size_t size);
+
+/**
+ * hf_vmm_look_at_devices() - One of the two, with an answer of QEMU to qom-list.
+ *
+ * Return: false when it makes no sense, and the operation under way has failed by that.
+ */
+bool hf_vmm_look_at_devices(struct hf_vmm *vmm, struct json_object *children,
+	hf_vmm_compare_fn compare, char *ret_why, size_t size);
+
 /**
  * hf_vmm_ask_virtio() - Look for virtqueues larger than they should be.
  * @done: called when that is over, also when QEMU doesn't tell: nothing fails for lack of it

@@ -212,16 +212,44 @@ static void on_migrate(struct hf_qmp *q, int err, struct json_object *ret,
 	vmm->waiting = "finish saving its device state";
 }
 
+static void on_devices(struct hf_vmm *vmm, int err, struct json_object *ret,
+	const struct hf_error *error, hf_vmm_compare_fn compare)
+{
+	char why[160];
+
+	if (!check_reply(vmm, err, error) ||
+		!hf_vmm_look_at_devices(vmm, ret, compare, why, sizeof(why)))
+		return;
+	vmm->n_replies--;
+	if (why[0])
+		hf_vmm_failf(vmm, -ESTALE,
+			"put its devices back as they were, or start the guest anew with them",
+			"%s, while the update was prepared", why);
+}
+
+static void on_named_devices(struct hf_qmp *q, int err, struct json_object *ret,
+	const struct hf_error *error, void *data)
+{
+	on_devices(data, err, ret, error, hf_vmm_compare_named);
+}
+
+static void on_anonymous_devices(struct hf_qmp *q, int err, struct json_object *ret,
+	const struct hf_error *error, void *data)
+{
+	on_devices(data, err, ret, error, hf_vmm_compare_anonymous);
+}
+
 /*
  * query-status first: it tells whether the guest ran at that very moment, which an operator may
- * have changed since attach. `stop` leaves one that doesn't run as it is.
+ * have changed since attach. `stop` leaves one that doesn't run as it is. Devices last: those may
+ * have been plugged in or out since, too, and from `migrate` on QEMU refuses that.
  */
 static void submit(struct hf_vmm *vmm, int fd)
 {
 	const struct hf_qmp_migrate_parameters params = {.has_max_bandwidth = true};
 
 	vmm->waiting = "say whether the guest runs";
-	vmm->n_replies = 6;
+	vmm->n_replies = 8;
 	if (HF_VMM_SEND(vmm, on_first_status, hf_qmp_query_status) < 0 ||
 		HF_VMM_SEND(vmm, on_stopped, hf_qmp_stop) < 0 ||
 		HF_VMM_SEND(vmm, on_set, hf_qmp_migrate_set_parameters, &params) < 0 ||
@@ -229,7 +257,10 @@ static void submit(struct hf_vmm *vmm, int fd)
 		HF_VMM_SEND(vmm, on_getfd, hf_qmp_getfd, HF_VMM_GETFD_NAME, fd) < 0)
 		return;
 	vmm->migrate_sent = true;
-	HF_VMM_SEND(vmm, on_migrate, hf_qmp_migrate, "fd:" HF_VMM_GETFD_NAME);
+	if (HF_VMM_SEND(vmm, on_migrate, hf_qmp_migrate, "fd:" HF_VMM_GETFD_NAME) < 0 ||
+		HF_VMM_SEND(vmm, on_named_devices, hf_qmp_qom_list, "/machine/peripheral") < 0)
+		return;
+	HF_VMM_SEND(vmm, on_anonymous_devices, hf_qmp_qom_list, "/machine/peripheral-anon");
 }
 
 static int grow(void *data, struct hf_sink *sink, struct hf_error *e)

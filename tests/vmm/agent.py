@@ -1427,6 +1427,23 @@ def save_that_qemu_refuses_rolls_back(world):
     check(world.state == "normal", f"the host is {world.state}")
 
 
+@every_qemu
+def device_plugged_in_after_prepare_rolls_back(world):
+    """QEMU saves it, and no command line would have it after the jump: then the guest could never be loaded."""
+    world.start_agent()
+    other, guest = Guest(world, "other").wait_ready(), Guest(world, "g", machine="pc").wait_ready()
+    pids = other.pid, guest.pid
+    world.expect(0, "prepare", "--kernel", kernel())
+    guest.qmp("device_add", driver="virtio-rng-pci", id="late")
+    world.expect(5, "commit", says="device late was plugged in")
+    for each, pid in zip((other, guest), pids):
+        check(each.status == "running" and each.pid == pid, f"{each.name} is {each.status}")
+        check(not each.capability("x-ignore-shared"), f"{each.name}: x-ignore-shared is still on")
+        each.wait_alive()
+    check(world.state == "normal", f"the host is {world.state}")
+    world.expect(3, "prepare", "--kernel", kernel(), says="late was plugged in")
+
+
 def pluggable_guest(world, name, **how):
     """Until plug() it can be saved; then it has a device that QEMU up to 10 can't, and no check has seen."""
     disk = world.path / f"{name}.img"
