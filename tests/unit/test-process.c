@@ -19,6 +19,8 @@
 
 #define UUID "0e7a3ad2-0d1c-4a3e-9d4f-0123456789ab"
 
+#define READY_FD 20
+
 static char folder[] = "/tmp/hf-test-process.XXXXXX";
 
 /* Starts this program anew as QEMU, in @folder, and waits until it is that. */
@@ -38,12 +40,14 @@ static pid_t start(const char *const *argv)
 			dup2(open(path, O_WRONLY | O_CREAT | O_APPEND, 0600), 1) < 0)
 			_exit(1);
 		close(2);
+		if (dup2(ready[1], READY_FD) < 0)
+			_exit(1);
 		umask(027);
 		execve("/proc/self/exe", (char *const *)argv, (char *const *)env);
 		_exit(1);
 	}
 	close(ready[1]);
-	/* Its end is closed by the exec. */
+	/* Its end is closed by main(): the loader has files open before, as fd 2. */
 	assert_int_equal(read(ready[0], &byte, 1), 0);
 	close(ready[0]);
 	return pid;
@@ -162,6 +166,7 @@ int main(void)
 	int r;
 
 	if (getenv("HF_TEST_WAIT")) {
+		close(READY_FD);
 		pause();
 		return 0;
 	}
