@@ -48,7 +48,6 @@ static void freeze_note(const uint8_t *data, size_t size)
 		assert(!note);
 		return;
 	}
-	assert(!hf_freeze_note_has(note, "update_id", UUID));
 	for (int i = 0; i < 2; i++) {
 		const char *list = i ? "paused" : "guests";
 		struct json_object *guests = hf_json_get_array(note, list);

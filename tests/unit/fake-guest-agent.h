@@ -30,6 +30,7 @@ enum fake_ga_mode {
 	FAKE_GA_REFUSES,  /* to set the clock */
 	FAKE_GA_NO_RTC,	  /* sets the clock, and complains of the RTC, as qemu-ga does */
 	FAKE_GA_LIES,	  /* says that it set the clock */
+	FAKE_GA_SLOW,	  /* needs a tenth of a second until it sets the clock */
 };
 
 struct fake_ga {
@@ -108,6 +109,8 @@ static inline bool fake_ga_line(struct fake_ga *f, int fd, const char *line)
 			"{\"error\": {\"class\": \"GenericError\", \"desc\": \"no\\u001b[2J\"}}\n");
 	} else if (strstr(line, "guest-set-time")) {
 		f->n_set++;
+		if (f->mode == FAKE_GA_SLOW)
+			usleep(100000);
 		if (f->mode != FAKE_GA_LIES)
 			f->offset_ns = atoll(strstr(line, "\"time\": ") + 8) - fake_ga_now();
 		fake_ga_say(fd, f->mode == FAKE_GA_NO_RTC

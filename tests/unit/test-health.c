@@ -129,6 +129,19 @@ static void test_catches_up(void **state)
 	}
 }
 
+/* What it is late by is made up for. */
+static void test_slow_agent_catches_up(void **state)
+{
+	struct rig r;
+
+	rig_start(&r, FAKE_GA_SLOW, -3 * SEC);
+	r.guest.policies.resume_timeout_ns = 10 * HF_NSEC_PER_SEC;
+	rig_run(&r);
+	assert_int_equal(r.result.clock, HF_HEALTH_CLOCK_CAUGHT_UP);
+	assert_int_equal(r.ga.n_set, 2);
+	assert_true(llabs(r.result.lag_ns) <= (int64_t)HF_GUEST_CLOCK_NEAR_NS);
+}
+
 /* Right already, or another time altogether: nobody touches it. */
 static void test_clock_left_alone(void **state)
 {
@@ -405,6 +418,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_catches_up),
+		cmocka_unit_test(test_slow_agent_catches_up),
 		cmocka_unit_test(test_clock_left_alone),
 		cmocka_unit_test(test_clock_that_cannot_be_set),
 		cmocka_unit_test(test_frozen),

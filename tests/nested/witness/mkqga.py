@@ -5,7 +5,7 @@
     mkqga.py ROOT WITNESS.cpio.gz OUTPUT.cpio.gz
 
 ROOT has the packages unpacked. The kernel unpacks archives that lie one behind the other, so the agent's
-is put behind the witness's. The guest has to be started with rdinit=/qga-init: that starts the agent, again 40
+is put behind the witness's. The guest has to be started with rdinit=/qga-init: that starts the agent, again 25
 seconds after it has ended, and becomes the witness.
 """
 
@@ -29,7 +29,7 @@ INIT = """#!/bin/busybox sh
 while :; do
 	while [ ! -e /dev/vport0p1 ]; do /bin/busybox sleep 0.2; done
 	/sbin/qemu-ga -m virtio-serial -p /dev/vport0p1 -t /run
-	/bin/busybox sleep 40
+	/bin/busybox sleep 25
 done
 ) </dev/null >/dev/null 2>&1 &
 exec /init "$@"
