@@ -2963,7 +2963,7 @@ def run_one(function, version, qemu):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("-j", "--jobs", type=int, default=2)
+    parser.add_argument("-j", "--jobs", type=int, default=3)
     parser.add_argument("--qemu", action="append", default=[])
     parser.add_argument("tests", nargs="*")
     args = parser.parse_args()

@@ -255,7 +255,7 @@ def run_some(jobs, qemu):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("-j", "--jobs", type=int, default=2)
+    parser.add_argument("-j", "--jobs", type=int, default=3)
     parser.add_argument("--list", action="store_true")
     parser.add_argument("points", nargs="*")
     args = parser.parse_args()
