@@ -287,11 +287,11 @@ static void on_set(struct hf_guest_agent *a, int err, struct json_object *ret,
 /* @late_ns: how long it takes until the guest's agent has done so, as far as is known. */
 static void set_time(struct hf_health *h, int64_t late_ns)
 {
+	long long ns = host_now_ns() + late_ns;
 	char text[128];
 
 	snprintf(text, sizeof(text),
-		"{\"execute\": \"guest-set-time\", \"arguments\": {\"time\": %lld}}",
-		(long long)(host_now_ns() + late_ns));
+		"{\"execute\": \"guest-set-time\", \"arguments\": {\"time\": %lld}}", ns);
 	if (hf_guest_agent_command(h->ga, text, on_set, h) < 0)
 		clock_left(h, "its guest agent can't be asked any more");
 }
