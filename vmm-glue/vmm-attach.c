@@ -158,29 +158,11 @@ static void on_migration(struct hf_qmp *q, int err, struct json_object *ret,
 	one_answered(vmm);
 }
 
-static void on_devices(struct hf_vmm *vmm, int err, struct json_object *ret,
-	const struct hf_error *error, hf_vmm_compare_fn compare)
+static void on_devices(struct hf_vmm *vmm, const char *why)
 {
-	char why[160];
-
-	if (!hf_vmm_check_reply(vmm, err, error) ||
-		!hf_vmm_look_at_devices(vmm, ret, compare, why, sizeof(why)))
-		return;
 	if (why[0])
 		add_blocker(&vmm->probe, why);
 	one_answered(vmm);
-}
-
-static void on_named_devices(struct hf_qmp *q, int err, struct json_object *ret,
-	const struct hf_error *error, void *data)
-{
-	on_devices(data, err, ret, error, hf_vmm_compare_named);
-}
-
-static void on_anonymous_devices(struct hf_qmp *q, int err, struct json_object *ret,
-	const struct hf_error *error, void *data)
-{
-	on_devices(data, err, ret, error, hf_vmm_compare_anonymous);
 }
 
 static void on_capabilities(struct hf_qmp *q, int err, struct json_object *ret,
@@ -282,9 +264,7 @@ static void ask(struct hf_vmm *vmm)
 		HF_VMM_SEND(vmm, on_migration, hf_qmp_query_migrate) < 0 ||
 		HF_VMM_SEND(vmm, on_capabilities, hf_qmp_query_migrate_capabilities) < 0 ||
 		HF_VMM_SEND(vmm, on_parameters, hf_qmp_query_migrate_parameters) < 0 ||
-		HF_VMM_SEND(vmm, on_named_devices, hf_qmp_qom_list, "/machine/peripheral") < 0 ||
-		HF_VMM_SEND(vmm, on_anonymous_devices, hf_qmp_qom_list,
-			"/machine/peripheral-anon") < 0 ||
+		hf_vmm_ask_devices(vmm, on_devices) < 0 ||
 		HF_VMM_SEND(vmm, on_ramblocks, hf_qmp_human_command, "info ramblock") < 0)
 		return;
 	if (vmm->want_roms && hf_vmm_ask_roms(vmm, one_answered) < 0)

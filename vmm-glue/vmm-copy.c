@@ -48,12 +48,8 @@ static void succeed(struct hf_vmm *vmm)
 static bool take_status(struct hf_vmm *vmm, int err, struct json_object *ret,
 	const struct hf_error *error, struct hf_qmp_status *status)
 {
-	if (!hf_vmm_check_reply(vmm, err, error))
+	if (!hf_vmm_take_status(vmm, err, ret, error, status))
 		return false;
-	if (hf_qmp_parse_status(ret, status) < 0) {
-		hf_vmm_failf(vmm, -EBADMSG, NULL, "QEMU's answer to query-status makes no sense");
-		return false;
-	}
 	/* Where it comes to rest after the copy says nothing of the guest, unless it was there. */
 	if (vmm->status_known && (vmm->pause_first || is_resting_place(status->state)))
 		return true;

@@ -139,13 +139,43 @@ int hf_vmm_compare_anonymous(const struct hf_manifest_guest *guest, struct json_
 	return 0;
 }
 
-bool hf_vmm_look_at_devices(struct hf_vmm *vmm, struct json_object *children,
-	hf_vmm_compare_fn compare, char *ret_why, size_t size)
+static void on_devices(struct hf_vmm *vmm, int err, struct json_object *ret,
+	const struct hf_error *error,
+	int (*compare)(const struct hf_manifest_guest *guest, struct json_object *children,
+		char *ret_why, size_t size))
 {
-	int r = compare(vmm->guest, children, ret_why, size);
+	char why[160];
+	int r;
 
+	if (!hf_vmm_check_reply(vmm, err, error))
+		return;
+	r = compare(vmm->guest, ret, why, sizeof(why));
 	if (r < 0)
 		hf_vmm_failf(
 			vmm, r, NULL, "QEMU's answer to qom-list makes no sense: %s", strerror(-r));
-	return r == 0;
+	else
+		vmm->devices_answered(vmm, why);
+}
+
+static void on_named(struct hf_qmp *q, int err, struct json_object *ret,
+	const struct hf_error *error, void *data)
+{
+	on_devices(data, err, ret, error, hf_vmm_compare_named);
+}
+
+static void on_anonymous(struct hf_qmp *q, int err, struct json_object *ret,
+	const struct hf_error *error, void *data)
+{
+	on_devices(data, err, ret, error, hf_vmm_compare_anonymous);
+}
+
+int hf_vmm_ask_devices(struct hf_vmm *vmm, void (*answered)(struct hf_vmm *vmm, const char *why))
+{
+	int r;
+
+	vmm->devices_answered = answered;
+	r = HF_VMM_SEND(vmm, on_named, hf_qmp_qom_list, "/machine/peripheral");
+	if (r < 0)
+		return r;
+	return HF_VMM_SEND(vmm, on_anonymous, hf_qmp_qom_list, "/machine/peripheral-anon");
 }

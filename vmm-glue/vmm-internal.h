@@ -92,6 +92,7 @@ struct hf_vmm {
 	size_t n_virtio, next_virtio;
 	void (*virtio_done)(struct hf_vmm *vmm);
 	struct hf_qmp_virtqueue virtqueue;
+	void (*devices_answered)(struct hf_vmm *vmm, const char *why);
 	unsigned int n_replies; /* of the step's commands, still to come: no success without */
 
 	/* What save changed and rollback has to change back. */
@@ -223,6 +224,10 @@ void hf_vmm_on_child_exit(struct hf_child *child, void *data);
 /** hf_vmm_check_reply() - Fail the operation on a command's error. Return: whether to go on. */
 bool hf_vmm_check_reply(struct hf_vmm *vmm, int err, const struct hf_error *error);
 
+/** hf_vmm_take_status() - The same of query-status, whose answer has to make sense as well. */
+bool hf_vmm_take_status(struct hf_vmm *vmm, int err, struct json_object *ret,
+	const struct hf_error *error, struct hf_qmp_status *status);
+
 /** hf_vmm_qmp_ops - callbacks of both kinds of connection; userdata is the hf_vmm. */
 extern const struct hf_qmp_ops hf_vmm_qmp_ops;
 
@@ -240,16 +245,14 @@ int hf_vmm_compare_named(const struct hf_manifest_guest *guest, struct json_obje
 int hf_vmm_compare_anonymous(const struct hf_manifest_guest *guest, struct json_object *children,
 	char *ret_why, size_t size);
 
-typedef int (*hf_vmm_compare_fn)(const struct hf_manifest_guest *guest,
-	struct json_object *children, char *ret_why, size_t size);
-
 /**
- * hf_vmm_look_at_devices() - One of the two, with an answer of QEMU to qom-list.
+ * hf_vmm_ask_devices() - Have QEMU's devices compared with those of its command line, both ways.
+ * @answered: called once for each of the two, with what is different, "" when nothing is; not when
+ *            an answer can't be used, and the operation has failed by that
  *
- * Return: false when it makes no sense, and the operation under way has failed by that.
+ * Return: 0, or -errno when the operation has failed.
  */
-bool hf_vmm_look_at_devices(struct hf_vmm *vmm, struct json_object *children,
-	hf_vmm_compare_fn compare, char *ret_why, size_t size);
+int hf_vmm_ask_devices(struct hf_vmm *vmm, void (*answered)(struct hf_vmm *vmm, const char *why));
 
 /**
  * hf_vmm_ask_virtio() - Look for virtqueues larger than they should be.

@@ -38,11 +38,9 @@ static void on_loaded_status(struct hf_qmp *q, int err, struct json_object *ret,
 	struct hf_vmm *vmm = data;
 	struct hf_qmp_status status;
 
-	if (!hf_vmm_check_reply(vmm, err, error))
+	if (!hf_vmm_take_status(vmm, err, ret, error, &status))
 		return;
-	if (hf_qmp_parse_status(ret, &status) < 0)
-		hf_vmm_failf(vmm, -EBADMSG, NULL, "QEMU's answer to query-status makes no sense");
-	else if (status.running)
+	if (status.running)
 		hf_vmm_failf(
 			vmm, -EPROTO, NULL, "QEMU let the guest run by itself after loading it");
 	else if (!vmm->migration_completed || !vmm->capability_off || vmm->n_replies > 0 ||
@@ -495,11 +493,9 @@ static void on_resumed_status(struct hf_qmp *q, int err, struct json_object *ret
 	struct hf_vmm *vmm = data;
 	struct hf_qmp_status status;
 
-	if (!hf_vmm_check_reply(vmm, err, error))
+	if (!hf_vmm_take_status(vmm, err, ret, error, &status))
 		return;
-	if (hf_qmp_parse_status(ret, &status) < 0)
-		hf_vmm_failf(vmm, -EBADMSG, NULL, "QEMU's answer to query-status makes no sense");
-	else if (status.running != vmm->guest->was_running)
+	if (status.running != vmm->guest->was_running)
 		hf_vmm_poll_later(vmm, ask_resumed);
 	else
 		write_registration(vmm);

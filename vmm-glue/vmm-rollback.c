@@ -32,14 +32,8 @@ static void on_final_status(struct hf_qmp *q, int err, struct json_object *ret,
 	struct hf_qmp_status status;
 	bool as_before;
 
-	if (err < 0 || hf_qmp_parse_status(ret, &status) < 0) {
-		if (err == 0)
-			hf_vmm_failf(vmm, -EBADMSG, NULL,
-				"QEMU's answer to query-status makes no sense");
-		else if (err != -ECONNRESET)
-			hf_vmm_fail(vmm, error);
+	if (!hf_vmm_take_status(vmm, err, ret, error, &status))
 		return;
-	}
 	as_before = status.running == vmm->guest->was_running;
 	if (as_before && vmm->restore_error.err) {
 		/* It runs, but a setting stayed that would lose RAM in a later migration. */
@@ -111,15 +105,13 @@ static void on_halted(struct hf_qmp *q, int err, struct json_object *ret,
 	struct hf_vmm *vmm = data;
 	struct hf_qmp_status status;
 
-	if (!hf_vmm_check_reply(vmm, err, error))
+	if (!hf_vmm_take_status(vmm, err, ret, error, &status))
 		return;
-	if (hf_qmp_parse_status(ret, &status) < 0)
-		hf_vmm_failf(vmm, -EBADMSG, NULL, "QEMU's answer to query-status makes no sense");
 	/* Neither one that runs on, nor one that switched itself off or stopped for an error of its
 	 * disks: that isn't for anybody to start anew. */
-	else if (status.running ||
-		 (status.state != HF_QMP_RUN_PAUSED && status.state != HF_QMP_RUN_POSTMIGRATE &&
-			 status.state != HF_QMP_RUN_PRELAUNCH))
+	if (status.running ||
+		(status.state != HF_QMP_RUN_PAUSED && status.state != HF_QMP_RUN_POSTMIGRATE &&
+			status.state != HF_QMP_RUN_PRELAUNCH))
 		hf_vmm_failf(vmm, -EBUSY, NULL, "its run state is `%s`, it is not just paused",
 			status.name);
 	else if (vmm->n_replies > 0)
@@ -155,12 +147,10 @@ static void on_run_state(struct hf_qmp *q, int err, struct json_object *ret,
 	struct hf_vmm *vmm = data;
 	struct hf_qmp_status status;
 
-	if (!hf_vmm_check_reply(vmm, err, error))
+	if (!hf_vmm_take_status(vmm, err, ret, error, &status))
 		return;
-	if (hf_qmp_parse_status(ret, &status) < 0)
-		hf_vmm_failf(vmm, -EBADMSG, NULL, "QEMU's answer to query-status makes no sense");
 	/* A migration that is over still winds up for a moment, in which `cont` is refused. */
-	else if (!vmm->migration_completed || status.state == HF_QMP_RUN_FINISH_MIGRATE)
+	if (!vmm->migration_completed || status.state == HF_QMP_RUN_FINISH_MIGRATE)
 		hf_vmm_poll_later(vmm, ask_migration);
 	else if (hf_vmm_in(vmm, HF_VMM_OP_HALT))
 		halt(vmm);

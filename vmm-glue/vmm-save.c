@@ -20,14 +20,6 @@
 
 static void ask_outcome(struct hf_vmm *vmm);
 
-/* What QEMU refuses is a fact about the guest; a time-out or lack of memory is one of the host. */
-static bool check_reply(struct hf_vmm *vmm, int err, const struct hf_error *error)
-{
-	if ((err == -EREMOTEIO || err == -EOPNOTSUPP) && hf_vmm_in(vmm, HF_VMM_OP_SAVE))
-		vmm->refused = true;
-	return hf_vmm_check_reply(vmm, err, error);
-}
-
 static void succeed(struct hf_vmm *vmm)
 {
 	struct hf_manifest_guest *guest = vmm->guest;
@@ -44,12 +36,10 @@ static void on_final_status(struct hf_qmp *q, int err, struct json_object *ret,
 	struct hf_vmm *vmm = data;
 	struct hf_qmp_status status;
 
-	if (!check_reply(vmm, err, error))
+	if (!hf_vmm_take_status(vmm, err, ret, error, &status))
 		return;
-	if (hf_qmp_parse_status(ret, &status) < 0)
-		hf_vmm_failf(vmm, -EBADMSG, NULL, "QEMU's answer to query-status makes no sense");
-	else if (vmm->migration_completed && status.state == HF_QMP_RUN_POSTMIGRATE &&
-		 vmm->n_replies == 0)
+	if (vmm->migration_completed && status.state == HF_QMP_RUN_POSTMIGRATE &&
+		vmm->n_replies == 0)
 		succeed(vmm);
 	else
 		hf_vmm_poll_later(vmm, ask_outcome);
@@ -72,7 +62,7 @@ static void on_outcome(struct hf_qmp *q, int err, struct json_object *ret,
 	struct hf_vmm *vmm = data;
 	struct hf_qmp_migration m;
 
-	if (!check_reply(vmm, err, error))
+	if (!hf_vmm_check_reply(vmm, err, error))
 		return;
 	if (hf_qmp_parse_migration(ret, &m) < 0) {
 		hf_vmm_failf(vmm, -EBADMSG, NULL, "QEMU's answer to query-migrate makes no sense");
@@ -148,7 +138,7 @@ static void on_first_status(struct hf_qmp *q, int err, struct json_object *ret,
 	struct hf_vmm *vmm = data;
 	struct hf_qmp_status status;
 
-	if (!check_reply(vmm, err, error))
+	if (!hf_vmm_check_reply(vmm, err, error))
 		return;
 	if (hf_qmp_parse_status(ret, &status) < 0 ||
 		hf_manifest_set(&vmm->guest->status, status.name) < 0) {
@@ -167,7 +157,7 @@ static void on_stopped(struct hf_qmp *q, int err, struct json_object *ret,
 	struct hf_vmm *vmm = data;
 	struct hf_error e = {0};
 
-	if (!check_reply(vmm, err, error))
+	if (!hf_vmm_check_reply(vmm, err, error))
 		return;
 	vmm->n_replies--;
 	/* A guest that was paused already gives no STOP event. */
@@ -186,7 +176,7 @@ static void on_set(struct hf_qmp *q, int err, struct json_object *ret, const str
 {
 	struct hf_vmm *vmm = data;
 
-	if (check_reply(vmm, err, error))
+	if (hf_vmm_check_reply(vmm, err, error))
 		vmm->n_replies--;
 }
 
@@ -195,7 +185,7 @@ static void on_getfd(struct hf_qmp *q, int err, struct json_object *ret,
 {
 	struct hf_vmm *vmm = data;
 
-	if (!check_reply(vmm, err, error))
+	if (!hf_vmm_check_reply(vmm, err, error))
 		return;
 	vmm->n_replies--;
 	vmm->waiting = "start to save its device state";
@@ -206,37 +196,19 @@ static void on_migrate(struct hf_qmp *q, int err, struct json_object *ret,
 {
 	struct hf_vmm *vmm = data;
 
-	if (!check_reply(vmm, err, error))
+	if (!hf_vmm_check_reply(vmm, err, error))
 		return;
 	vmm->n_replies--;
 	vmm->waiting = "finish saving its device state";
 }
 
-static void on_devices(struct hf_vmm *vmm, int err, struct json_object *ret,
-	const struct hf_error *error, hf_vmm_compare_fn compare)
+static void on_devices(struct hf_vmm *vmm, const char *why)
 {
-	char why[160];
-
-	if (!check_reply(vmm, err, error) ||
-		!hf_vmm_look_at_devices(vmm, ret, compare, why, sizeof(why)))
-		return;
 	vmm->n_replies--;
 	if (why[0])
 		hf_vmm_failf(vmm, -ESTALE,
 			"put its devices back as they were, or start the guest anew with them",
 			"%s, while the update was prepared", why);
-}
-
-static void on_named_devices(struct hf_qmp *q, int err, struct json_object *ret,
-	const struct hf_error *error, void *data)
-{
-	on_devices(data, err, ret, error, hf_vmm_compare_named);
-}
-
-static void on_anonymous_devices(struct hf_qmp *q, int err, struct json_object *ret,
-	const struct hf_error *error, void *data)
-{
-	on_devices(data, err, ret, error, hf_vmm_compare_anonymous);
 }
 
 /*
@@ -257,10 +229,8 @@ static void submit(struct hf_vmm *vmm, int fd)
 		HF_VMM_SEND(vmm, on_getfd, hf_qmp_getfd, HF_VMM_GETFD_NAME, fd) < 0)
 		return;
 	vmm->migrate_sent = true;
-	if (HF_VMM_SEND(vmm, on_migrate, hf_qmp_migrate, "fd:" HF_VMM_GETFD_NAME) < 0 ||
-		HF_VMM_SEND(vmm, on_named_devices, hf_qmp_qom_list, "/machine/peripheral") < 0)
-		return;
-	HF_VMM_SEND(vmm, on_anonymous_devices, hf_qmp_qom_list, "/machine/peripheral-anon");
+	if (HF_VMM_SEND(vmm, on_migrate, hf_qmp_migrate, "fd:" HF_VMM_GETFD_NAME) == 0)
+		hf_vmm_ask_devices(vmm, on_devices);
 }
 
 static int grow(void *data, struct hf_sink *sink, struct hf_error *e)

@@ -312,9 +312,24 @@ bool hf_vmm_check_reply(struct hf_vmm *vmm, int err, const struct hf_error *erro
 {
 	if (err == 0)
 		return true;
+	/* What QEMU refuses is a fact about the guest; a time-out or lack of memory is one of the
+	 * host. */
+	if ((err == -EREMOTEIO || err == -EOPNOTSUPP) && hf_vmm_in(vmm, HF_VMM_OP_SAVE))
+		vmm->refused = true;
 	/* A lost connection is told once, with its cause, by the closed callback. */
 	if (err != -ECONNRESET)
 		hf_vmm_fail(vmm, error);
+	return false;
+}
+
+bool hf_vmm_take_status(struct hf_vmm *vmm, int err, struct json_object *ret,
+	const struct hf_error *error, struct hf_qmp_status *status)
+{
+	if (!hf_vmm_check_reply(vmm, err, error))
+		return false;
+	if (hf_qmp_parse_status(ret, status) == 0)
+		return true;
+	hf_vmm_failf(vmm, -EBADMSG, NULL, "QEMU's answer to query-status makes no sense");
 	return false;
 }
 
