@@ -208,12 +208,9 @@ static void on_finished(void *data, int result)
 	one_done(a);
 }
 
-static void arrival_free(struct hf_arrival *a)
+/* All that is this process's; who keeps the guests is not told. */
+static void free_own(struct hf_arrival *a)
 {
-	hf_fault(HF_FAULT_FORGET, NULL);
-	/* As long as the manifest can be had, an agent has to find there that guests run. */
-	if (!a->session)
-		hf_resume_journal_clear();
 	for (size_t i = 0; i < a->n_guests; i++)
 		hf_incoming_free(a->guests[i]);
 	free(a->guests);
@@ -223,18 +220,30 @@ static void arrival_free(struct hf_arrival *a)
 	hf_manifest_free(a->manifest);
 	hf_spawner_call_free(a->greeting);
 	sd_event_source_disable_unref(a->slow);
-	if (a->local) {
-		hf_adopt_keep_end(a->agent);
-		/* Also where its session could not be finished: now there is no manifest any more.
-		 */
+	sd_event_source_disable_unref(a->advance);
+	free(a);
+}
+
+static void arrival_free(struct hf_arrival *a)
+{
+	struct hf_agent *agent = a->agent;
+	struct hf_carrier *carrier = a->carrier;
+	bool local = a->local;
+
+	hf_fault(HF_FAULT_FORGET, NULL);
+	/* As long as the manifest can be had, an agent has to find there that guests run. */
+	if (!a->session)
+		hf_resume_journal_clear();
+	if (agent->arrival == a)
+		agent->arrival = NULL;
+	free_own(a);
+	/* With an adoption's keeper the manifest goes, also where its session was not finished. */
+	if (local) {
+		hf_adopt_keep_end(agent);
 		hf_resume_journal_clear();
 	} else {
-		hf_carrier_unkeep(a->carrier);
+		hf_carrier_unkeep(carrier);
 	}
-	sd_event_source_disable_unref(a->advance);
-	if (a->agent->arrival == a)
-		a->agent->arrival = NULL;
-	free(a);
 }
 
 static void tell_sums(struct hf_arrival *a)
@@ -521,17 +530,8 @@ int hf_arrival_new_local(struct hf_agent *agent, hf_arrival_local_fn done, void 
 
 void hf_arrival_drop_local(struct hf_arrival *a)
 {
-	if (!a)
-		return;
-	for (size_t i = 0; i < a->n_guests; i++)
-		hf_incoming_free(a->guests[i]);
-	free(a->guests);
-	free(a->waiters);
-	if (a->session)
-		hf_session_detach(a->session);
-	hf_manifest_free(a->manifest);
-	sd_event_source_disable_unref(a->advance);
-	free(a);
+	if (a)
+		free_own(a);
 }
 
 void hf_arrival_run_local(struct hf_arrival *a)
