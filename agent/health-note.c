@@ -10,27 +10,31 @@
 #include "agent/health.h"
 #include "agent/log.h"
 #include "common/fd.h"
-#include "vmm-glue/registration.h"
+#include "vmm-glue/note.h"
 
 #define MAX_NOTE_BYTES 1024
 
-static void note_path(char *path, size_t size, const char *uuid)
+#define FOLDER "unhealthy"
+#define NAME_BYTES 128
+
+static void name_of(const char *uuid, char name[NAME_BYTES])
 {
-	snprintf(path, size, "%s/unhealthy%s%s", hf_run_dir(), uuid ? "/" : "", uuid ? uuid : "");
+	snprintf(name, NAME_BYTES, FOLDER "/%s", uuid);
 }
 
 void hf_health_note(const char *uuid, pid_t pid, const struct hf_health_remark *remark)
 {
-	char path[4096], text[MAX_NOTE_BYTES], *end;
+	char path[4096], name[NAME_BYTES], text[MAX_NOTE_BYTES], *end;
 	int n = snprintf(text, sizeof(text), "%d %s", (int)pid, remark->message), r;
 
 	while ((end = strchr(text, '\n')))
 		*end = ' ';
 	n += snprintf(text + n, sizeof(text) - (size_t)n, "\nagent-answered=%d blackout-ns=%llu\n",
 		remark->agent_answered, (unsigned long long)remark->blackout_ns);
-	note_path(path, sizeof(path), NULL);
+	hf_note_path(FOLDER, path, sizeof(path));
 	r = hf_mkdir_p(path, 0755);
-	note_path(path, sizeof(path), uuid);
+	name_of(uuid, name);
+	hf_note_path(name, path, sizeof(path));
 	if (r == 0)
 		r = hf_file_write_atomic(path, text, (size_t)HF_MIN(n, MAX_NOTE_BYTES - 1), 0644);
 	if (r < 0)
@@ -39,10 +43,10 @@ void hf_health_note(const char *uuid, pid_t pid, const struct hf_health_remark *
 
 void hf_health_forget(const char *uuid)
 {
-	char path[4096];
+	char name[NAME_BYTES];
 
-	note_path(path, sizeof(path), uuid);
-	unlink(path);
+	name_of(uuid, name);
+	hf_note_remove(name);
 }
 
 int hf_health_parse_note(const void *data, size_t size, pid_t pid, struct hf_health_remark *ret)
@@ -67,11 +71,11 @@ int hf_health_parse_note(const void *data, size_t size, pid_t pid, struct hf_hea
 int hf_health_noted(const char *uuid, pid_t pid, struct hf_health_remark *ret)
 {
 	cleanup_free char *text = NULL;
-	char path[4096];
+	char name[NAME_BYTES];
 	size_t size;
 
-	note_path(path, sizeof(path), uuid);
-	if (hf_file_read(path, MAX_NOTE_BYTES, &text, &size) < 0)
+	name_of(uuid, name);
+	if (hf_note_read(name, MAX_NOTE_BYTES, &text, &size) < 0)
 		return -ENOENT;
 	return hf_health_parse_note(text, size, pid, ret);
 }
