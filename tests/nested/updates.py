@@ -48,9 +48,16 @@ def expect_untouched(host, guests, loaded="0"):
         fail("a kernel image is loaded that should not be, or the other way round")
 
 
-def wait_update(host, boots, release):
-    """The host comes up anew and its guests with it; returns the report when the agent is done."""
-    wait_jump(host, boots, release)
+def wait_jump(host, boots, release):
+    """The host comes up anew, with the kernel that it should have, and its agent answers."""
+    boot = host.wait_boot(boots, 180)
+    if boot.release != release:
+        fail(f"the host runs Linux {boot.release}, not {release}")
+    wait_agent(host)
+
+
+def wait_end(host):
+    """The agent that answers brings the guests in; returns the report when it is done."""
     host.poll(lambda: state(host) in ("normal", "degraded"), 120, "the end of the update")
     now = status(host)
     if now["state"] != "normal":
@@ -58,12 +65,10 @@ def wait_update(host, boots, release):
     return last_report(host)
 
 
-def wait_jump(host, boots, release):
-    """The host comes up anew, with the kernel that it should have, and its agent answers."""
-    boot = host.wait_boot(boots, 180)
-    if boot.release != release:
-        fail(f"the host runs Linux {boot.release}, not {release}")
-    wait_agent(host)
+def wait_update(host, boots, release):
+    """The host comes up anew and its guests with it; returns the report when the agent is done."""
+    wait_jump(host, boots, release)
+    return wait_end(host)
 
 
 def jump(host, image, release, boots, words=""):
@@ -78,7 +83,7 @@ def jump(host, image, release, boots, words=""):
 def upgrade(host, image, release, boots, words=""):
     """Live-update the host into an image; returns the report when the agent is done with it."""
     jump(host, image, release, boots, words)
-    return wait_update(host, boots, release)
+    return wait_end(host)
 
 
 def expect_all(report, guests):
