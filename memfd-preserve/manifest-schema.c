@@ -74,6 +74,33 @@ static const struct field net_fields[] = {
 	F(hf_manifest_net, "fd", FIELD_I32, fd),
 };
 
+static const struct field fd_fields[] = {
+	F_NEEDED(hf_manifest_fd, "fd", FIELD_I32, fd),
+	F_NEEDED(hf_manifest_fd, "kind", FIELD_U32, kind),
+	F(hf_manifest_fd, "path", FIELD_STRING, path),
+	F(hf_manifest_fd, "mode", FIELD_U32, mode),
+	F(hf_manifest_fd, "uid", FIELD_U32, uid),
+	F(hf_manifest_fd, "gid", FIELD_U32, gid),
+};
+
+static const struct field folder_fields[] = {
+	F_NEEDED(hf_manifest_folder, "path", FIELD_STRING, path),
+	F(hf_manifest_folder, "mode", FIELD_U32, mode),
+	F(hf_manifest_folder, "uid", FIELD_U32, uid),
+	F(hf_manifest_folder, "gid", FIELD_U32, gid),
+};
+
+static const struct field helper_fields[] = {
+	F_ARRAY(hf_manifest_helper, "argv", FIELD_STRINGS, argv, HF_MANIFEST_MAX_STRINGS),
+	F(hf_manifest_helper, "uid", FIELD_U32, uid),
+	F(hf_manifest_helper, "gid", FIELD_U32, gid),
+	F_ARRAY(hf_manifest_helper, "groups", FIELD_U32S, groups, HF_MANIFEST_MAX_GROUPS),
+	F(hf_manifest_helper, "socket", FIELD_STRING, socket),
+	F(hf_manifest_helper, "socket-mode", FIELD_U32, socket_mode),
+	F(hf_manifest_helper, "socket-uid", FIELD_U32, socket_uid),
+	F(hf_manifest_helper, "socket-gid", FIELD_U32, socket_gid),
+};
+
 static const struct field guest_fields[] = {
 	F_NEEDED(hf_manifest_guest, "uuid", FIELD_UUID, uuid),
 	F_NEEDED(hf_manifest_guest, "name", FIELD_STRING, name),
@@ -102,6 +129,8 @@ static const struct field guest_fields[] = {
 	F(hf_manifest_guest, "state-xxh3", FIELD_HASH, state_xxh3),
 	F(hf_manifest_guest, "not-saved", FIELD_STRING, not_saved),
 	F_REQUIRED_BOOL(hf_manifest_guest, "ram-copied", ram_copied),
+	F_REQUIRED_BOOL(hf_manifest_guest, "inherits", inherits),
+	F(hf_manifest_guest, "libvirt-status", FIELD_STRING, libvirt_status),
 	F(hf_manifest_guest, "adopted-pid", FIELD_U32, adopted_pid),
 	F(hf_manifest_guest, "adopted-start-ticks", FIELD_U64, adopted_start_ticks),
 	F(hf_manifest_guest, "tsc-pause", FIELD_U64, tsc_pause),
@@ -168,6 +197,10 @@ static const struct node_type net_type = {
 	.init = init_net,
 };
 
+static const struct node_type fd_type = {TYPE("descriptor", hf_manifest_fd, fd_fields)};
+static const struct node_type folder_type = {TYPE("folder", hf_manifest_folder, folder_fields)};
+static const struct node_type helper_type = {TYPE("helper", hf_manifest_helper, helper_fields)};
+
 #define LIST(s, node, entry, member, limit, of) \
 	{ \
 		.container = (node), .item = (entry), .offset = offsetof(struct s, member), \
@@ -185,6 +218,12 @@ static const struct list guest_lists[] = {
 	[GUEST_STATE] = LIST(
 		hf_manifest_guest, "state", "chunk", state, HF_MANIFEST_MAX_CHUNKS, &chunk_type),
 	[GUEST_NET] = LIST(hf_manifest_guest, "net", "tap", net, HF_MANIFEST_MAX_NETS, &net_type),
+	[GUEST_FDS] = LIST(
+		hf_manifest_guest, "descriptors", "descriptor", fds, HF_MANIFEST_MAX_FDS, &fd_type),
+	[GUEST_FOLDERS] = LIST(hf_manifest_guest, "folders", "folder", folders,
+		HF_MANIFEST_MAX_FOLDERS, &folder_type),
+	[GUEST_HELPERS] = LIST(hf_manifest_guest, "helpers", "helper", helpers,
+		HF_MANIFEST_MAX_HELPERS, &helper_type),
 };
 
 const struct node_type hf_manifest_schema_guest = {
@@ -279,23 +318,33 @@ static void clear_field(const struct field *f, void *object)
 		free(field_pointer(object, f->offset));
 }
 
+static void clear_list(const struct list *list, void *owner)
+{
+	size_t n = hf_manifest_schema_count(list, owner);
+
+	for (size_t k = 0; k < n; k++) {
+		void *item = field_at(hf_manifest_schema_at(list, owner, k), 0);
+
+		hf_manifest_schema_clear(list->type, item);
+		if (list->pointers)
+			free(item);
+	}
+	if (!list->fixed)
+		free(field_pointer(owner, list->offset));
+}
+
+void hf_manifest_schema_empty(const struct list *list, void *owner)
+{
+	clear_list(list, owner);
+	field_set_pointer(owner, list->offset, NULL);
+	*(size_t *)field_at(owner, list->count_offset) = 0;
+}
+
 void hf_manifest_schema_clear(const struct node_type *type, void *object)
 {
 	for (size_t i = 0; i < type->n_fields; i++)
 		clear_field(&type->fields[i], object);
-	for (size_t i = 0; i < type->n_lists; i++) {
-		const struct list *list = &type->lists[i];
-		size_t n = hf_manifest_schema_count(list, object);
-
-		for (size_t k = 0; k < n; k++) {
-			void *item = field_at(hf_manifest_schema_at(list, object, k), 0);
-
-			hf_manifest_schema_clear(list->type, item);
-			if (list->pointers)
-				free(item);
-		}
-		if (!list->fixed)
-			free(field_pointer(object, list->offset));
-	}
+	for (size_t i = 0; i < type->n_lists; i++)
+		clear_list(&type->lists[i], object);
 	memset(object, 0, type->size);
 }

@@ -77,6 +77,9 @@ void hf_manifest_schema_clear(const struct node_type *type, void *object);
  */
 void *hf_manifest_schema_append(const struct list *list, void *owner);
 
+/** hf_manifest_schema_empty() - Free every entry of a list, and the list. Not of a fixed one. */
+void hf_manifest_schema_empty(const struct list *list, void *owner);
+
 /** hf_manifest_uuid_valid() - Whether it is 36 characters of 8-4-4-4-12 hexadecimal digits. */
 bool hf_manifest_uuid_valid(const char *s, size_t len);
 
@@ -86,7 +89,15 @@ size_t hf_manifest_schema_count(const struct list *list, const void *owner);
 
 /* Lists that manifest.c appends to. */
 enum root_list { ROOT_READAHEAD, ROOT_GUESTS };
-enum guest_list { GUEST_STDIO, GUEST_RAM, GUEST_STATE, GUEST_NET };
+enum guest_list {
+	GUEST_STDIO,
+	GUEST_RAM,
+	GUEST_STATE,
+	GUEST_NET,
+	GUEST_FDS,
+	GUEST_FOLDERS,
+	GUEST_HELPERS,
+};
 
 static inline void *field_at(const void *object, size_t offset)
 {

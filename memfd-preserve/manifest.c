@@ -124,6 +124,29 @@ struct hf_manifest_chunk *hf_manifest_add_chunk(struct hf_manifest_guest *g)
 	return hf_manifest_schema_append(&hf_manifest_schema_guest.lists[GUEST_STATE], g);
 }
 
+struct hf_manifest_fd *hf_manifest_add_fd(struct hf_manifest_guest *g)
+{
+	return hf_manifest_schema_append(&hf_manifest_schema_guest.lists[GUEST_FDS], g);
+}
+
+struct hf_manifest_folder *hf_manifest_add_folder(struct hf_manifest_guest *g)
+{
+	return hf_manifest_schema_append(&hf_manifest_schema_guest.lists[GUEST_FOLDERS], g);
+}
+
+struct hf_manifest_helper *hf_manifest_add_helper(struct hf_manifest_guest *g)
+{
+	return hf_manifest_schema_append(&hf_manifest_schema_guest.lists[GUEST_HELPERS], g);
+}
+
+void hf_manifest_forget_inherited(struct hf_manifest_guest *g)
+{
+	hf_manifest_schema_empty(&hf_manifest_schema_guest.lists[GUEST_FDS], g);
+	hf_manifest_schema_empty(&hf_manifest_schema_guest.lists[GUEST_FOLDERS], g);
+	hf_manifest_schema_empty(&hf_manifest_schema_guest.lists[GUEST_HELPERS], g);
+	g->inherits = false;
+}
+
 struct hf_manifest_net *hf_manifest_add_net(struct hf_manifest_guest *g)
 {
 	return hf_manifest_schema_append(&hf_manifest_schema_guest.lists[GUEST_NET], g);

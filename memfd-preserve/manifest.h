@@ -27,7 +27,7 @@
 #include "memfd-preserve/policy.h"
 
 /* What this build writes, and the oldest reader that can act on it. */
-#define HF_MANIFEST_VERSION 5
+#define HF_MANIFEST_VERSION 6
 #define HF_MANIFEST_MIN_READER 1
 /* A property or node with this prefix is refused by readers that don't know it. */
 #define HF_MANIFEST_REQUIRED "required,"
@@ -44,6 +44,9 @@
 #define HF_MANIFEST_MAX_RAM 64
 #define HF_MANIFEST_MAX_CHUNKS 64
 #define HF_MANIFEST_MAX_NETS 64
+#define HF_MANIFEST_MAX_FDS 512
+#define HF_MANIFEST_MAX_FOLDERS 64
+#define HF_MANIFEST_MAX_HELPERS 16
 #define HF_MANIFEST_MAX_FILES 16384
 #define HF_MANIFEST_MAX_RLIMITS 64 /* numbers, two a limit */
 #define HF_MANIFEST_MAX_CPUS 128   /* words of 64 CPUs */
@@ -91,6 +94,45 @@ struct hf_manifest_net {
 	uint32_t queues;
 	uint32_t flags; /* IFF_* of TUNSETIFF */
 	int32_t fd;	/* number that argv refers to, -1 when the VMM opens it by name */
+};
+
+/* What one descriptor is that the VMM is started with, besides its RAM. */
+enum hf_manifest_fd_kind {
+	HF_FD_LISTEN, /* a UNIX socket that listens at `path` */
+	HF_FD_TAP,    /* a queue of the tap called `path` */
+	HF_FD_VHOST,  /* /dev/vhost-net */
+	HF_FD_N_,
+};
+
+struct hf_manifest_fd {
+	int32_t fd;    /* number that argv refers to */
+	uint32_t kind; /* enum hf_manifest_fd_kind */
+	char *path;
+	uint32_t mode; /* of a socket, as are its owners */
+	uint32_t uid;
+	uint32_t gid;
+};
+
+/* A folder that the VMM's files are in, where folders are lost with the kernel. */
+struct hf_manifest_folder {
+	char *path;
+	uint32_t mode;
+	uint32_t uid;
+	uint32_t gid;
+};
+
+/* A process that has to run before the VMM, which connects to it: swtpm. */
+struct hf_manifest_helper {
+	char **argv;
+	size_t n_argv;
+	uint32_t uid;
+	uint32_t gid;
+	uint32_t *groups;
+	size_t n_groups;
+	char *socket; /* where it listens, and what that is to be like */
+	uint32_t socket_mode;
+	uint32_t socket_uid;
+	uint32_t socket_gid;
 };
 
 /* What the VMM's process may use, and how the kernel treats it. */
@@ -149,6 +191,15 @@ struct hf_manifest_guest {
 	uint64_t adopted_start_ticks; /* start time: field 22 of /proc/PID/stat */
 	struct hf_manifest_net *net;
 	size_t n_net;
+	/* What is below has to be there before its VMM starts. */
+	bool inherits;
+	struct hf_manifest_fd *fds;
+	size_t n_fds;
+	struct hf_manifest_folder *folders;
+	size_t n_folders;
+	struct hf_manifest_helper *helpers;
+	size_t n_helpers;
+	char *libvirt_status; /* of a domain: libvirt's own description of it as it runs, or NULL */
 
 	uint64_t tsc_pause;   /* pause asked for */
 	uint64_t tsc_paused;  /* vCPUs stopped */
@@ -233,6 +284,11 @@ int hf_manifest_set_strings(char ***field, size_t *ret_n, const char *const *val
 struct hf_manifest_ram *hf_manifest_add_ram(struct hf_manifest_guest *g);
 struct hf_manifest_chunk *hf_manifest_add_chunk(struct hf_manifest_guest *g);
 struct hf_manifest_net *hf_manifest_add_net(struct hf_manifest_guest *g);
+struct hf_manifest_fd *hf_manifest_add_fd(struct hf_manifest_guest *g);
+struct hf_manifest_folder *hf_manifest_add_folder(struct hf_manifest_guest *g);
+struct hf_manifest_helper *hf_manifest_add_helper(struct hf_manifest_guest *g);
+/** hf_manifest_forget_inherited() - Drop the three lists, and inherits. */
+void hf_manifest_forget_inherited(struct hf_manifest_guest *g);
 struct hf_manifest_file *hf_manifest_add_file(struct hf_manifest *m);
 
 /**

@@ -2,7 +2,7 @@
 /**
  * DOC: A manifest with every field set, for the manifest's test and its golden file.
  *
- * Part of the contract: tests/golden/manifest-v5.bin is this, as it is encoded now. The golden
+ * Part of the contract: tests/golden/manifest-v6.bin is this, as it is encoded now. The golden
  * files of older versions are what it was then.
  */
 #pragma once
@@ -42,6 +42,38 @@ static inline void sample_policies(struct hf_manifest_guest *g)
 	g->policies.shutdown_timeout_ns = 500 * HF_NSEC_PER_MSEC;
 	hf_manifest_set(&g->policies.health_command, "/bin/true -x");
 	hf_manifest_set_strings(&g->settings, &g->n_settings, settings, HF_ARRAY_SIZE(settings));
+}
+
+static inline void sample_inherited(struct hf_manifest_guest *g)
+{
+	static const char *const argv[] = {"/usr/bin/swtpm", "socket", "--tpm2"};
+	struct hf_manifest_fd *fd = hf_manifest_add_fd(g);
+	struct hf_manifest_folder *folder = hf_manifest_add_folder(g);
+	struct hf_manifest_helper *helper = hf_manifest_add_helper(g);
+
+	g->inherits = true;
+	hf_manifest_set(&g->libvirt_status, "<domstatus state='running'/>");
+	fd->fd = 30;
+	fd->kind = HF_FD_LISTEN;
+	hf_manifest_set(&fd->path, "/var/lib/libvirt/qemu/domain-1-web/monitor.sock");
+	fd->mode = 0775;
+	fd->uid = fd->gid = 64055;
+	fd = hf_manifest_add_fd(g);
+	fd->fd = 31;
+	fd->kind = HF_FD_VHOST;
+	hf_manifest_set(&folder->path, "/run/libvirt/qemu/swtpm");
+	folder->mode = 0770;
+	folder->uid = 64055;
+	folder->gid = 111;
+	hf_manifest_set_strings(&helper->argv, &helper->n_argv, argv, HF_ARRAY_SIZE(argv));
+	helper->uid = helper->gid = 111;
+	helper->groups = malloc(sizeof(*helper->groups));
+	helper->n_groups = 1;
+	helper->groups[0] = 111;
+	hf_manifest_set(&helper->socket, "/run/libvirt/qemu/swtpm/1-web-swtpm.sock");
+	helper->socket_mode = 0600;
+	helper->socket_uid = 64055;
+	helper->socket_gid = 111;
 }
 
 static inline void sample_guest(struct hf_manifest *m)
@@ -103,6 +135,7 @@ static inline void sample_guest(struct hf_manifest *m)
 	net->queues = 2;
 	net->flags = 0x5102;
 	net->fd = -1;
+	sample_inherited(g);
 	g->ram_copied = true;
 	g->adopted_pid = 4711;
 	g->adopted_start_ticks = 987654321;
