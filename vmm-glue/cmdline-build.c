@@ -123,7 +123,8 @@ static bool needs_plain_name(const struct hf_params *v)
 {
 	const char *type = hf_params_get(v, "qom-type");
 
-	return type && strcmp(type, "memory-backend-memfd") != 0 && !hf_params_get(v, CANONICAL);
+	return type && strcmp(type, "memory-backend-memfd") != 0 &&
+	       strcmp(type, FILE_BACKEND) != 0 && !hf_params_get(v, CANONICAL);
 }
 
 static void rewrite_list(

@@ -7,6 +7,7 @@
 
 /* Of the kernel, drivers/net/tun.c. */
 #define MAX_TAP_QUEUES 256
+#define MAX_FD 100000 /* of a number that libvirt gives: it counts upwards from its own */
 
 static bool has_prefix(const char *s, const char *prefix)
 {
@@ -38,20 +39,88 @@ static bool is_fd_key(const char *key)
 	return false;
 }
 
-static void scan_fds(
+static int add_fd(struct hf_cmdline_parse *p, const struct hf_option *o,
+	enum hf_manifest_fd_kind kind, const char *id, const char *number, const char **ret_end)
+{
+	struct hf_cmdline *plan = p->plan;
+	struct hf_cmdline_fd *fds;
+	char *end, *copy;
+	long n = strtol(number, &end, 10);
+
+	*ret_end = end;
+	if (!isdigit((unsigned char)*number) || n < 3 || n > MAX_FD || !id ||
+		plan->n_fds == HF_MANIFEST_MAX_FDS) {
+		refuse_fd(p, o);
+		return 0;
+	}
+	copy = strdup(id);
+	fds = copy ? reallocarray(plan->fds, plan->n_fds + 1, sizeof(*fds)) : NULL;
+	if (!fds) {
+		free(copy);
+		return -ENOMEM;
+	}
+	plan->fds = fds;
+	fds[plan->n_fds++] = (struct hf_cmdline_fd){.fd = (int)n, .kind = kind, .id = copy};
+	return 0;
+}
+
+/* What libvirt hands to QEMU, as far as it can be made anew: sockets that listen, queues of taps.
+ */
+static int libvirt_fd(struct hf_cmdline_parse *p, const struct hf_option *o,
+	const struct hf_params *v, const struct hf_param *param)
+{
+	const char *key = param->key,
+		   *id = v->json ? hf_params_get(v, "id") : hf_params_get_first(v, "id");
+	const char *type = hf_params_get(v, o->kind == HF_OPTION_CHARDEV ? "backend" : "type");
+	enum hf_manifest_fd_kind kind;
+	const char *s = param->value;
+	int r;
+
+	if (o->kind == HF_OPTION_CHARDEV && type && strcmp(type, "socket") == 0 &&
+		strcmp(key, "fd") == 0 && hf_params_is_on(v, "server")) {
+		kind = HF_FD_LISTEN;
+	} else if (o->kind == HF_OPTION_NETDEV && type && strcmp(type, "tap") == 0 &&
+		   (strcmp(key, "fd") == 0 || strcmp(key, "fds") == 0)) {
+		kind = HF_FD_TAP;
+	} else if (o->kind == HF_OPTION_NETDEV && type && strcmp(type, "tap") == 0 &&
+		   (strcmp(key, "vhostfd") == 0 || strcmp(key, "vhostfds") == 0)) {
+		kind = HF_FD_VHOST;
+	} else {
+		refuse_fd(p, o);
+		return 0;
+	}
+	for (;;) {
+		r = add_fd(p, o, kind, id, s, &s);
+		if (r < 0 || *s != ':')
+			break;
+		s++;
+	}
+	if (r == 0 && *s)
+		refuse_fd(p, o);
+	return r;
+}
+
+static int scan_fds(
 	struct hf_cmdline_parse *p, const struct hf_option *o, const struct hf_params *v)
 {
+	int r = 0;
+
 	for (size_t i = 0; i < v->n; i++) {
 		const char *key = v->v[i].key;
 		size_t len = strlen(key);
 
-		if (is_fd_key(key) || is_fd_path(v->v[i].value))
+		if (is_fd_key(key) && p->plan->libvirt)
+			r = libvirt_fd(p, o, v, &v->v[i]);
+		else if (is_fd_key(key) || is_fd_path(v->v[i].value))
 			refuse_fd(p, o);
+		if (r < 0)
+			return r;
 		/* Socket addresses of netdevs and block devices: addr.type=fd,addr.str=7. */
 		if (len > 5 && strcmp(key + len - 5, ".type") == 0 &&
 			strcmp(v->v[i].value, "fd") == 0)
 			refuse_fd(p, o);
 	}
+	return 0;
 }
 
 static void on_device(struct hf_cmdline_parse *p, const struct hf_params *v)
@@ -146,8 +215,35 @@ static int on_netdev(
 		hf_cmdline_refuse(p, "use a tap",
 			"-%s %s is run by another process or by hardware, which doesn't cross",
 			o->name, type);
+	else if (p->plan->libvirt && strcmp(type, "tap") == 0)
+		return 0; /* its queues are descriptors, and have its name */
 	else if (strcmp(type, "tap") == 0 || strcmp(type, "bridge") == 0)
 		return on_tap(p, v, strcmp(type, "bridge") == 0);
+	return 0;
+}
+
+/* Whom QEMU connects to has to be there. */
+static int on_libvirt_chardev(struct hf_cmdline_parse *p, const struct hf_params *v)
+{
+	struct hf_cmdline *plan = p->plan;
+	const char *backend = hf_params_get(v, "backend"), *path = hf_params_get(v, "path");
+	char **sockets, *copy;
+
+	if (!backend || strcmp(backend, "socket") != 0 || !path || hf_params_is_on(v, "server"))
+		return 0;
+	if (plan->n_sockets == HF_MANIFEST_MAX_HELPERS) {
+		hf_cmdline_refuse(p, "use fewer", "QEMU connects to more than %d sockets",
+			HF_MANIFEST_MAX_HELPERS);
+		return 0;
+	}
+	copy = strdup(path);
+	sockets = copy ? reallocarray(plan->sockets, plan->n_sockets + 1, sizeof(*sockets)) : NULL;
+	if (!sockets) {
+		free(copy);
+		return -ENOMEM;
+	}
+	plan->sockets = sockets;
+	sockets[plan->n_sockets++] = copy;
 	return 0;
 }
 
@@ -198,7 +294,8 @@ static void on_tpm(struct hf_cmdline_parse *p, const struct hf_params *v)
 {
 	const char *type = hf_params_get(v, "type");
 
-	if (type)
+	/* libvirt's is swtpm, which the chardev leads to; its state is in the device state. */
+	if (type && !(p->plan->libvirt && strcmp(type, "emulator") == 0))
 		hf_cmdline_refuse(p, "run it without a TPM",
 			"its TPM (%.64s) is run by another process or by hardware, which doesn't "
 			"cross",
@@ -239,6 +336,9 @@ static bool on_simple(struct hf_cmdline_parse *p, const struct hf_option *o)
 			"-daemonize gives QEMU another process id than it was started with");
 		return true;
 	case HF_OPTION_INCOMING:
+		/* A domain that was restored or migrated here; it is over, or QEMU says so. */
+		if (p->plan->libvirt)
+			return true;
 		hf_cmdline_refuse(p, "start it anew without -incoming when you can",
 			"it was started to receive a migration (-incoming)");
 		return true;
@@ -300,7 +400,9 @@ int hf_cmdline_device(struct hf_cmdline_parse *p, const struct hf_option *o)
 	}
 	if (r < 0)
 		return r;
-	scan_fds(p, o, &v);
+	r = scan_fds(p, o, &v);
+	if (r < 0)
+		return r;
 	switch (o->kind) {
 	case HF_OPTION_DEVICE:
 		on_device(p, &v);
@@ -312,6 +414,8 @@ int hf_cmdline_device(struct hf_cmdline_parse *p, const struct hf_option *o)
 		if (hf_params_get(&v, "backend") &&
 			strcmp(hf_params_get(&v, "backend"), "stdio") == 0)
 			p->plan->stdio = true;
+		if (p->plan->libvirt)
+			return on_libvirt_chardev(p, &v);
 		break;
 	case HF_OPTION_DISPLAY:
 		if (hf_params_get(&v, "type") && strcmp(hf_params_get(&v, "type"), "curses") == 0)

@@ -3,7 +3,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "memfd-preserve/manifest.h"
 #include "vmm-glue/cmdline-internal.h"
 
 #define MIB (1ULL << 20)
@@ -11,6 +10,9 @@
 #define MEMORY_ALIGN 8192		 /* machine_set_mem() in QEMU rounds up to it */
 #define RAM_ALIGN 4096
 
+#define REMEDY_LIBVIRT \
+	"`holdfast libvirt enable` gives the domain memory that can be preserved, from its next " \
+	"start on"
 #define REMEDY_RAM \
 	"leave the RAM to -m, or use memory-backend-ram or memory-backend-memfd without hugetlb"
 
@@ -100,6 +102,17 @@ static void refuse_file(struct hf_cmdline_parse *p, const struct hf_params *v, c
 			"RAM %.64s is the file %.200s, which others may use too", id, path ?: "?");
 }
 
+/* What file system it is on is seen where the file is opened. */
+static bool is_plain_shared_file(const struct hf_params *v)
+{
+	const char *path = hf_params_get(v, "mem-path");
+
+	return hf_params_is_on(v, "share") && path && !strstr(path, "hugepages") &&
+	       !strstr(path, "hugetlb") && !hf_params_is_on(v, "discard-data") &&
+	       !hf_params_is_on(v, "readonly") && !hf_params_is_on(v, "rom") &&
+	       !hf_params_is_on(v, "pmem") && !hf_params_get(v, "offset");
+}
+
 static int on_memory_object(struct hf_cmdline_parse *p, const struct hf_option *o,
 	const struct hf_params *v, const char *kind)
 {
@@ -114,11 +127,18 @@ static int on_memory_object(struct hf_cmdline_parse *p, const struct hf_option *
 	}
 	if (hf_params_is_on(v, "prealloc"))
 		p->plan->prealloc = true;
-	if (strcmp(kind, "file") == 0) {
+	if (strcmp(kind, "file") == 0 && !(p->plan->libvirt && is_plain_shared_file(v))) {
 		refuse_file(p, v, id);
 		return 0;
 	}
-	if (strcmp(kind, "ram") != 0 && strcmp(kind, "memfd") != 0 && strcmp(kind, "shm") != 0) {
+	if (p->plan->libvirt && strcmp(kind, "file") != 0) {
+		hf_cmdline_refuse(p, REMEDY_LIBVIRT,
+			"RAM %.64s is memory that nobody else can open (memory-backend-%.64s)", id,
+			kind);
+		return 0;
+	}
+	if (strcmp(kind, "file") != 0 && strcmp(kind, "ram") != 0 && strcmp(kind, "memfd") != 0 &&
+		strcmp(kind, "shm") != 0) {
 		hf_cmdline_refuse(p, REMEDY_RAM,
 			"RAM %.64s is of type memory-backend-%.64s, which can't be preserved", id,
 			kind);
@@ -282,7 +302,7 @@ static int on_option(struct hf_cmdline_parse *p, const struct hf_option *o)
 		plan->kvm = true;
 		return 0;
 	case HF_OPTION_S:
-		plan->paused = true;
+		plan->paused = !plan->libvirt;
 		return 0;
 	case HF_OPTION_MEM_PREALLOC:
 		plan->prealloc = true;
@@ -382,6 +402,11 @@ static int finish(struct hf_cmdline_parse *p)
 	}
 	if (p->has_backend || p->has_memdev)
 		return 0;
+	if (plan->libvirt) {
+		hf_cmdline_refuse(
+			p, REMEDY_LIBVIRT, "its RAM is private memory, which nobody else can open");
+		return 0;
+	}
 	plan->default_ram = true;
 	return add_ram(p, id, plan->memory_bytes, -1);
 }
@@ -401,7 +426,8 @@ static int copy_argv(struct hf_cmdline *plan, const char *const *argv, size_t n)
 	return 0;
 }
 
-int hf_cmdline_parse(const char *const *argv, size_t n, struct hf_cmdline **ret, struct hf_error *e)
+static int parse(const char *const *argv, size_t n, bool libvirt, struct hf_cmdline **ret,
+	struct hf_error *e)
 {
 	cleanup_cmdline struct hf_cmdline *plan = NULL;
 	struct hf_cmdline_parse p = {.default_serial = true, .default_monitor = true};
@@ -415,6 +441,7 @@ int hf_cmdline_parse(const char *const *argv, size_t n, struct hf_cmdline **ret,
 	if (!plan)
 		return hf_error_set(e, -ENOMEM, HF_ERR_FAILED, NULL, "out of memory");
 	p.plan = plan;
+	plan->libvirt = libvirt;
 	r = n > HF_MANIFEST_MAX_STRINGS ? -EFBIG : copy_argv(plan, argv, n);
 	while (r == 0 && hf_option_next(plan->argv, n, &pos, &o)) {
 		if (asks_for_help(&o))
@@ -436,6 +463,29 @@ int hf_cmdline_parse(const char *const *argv, size_t n, struct hf_cmdline **ret,
 	return 0;
 }
 
+int hf_cmdline_parse(const char *const *argv, size_t n, struct hf_cmdline **ret, struct hf_error *e)
+{
+	return parse(argv, n, false, ret, e);
+}
+
+int hf_cmdline_parse_libvirt(
+	const char *const *argv, size_t n, struct hf_cmdline **ret, struct hf_error *e)
+{
+	return parse(argv, n, true, ret, e);
+}
+
+bool hf_guest_is_libvirt(const struct hf_manifest_guest *guest)
+{
+	return guest->manager && strcmp(guest->manager, "libvirt") == 0;
+}
+
+int hf_cmdline_of_guest(
+	const struct hf_manifest_guest *guest, struct hf_cmdline **ret, struct hf_error *e)
+{
+	return parse((const char *const *)guest->argv, guest->n_argv, hf_guest_is_libvirt(guest),
+		ret, e);
+}
+
 void hf_cmdline_free(struct hf_cmdline *plan)
 {
 	if (!plan)
@@ -452,6 +502,12 @@ void hf_cmdline_free(struct hf_cmdline *plan)
 		free(plan->taps[i].bridge);
 		free(plan->taps[i].helper);
 	}
+	for (size_t i = 0; i < plan->n_fds; i++)
+		free(plan->fds[i].id);
+	for (size_t i = 0; i < plan->n_sockets; i++)
+		free(plan->sockets[i]);
+	free(plan->fds);
+	free(plan->sockets);
 	free(plan->argv);
 	free(plan->ram);
 	free(plan->taps);

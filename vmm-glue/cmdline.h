@@ -23,6 +23,7 @@
 #include <stdint.h>
 
 #include "common/error.h"
+#include "memfd-preserve/manifest.h"
 
 /* What the command line is for. */
 enum hf_cmdline_kind {
@@ -49,16 +50,24 @@ struct hf_cmdline_tap {
 	uint32_t queues;  /* 1 or more */
 };
 
+/* One descriptor that libvirt starts QEMU with. */
+struct hf_cmdline_fd {
+	int fd;
+	enum hf_manifest_fd_kind kind;
+	char *id; /* of the chardev or netdev that it belongs to */
+};
+
 struct hf_cmdline {
 	enum hf_cmdline_kind kind;
-	char **argv; /* copy of the user's, NULL at the end */
+	bool libvirt; /* libvirt wrote it: see hf_cmdline_parse_libvirt() */
+	char **argv;  /* copy of the user's, NULL at the end */
 	size_t n_argv;
 
 	char *name;    /* guest name of -name, or NULL */
 	char *uuid;    /* -uuid as given, or NULL */
 	char *machine; /* machine type as given (maybe an alias), or NULL for QEMU's default */
 	uint64_t memory_bytes; /* -m, 128 MiB when absent; not counting maxmem */
-	bool paused;	       /* -S */
+	bool paused;	       /* -S; not libvirt's, which is on all its command lines */
 	bool kvm;	       /* asks for KVM */
 	bool daemonize;	       /* -daemonize */
 	bool stdio;	       /* a console or monitor is on QEMU's standard streams */
@@ -73,6 +82,10 @@ struct hf_cmdline {
 	size_t n_ram;
 	struct hf_cmdline_tap *taps;
 	size_t n_taps;
+	struct hf_cmdline_fd *fds; /* libvirt's only */
+	size_t n_fds;
+	char **sockets; /* paths that its chardevs connect to: somebody has to listen there */
+	size_t n_sockets;
 
 	/* For hf_cmdline_build() only. */
 	bool default_ram;     /* one of ram[] is the machine's default RAM */
@@ -103,6 +116,23 @@ struct hf_cmdline_how {
  */
 int hf_cmdline_parse(
 	const char *const *argv, size_t n, struct hf_cmdline **ret, struct hf_error *e);
+
+/**
+ * hf_cmdline_parse_libvirt() - The same of a command line that libvirt wrote.
+ *
+ * RAM may be in shared files here, because their owner, libvirt, makes a folder of its own for each
+ * domain and forgets them with it; descriptors may have been handed over, where it is known what
+ * they are; and a TPM may be emulated by another process.
+ */
+int hf_cmdline_parse_libvirt(
+	const char *const *argv, size_t n, struct hf_cmdline **ret, struct hf_error *e);
+
+/** hf_cmdline_of_guest() - One or the other, by who manages the guest. */
+int hf_cmdline_of_guest(
+	const struct hf_manifest_guest *guest, struct hf_cmdline **ret, struct hf_error *e);
+
+/** hf_guest_is_libvirt() - Is libvirt its manager? */
+bool hf_guest_is_libvirt(const struct hf_manifest_guest *guest);
 
 /**
  * hf_cmdline_build() - Write the command line that puts the RAM on memfds.

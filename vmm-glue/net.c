@@ -250,6 +250,18 @@ static int collect_one(
 		     : 0;
 }
 
+int hf_net_note(
+	struct hf_manifest_guest *guest, const char *id, const char *ifname, struct hf_error *error)
+{
+	const struct hf_cmdline_tap tap = {
+		.id = (char *)(uintptr_t)id, .ifname = (char *)(uintptr_t)ifname, .queues = 1};
+
+	for (size_t i = 0; i < guest->n_net; i++)
+		if (guest->net[i].ifname && strcmp(guest->net[i].ifname, ifname) == 0)
+			return 0;
+	return collect_one(&tap, guest, error);
+}
+
 int hf_net_collect(
 	const struct hf_cmdline *plan, struct hf_manifest_guest *guest, struct hf_error *error)
 {
@@ -313,7 +325,8 @@ static int set_link(const struct hf_manifest_net *net, const struct link *l, boo
 	return (int)ask(&q, answer, sizeof(answer));
 }
 
-static int restore_one(const struct hf_manifest_net *net, uid_t owner, struct hf_error *error)
+static int restore_one(const struct hf_manifest_net *net, uid_t owner, bool wait_for_bridge,
+	struct hf_error *error)
 {
 	struct link l, bridge = {0};
 	bool made = false;
@@ -325,6 +338,8 @@ static int restore_one(const struct hf_manifest_net *net, uid_t owner, struct hf
 			"the tap %s came to QEMU as a file descriptor", net->ifname);
 	if (net->bridge) {
 		r = get_link(net->bridge, 0, &bridge, NULL);
+		if (r == -ENODEV && !wait_for_bridge)
+			r = 0;
 		if (r == -ENODEV)
 			return hf_error_set(error, -EAGAIN, HF_ERR_FAILED,
 				"set up the host's network", "the bridge %s of tap %s is not there",
@@ -356,7 +371,7 @@ failed:
 int hf_net_restore(const struct hf_manifest_guest *guest, struct hf_error *error)
 {
 	for (size_t i = 0; i < guest->n_net; i++) {
-		int r = restore_one(&guest->net[i], guest->uid, error);
+		int r = restore_one(&guest->net[i], guest->uid, !hf_guest_is_libvirt(guest), error);
 
 		if (r < 0)
 			return r;

@@ -30,10 +30,21 @@ int hf_net_collect(
 	const struct hf_cmdline *plan, struct hf_manifest_guest *guest, struct hf_error *error);
 
 /**
+ * hf_net_note() - Note one more tap, that the VMM has as descriptors.
+ * @id: of the netdev
+ *
+ * Once, however many queues it has. Return: as for hf_net_collect().
+ */
+int hf_net_note(struct hf_manifest_guest *guest, const char *id, const char *ifname,
+	struct hf_error *error);
+
+/**
  * hf_net_restore() - Make the taps of a guest that are missing.
  *
  * Taps become persistent, and are opened by the VMM then, as the guest's user if that is not root.
  * May be called again: what is done is not done twice.
- * Return: 0; -EAGAIN a bridge is not there yet, named in the error: try later; other -errno.
+ * A libvirt domain's tap doesn't wait for its bridge: that is libvirt's, which starts after the
+ * guest and attaches the taps of those that run. Return: 0; -EAGAIN a bridge is not there yet,
+ * named in the error: try later; other -errno.
  */
 int hf_net_restore(const struct hf_manifest_guest *guest, struct hf_error *error);

@@ -220,7 +220,7 @@ static int set_identity(
 	return r < 0 ? r : hf_manifest_set(&g->policy, "refuse");
 }
 
-static int read_all(pid_t pid, struct hf_registration *reg)
+int hf_process_read(pid_t pid, struct hf_registration *reg)
 {
 	struct hf_manifest_guest *g = &reg->guest;
 	char cwd[PATH_MAX];
@@ -250,7 +250,7 @@ int hf_process_describe(
 	int r;
 
 	*reg = (struct hf_registration){.pid = pid};
-	r = read_all(pid, reg);
+	r = hf_process_read(pid, reg);
 	if (r == -ENOENT)
 		r = -ESRCH;
 	if (r < 0)

@@ -21,6 +21,14 @@ int hf_process_describe(
 	pid_t pid, const char *name, struct hf_registration *ret, struct hf_error *error);
 
 /**
+ * hf_process_read() - Only read what /proc shows: command line, environment, folder, user, streams.
+ * @reg: with the pid; its guest has no name, and no UUID
+ *
+ * Return: 0; -ENOENT or -ESRCH when it has ended; -errno.
+ */
+int hf_process_read(pid_t pid, struct hf_registration *reg);
+
+/**
  * hf_process_touched_bytes() - How much memory a process has in use, swapped or on huge pages.
  *
  * Return: 0 or -errno.

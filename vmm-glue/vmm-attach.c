@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "vmm-glue/cmdline.h"
+#include "vmm-glue/inherited.h"
 #include "vmm-glue/limits.h"
 #include "vmm-glue/net.h"
 #include "vmm-glue/vmm-internal.h"
@@ -48,11 +49,11 @@ static int inventory(struct hf_vmm *vmm, struct hf_error *error)
 		hf_error_prefix(&e, "a new QEMU will not be limited as this one is");
 		snprintf(vmm->warning, sizeof(vmm->warning), "%s", e.message);
 	}
-	r = hf_cmdline_parse(
-		(const char *const *)vmm->guest->argv, vmm->guest->n_argv, &plan, error);
+	r = hf_cmdline_of_guest(vmm->guest, &plan, error);
 	if (r < 0)
 		return r;
-	return hf_net_collect(plan, vmm->guest, error);
+	r = hf_net_collect(plan, vmm->guest, error);
+	return r < 0 ? r : hf_inherited_collect(plan, hf_child_pid(vmm->child), vmm->guest, error);
 }
 
 static void one_answered(struct hf_vmm *vmm)
@@ -279,6 +280,8 @@ void hf_vmm_attach_on_ready(struct hf_vmm *vmm)
 {
 	struct hf_error e = {0};
 
+	if (hf_guest_is_libvirt(vmm->guest) && !vmm->own_monitor)
+		return; /* libvirt knows whose it is */
 	if (hf_vmm_check_monitor(vmm->qmp, hf_child_pid(vmm->child), &e) < 0)
 		hf_vmm_fail(vmm, &e);
 }
@@ -295,6 +298,37 @@ int hf_vmm_check_monitor(const struct hf_qmp *q, pid_t pid, struct hf_error *err
 		hf_qmp_label(q), (int)peer, (int)pid);
 }
 
+int hf_vmm_connect(struct hf_vmm *vmm, uint64_t timeout_ns, struct hf_error *e)
+{
+	const struct hf_manifest_guest *guest = vmm->guest;
+	int fd, r;
+
+	if (!hf_guest_is_libvirt(guest) || vmm->own_monitor) {
+		if (!guest->qmp_path)
+			return hf_error_set(e, -ENOENT, HF_ERR_FAILED, NULL,
+				"the path of its monitor isn't known");
+		return hf_qmp_connect(vmm->event, guest->qmp_path, 0, timeout_ns, &hf_vmm_qmp_ops,
+			vmm, &vmm->qmp, e);
+	}
+	r = hf_libvirt_open_monitor(vmm->event, guest->uuid, &fd, e);
+	return r < 0 ? r
+		     : hf_qmp_attach_fd(vmm->event, fd, "libvirt", timeout_ns, &hf_vmm_qmp_ops, vmm,
+			       &vmm->qmp, e);
+}
+
+void hf_vmm_use_own_monitor(struct hf_vmm *vmm)
+{
+	vmm->own_monitor = true;
+}
+
+void hf_vmm_leave_libvirt(struct hf_vmm *vmm)
+{
+	if (!hf_guest_is_libvirt(vmm->guest) || vmm->own_monitor)
+		return;
+	vmm->own_monitor = true;
+	hf_vmm_drop_monitor(vmm);
+}
+
 int hf_vmm_attach(struct hf_vmm *vmm, pid_t pid, uint64_t start_ticks, uint64_t timeout_ns,
 	hf_vmm_done_fn done, void *data)
 {
@@ -303,7 +337,7 @@ int hf_vmm_attach(struct hf_vmm *vmm, pid_t pid, uint64_t start_ticks, uint64_t 
 
 	if (vmm->qmp || vmm->child)
 		return -EALREADY;
-	if (!vmm->guest->qmp_path)
+	if (!vmm->guest->qmp_path && !hf_guest_is_libvirt(vmm->guest))
 		return -EINVAL;
 	r = hf_vmm_begin(vmm, HF_VMM_OP_ATTACH, timeout_ns, done, data);
 	if (r < 0)
@@ -315,8 +349,7 @@ int hf_vmm_attach(struct hf_vmm *vmm, pid_t pid, uint64_t start_ticks, uint64_t 
 		return 0;
 	}
 	/* A little less than for all, so that its own reason comes first: "taken", "silent". */
-	r = hf_qmp_connect(vmm->event, vmm->guest->qmp_path, 0, timeout_ns - timeout_ns / 8,
-		&hf_vmm_qmp_ops, vmm, &vmm->qmp, &e);
+	r = hf_vmm_connect(vmm, timeout_ns - timeout_ns / 8, &e);
 	if (r < 0) {
 		hf_vmm_fail(vmm, &e);
 		return 0;

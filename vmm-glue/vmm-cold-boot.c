@@ -40,8 +40,7 @@ static int make_ram(struct hf_vmm *vmm, struct hf_error *e)
 static int plan_running(struct hf_vmm *vmm, struct hf_error *e)
 {
 	cleanup_cmdline struct hf_cmdline *plan = NULL;
-	int r = hf_cmdline_parse(
-		(const char *const *)vmm->guest->argv, vmm->guest->n_argv, &plan, e);
+	int r = hf_cmdline_of_guest(vmm->guest, &plan, e);
 
 	if (r == 0)
 		vmm->guest->was_running = !plan->paused;
@@ -118,7 +117,7 @@ int hf_vmm_adopt_fresh(struct hf_vmm *vmm, struct hf_error *e)
 	if (!vmm->attached)
 		return hf_error_set(e, -ENOTCONN, HF_ERR_FAILED, NULL, "its QEMU isn't attached");
 	for (size_t i = 0; i < vmm->guest->n_ram; i++) {
-		int number = HF_VMM_FIRST_FD + (int)i;
+		int number = hf_vmm_ram_number(vmm, i);
 		char path[64];
 		struct stat st;
 

@@ -16,12 +16,13 @@
 #include "common/fd.h"
 #include "common/tsc.h"
 #include "qmp/commands.h"
+#include "vmm-glue/libvirt.h"
 #include "vmm-glue/spawn.h"
 #include "vmm-glue/vmm.h"
 
 #define HF_VMM_GETFD_NAME "holdfast-state"
 #define HF_VMM_MAX_TRACKED 24
-#define HF_VMM_FIRST_FD 3 /* RAM files have the numbers from here in a QEMU started by an agent */
+#define HF_VMM_MAX_PTYS 16
 
 enum hf_vmm_op_kind {
 	HF_VMM_OP_NONE,
@@ -78,6 +79,11 @@ struct hf_vmm {
 	struct hf_vmm_probe probe;
 	struct hf_vmm_stamps stamps;
 	uint64_t other_ram_bytes; /* used bytes of all blocks that are not preserved RAM */
+	bool own_monitor; /* of a libvirt domain: to its QEMU itself, as libvirt isn't there */
+	bool helpers_started;
+	bool ptys_known;
+	struct hf_libvirt_pty ptys[HF_VMM_MAX_PTYS];
+	size_t n_ptys;
 	bool want_roms;
 	char **roms; /* NULL-terminated once there is one */
 	size_t n_roms;
@@ -157,6 +163,16 @@ void hf_vmm_attach_on_ready(struct hf_vmm *vmm);
  * Return: 0, or -ESTALE.
  */
 int hf_vmm_check_monitor(const struct hf_qmp *q, pid_t pid, struct hf_error *error);
+
+/** hf_vmm_ram_number() - The descriptor that a RAM file has in a QEMU started by an agent. */
+int hf_vmm_ram_number(const struct hf_vmm *vmm, size_t index);
+
+/**
+ * hf_vmm_connect() - Connect to a running QEMU: to its own monitor, or through libvirt.
+ *
+ * hf_vmm_qmp_ops has the rest. Return: 0 or -errno.
+ */
+int hf_vmm_connect(struct hf_vmm *vmm, uint64_t timeout_ns, struct hf_error *error);
 
 /** hf_vmm_in() - Whether this operation is under way and still open. */
 bool hf_vmm_in(const struct hf_vmm *vmm, enum hf_vmm_op_kind kind);

@@ -19,14 +19,17 @@
 #include "common/fault.h"
 #include "common/fd.h"
 #include "vmm-glue/cmdline.h"
+#include "vmm-glue/inherited.h"
 #include "vmm-glue/net.h"
 #include "vmm-glue/registration.h"
 #include "vmm-glue/vmm-internal.h"
 
 #define LOG_DIR_DEFAULT "/var/log/holdfast"
 #define BOOT_ID "holdfast-boot"
+#define MAX_CHARDEVS 256
 #define EXIT_GRACE_USEC 500000u
 #define BRIDGE_RETRY_USEC 20000u
+#define HELPER_RETRY_USEC 2000u
 
 static void ask_loaded(struct hf_vmm *vmm);
 
@@ -171,6 +174,11 @@ void hf_vmm_respawn_on_lost(struct hf_vmm *vmm, const struct hf_error *reason)
 
 /* ---- starting ---- */
 
+int hf_vmm_ram_number(const struct hf_vmm *vmm, size_t index)
+{
+	return hf_inherited_first_free(vmm->guest) + (int)index;
+}
+
 static int check_plan(
 	const struct hf_cmdline *plan, const struct hf_manifest_guest *guest, struct hf_error *e)
 {
@@ -220,17 +228,17 @@ static int build_argv(struct hf_vmm *vmm, int boot_fd, char ***ret, struct hf_er
 	char **argv, *text;
 	int r;
 
-	r = hf_cmdline_parse((const char *const *)guest->argv, guest->n_argv, &plan, e);
+	r = hf_cmdline_of_guest(guest, &plan, e);
 	if (r == 0)
 		r = check_plan(plan, guest, e);
 	/* Other numbers than the launcher's, for the registration to know. */
 	for (size_t i = 0; i < guest->n_ram; i++)
-		numbers[i] = guest->ram[i].fd = HF_VMM_FIRST_FD + (int)i;
+		numbers[i] = guest->ram[i].fd = hf_vmm_ram_number(vmm, i);
 	if (r == 0)
 		r = hf_cmdline_build(plan,
 			&(struct hf_cmdline_how){
 				.ram_fds = numbers,
-				.qmp_path = guest->qmp_path,
+				.qmp_path = hf_guest_is_libvirt(guest) ? NULL : guest->qmp_path,
 				.respawn = respawn,
 				.machine_type = respawn ? guest->machine : NULL,
 			},
@@ -284,28 +292,39 @@ static int log_path(const struct hf_manifest_guest *guest, char *buf, size_t siz
 
 static int spawn(struct hf_vmm *vmm, char **argv, int boot_fd, struct hf_error *e)
 {
-	struct hf_manifest_guest *guest = vmm->guest;
-	struct hf_spawn_fd fds[HF_MANIFEST_MAX_RAM + 1];
+	const struct hf_manifest_guest *guest = vmm->guest;
+	size_t n = guest->n_fds, own = guest->n_ram + 1;
+	cleanup_free struct hf_spawn_fd *fds = calloc(n + own, sizeof(*fds));
+	cleanup_close int output = -EBADF;
 	char log[512], missed[400];
 	struct hf_spawn_spec spec = hf_spawn_spec_of(guest);
 	int r;
 
+	if (!fds)
+		return hf_error_set(e, -ENOMEM, HF_ERR_FAILED, NULL, "out of memory");
 	spec.argv = argv;
 	spec.limits = &guest->limits;
 	spec.fds = fds;
-	spec.n_fds = guest->n_ram + 1;
+	spec.n_fds = n + own;
 	for (size_t i = 0; i < guest->n_ram; i++)
-		fds[i] = (struct hf_spawn_fd){
-			.fd = vmm->ram_fds[i], .number = HF_VMM_FIRST_FD + (int)i};
-	fds[guest->n_ram] =
-		(struct hf_spawn_fd){.fd = boot_fd, .number = HF_VMM_FIRST_FD + (int)guest->n_ram};
+		fds[n + i] = (struct hf_spawn_fd){
+			.fd = vmm->ram_fds[i], .number = hf_vmm_ram_number(vmm, i)};
+	fds[n + guest->n_ram] =
+		(struct hf_spawn_fd){.fd = boot_fd, .number = hf_vmm_ram_number(vmm, guest->n_ram)};
 	for (size_t i = 0; i < 3; i++)
 		if (guest->stdio[i].kind == HF_STDIO_PATH)
 			spec.stdio[i] = guest->stdio[i].path;
 	if (log_path(guest, log, sizeof(log)) == 0)
 		spec.log_path = log;
+	output = hf_guest_is_libvirt(guest) ? hf_libvirt_open_log(guest) : -EBADF;
+	if (output >= 0)
+		spec.output_fd = output;
 	vmm->stamps.spawn = hf_tsc_now();
+	r = hf_inherited_open(guest, fds, e);
+	if (r < 0)
+		return r;
 	r = hf_spawn(vmm->event, &spec, hf_vmm_on_child_exit, vmm, &vmm->child, e);
+	hf_inherited_close(fds, n);
 	if (r == 0)
 		hf_child_missed(vmm->child, missed, sizeof(missed));
 	if (r == 0 && missed[0])
@@ -338,7 +357,7 @@ static int start(struct hf_vmm *vmm, struct hf_error *e)
 	int pair[2];
 	int r;
 
-	r = build_argv(vmm, HF_VMM_FIRST_FD + (int)vmm->guest->n_ram, &argv, e);
+	r = build_argv(vmm, hf_vmm_ram_number(vmm, vmm->guest->n_ram), &argv, e);
 	if (r < 0)
 		return r;
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
@@ -347,7 +366,8 @@ static int start(struct hf_vmm *vmm, struct hf_error *e)
 	ours = pair[0];
 	theirs = pair[1];
 	vmm->waiting = "start";
-	make_qmp_folder(vmm->guest);
+	if (!hf_guest_is_libvirt(vmm->guest))
+		make_qmp_folder(vmm->guest);
 	r = spawn(vmm, argv, theirs, e);
 	if (r == 0)
 		r = hf_fault(HF_FAULT_RESPAWNED, e);
@@ -367,6 +387,15 @@ void hf_vmm_start_new(struct hf_vmm *vmm)
 	if (r == -EAGAIN) {
 		vmm->waiting = "be started: a bridge of the host's network is missing";
 		hf_vmm_poll_after(vmm, BRIDGE_RETRY_USEC, hf_vmm_start_new);
+		return;
+	}
+	if (r == 0 && vmm->guest->inherits) {
+		r = hf_inherited_start(vmm->event, vmm->guest, vmm->helpers_started, &e);
+		vmm->helpers_started = true;
+	}
+	if (r == -EAGAIN) {
+		vmm->waiting = "be started: a process that it connects to does not listen";
+		hf_vmm_poll_after(vmm, HELPER_RETRY_USEC, hf_vmm_start_new);
 		return;
 	}
 	if (r == 0)
@@ -411,6 +440,7 @@ void hf_vmm_reset(struct hf_vmm *vmm)
 	vmm->attached = vmm->lost = vmm->save_begun = vmm->migrate_sent = false;
 	vmm->stream_ok = vmm->migration_completed = false;
 	vmm->incoming_sent = vmm->capability_off = false;
+	vmm->helpers_started = vmm->ptys_known = false;
 	vmm->stamps = (struct hf_vmm_stamps){0};
 	vmm->warning[0] = 0;
 }
@@ -449,7 +479,7 @@ int hf_vmm_adopt(struct hf_vmm *vmm, const int *ram_fds, struct hf_error *e)
 	if (r < 0)
 		return r;
 	for (size_t i = 0; i < vmm->guest->n_ram; i++)
-		vmm->guest->ram[i].fd = HF_VMM_FIRST_FD + (int)i;
+		vmm->guest->ram[i].fd = hf_vmm_ram_number(vmm, i);
 	vmm->migration_completed = true;
 	return 0;
 }
@@ -464,7 +494,9 @@ static void write_registration(struct hf_vmm *vmm)
 	/* A shallow copy: nothing of it is freed. */
 	memcpy(reg.ram_inodes, vmm->ram_inodes, sizeof(reg.ram_inodes));
 	if (hf_pid_start_time(reg.pid, &reg.start_ticks) < 0 ||
-		hf_fault(HF_FAULT_REGISTER, &e) < 0 || hf_registration_write(&reg, &e) < 0) {
+		hf_fault(HF_FAULT_REGISTER, &e) < 0 || hf_registration_write(&reg, &e) < 0 ||
+		(hf_guest_is_libvirt(vmm->guest) &&
+			hf_libvirt_publish(vmm->guest, reg.pid, vmm->ptys, vmm->n_ptys, &e) < 0)) {
 		hf_error_prefix(&e, "the guest runs, but isn't registered for the next update");
 		hf_vmm_fail(vmm, &e);
 		return;
@@ -495,14 +527,46 @@ static void on_resumed_status(struct hf_qmp *q, int err, struct json_object *ret
 
 	if (!hf_vmm_take_status(vmm, err, ret, error, &status))
 		return;
-	if (status.running != vmm->guest->was_running)
+	if (status.running != vmm->guest->was_running ||
+		(hf_guest_is_libvirt(vmm->guest) && !vmm->ptys_known))
 		hf_vmm_poll_later(vmm, ask_resumed);
 	else
 		write_registration(vmm);
 }
 
+/* libvirt's devices have the name of their chardev, less "char". */
+static void on_chardevs(struct hf_qmp *q, int err, struct json_object *ret,
+	const struct hf_error *error, void *data)
+{
+	struct hf_vmm *vmm = data;
+	cleanup_free struct hf_qmp_chardev *devs = calloc(MAX_CHARDEVS, sizeof(*devs));
+	size_t n = 0;
+
+	if (!hf_vmm_check_reply(vmm, err, error))
+		return;
+	if (!devs || hf_qmp_parse_chardevs(ret, devs, MAX_CHARDEVS, &n) < 0) {
+		hf_vmm_failf(vmm, -EBADMSG, NULL, "QEMU's answer to query-chardev makes no sense");
+		return;
+	}
+	vmm->n_ptys = 0;
+	for (size_t i = 0; i < n && vmm->n_ptys < HF_VMM_MAX_PTYS; i++) {
+		struct hf_libvirt_pty *pty = &vmm->ptys[vmm->n_ptys];
+
+		if (strncmp(devs[i].label, "char", 4) != 0 ||
+			strncmp(devs[i].filename, "pty:", 4) != 0)
+			continue;
+		snprintf(pty->alias, sizeof(pty->alias), "%.63s", devs[i].label + 4);
+		snprintf(pty->path, sizeof(pty->path), "%.63s", devs[i].filename + 4);
+		vmm->n_ptys++;
+	}
+	vmm->ptys_known = true;
+}
+
 static void ask_resumed(struct hf_vmm *vmm)
 {
+	if (hf_guest_is_libvirt(vmm->guest) && !vmm->ptys_known &&
+		HF_VMM_SEND(vmm, on_chardevs, hf_qmp_query_chardev) < 0)
+		return;
 	HF_VMM_SEND(vmm, on_resumed_status, hf_qmp_query_status);
 }
 

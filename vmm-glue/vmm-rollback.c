@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "vmm-glue/cmdline.h"
 #include "vmm-glue/vmm-internal.h"
 
 /* bytes a second: DEFAULT_MIGRATE_MAX_BANDWIDTH, migration/options.c */
@@ -208,6 +209,15 @@ int hf_vmm_rollback(struct hf_vmm *vmm, uint64_t timeout_ns, hf_vmm_done_fn done
 	if (!vmm->save_begun) {
 		hf_vmm_end(vmm);
 		return 0;
+	}
+	/* libvirt's daemon was stopped: see hf_vmm_leave_libvirt(). */
+	if (!vmm->lost && !vmm->qmp && vmm->own_monitor) {
+		struct hf_error e = {0};
+
+		if (hf_vmm_connect(vmm, timeout_ns, &e) < 0) {
+			hf_vmm_fail(vmm, &e);
+			return 0;
+		}
 	}
 	if (vmm->lost || !vmm->qmp) {
 		hf_vmm_failf(vmm, -ECONNRESET, "see QEMU's log", "its QEMU went away");

@@ -16,6 +16,7 @@
 #include <sys/socket.h>
 
 #include "common/fault.h"
+#include "vmm-glue/cmdline.h"
 #include "vmm-glue/vmm-internal.h"
 
 static void ask_outcome(struct hf_vmm *vmm);
@@ -259,6 +260,11 @@ int hf_vmm_save(struct hf_vmm *vmm, struct hf_sink *sink, hf_stream_grow_fn grow
 		return r;
 	vmm->grow = grow_fn;
 	vmm->sink = sink;
+	/* As libvirt describes it running: it sees the pause, too. */
+	if (hf_guest_is_libvirt(vmm->guest) && hf_libvirt_read_status(vmm->guest, &e) < 0) {
+		hf_vmm_fail(vmm, &e);
+		return 0;
+	}
 	vmm->stream_ok = vmm->migration_completed = vmm->status_known = vmm->refused = false;
 	vmm->stream_error = (struct hf_error){0};
 	vmm->guest->tsc_paused = vmm->guest->tsc_saved = 0;

@@ -104,6 +104,21 @@ int hf_vmm_attach(struct hf_vmm *vmm, pid_t pid, uint64_t start_ticks, uint64_t 
 const struct hf_vmm_probe *hf_vmm_get_probe(const struct hf_vmm *vmm);
 
 /**
+ * hf_vmm_use_own_monitor() - Attach to the QEMU of a libvirt domain itself, not through libvirt.
+ *
+ * For where libvirt's daemon isn't there yet: the monitor takes one client.
+ */
+void hf_vmm_use_own_monitor(struct hf_vmm *vmm);
+
+/**
+ * hf_vmm_leave_libvirt() - Close a libvirt domain's monitor: libvirt's daemon is about to be
+ * stopped.
+ *
+ * A rollback connects to QEMU itself then. Only while no operation is under way.
+ */
+void hf_vmm_leave_libvirt(struct hf_vmm *vmm);
+
+/**
  * hf_vmm_probe_check() - Can a guest be saved, as it is now?
  *
  * Return: 0; -EOPNOTSUPP when QEMU forbids it; -EBUSY when it is in the middle of something;

@@ -1,0 +1,449 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "vmm-glue/inherited.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <linux/if_tun.h>
+#include <net/if.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+
+#include "common/fd.h"
+#include "vmm-glue/net.h"
+#include "vmm-glue/spawn-internal.h"
+
+#define UNIX_LISTENS 0x10000u /* Flags of /proc/net/unix: __SO_ACCEPTCON */
+#define UNIX_TABLE_MAX (16u << 20)
+#define VHOST_NET "/dev/vhost-net"
+#define TUN_DEVICE "/dev/net/tun"
+
+/* ---- looking ---- */
+
+static int unknown(const char *what, struct hf_error *e)
+{
+	return hf_error_set(e, -EOPNOTSUPP, HF_ERR_NOT_READY, "shut it down for the update",
+		"its QEMU %s, which can't be made anew", what);
+}
+
+/* The path that a listening socket with this inode is bound to. */
+static int socket_path(const char *table, uint64_t inode, char *ret, size_t size)
+{
+	for (const char *s = strchr(table, '\n'); s && *++s; s = strchr(s, '\n')) {
+		unsigned int flags;
+		uint64_t ino;
+		int at = 0;
+
+		if (sscanf(s, "%*[^:]: %*x %*x %x %*x %*x %" SCNu64 " %n", &flags, &ino, &at) < 2 ||
+			ino != inode || !(flags & UNIX_LISTENS) || at == 0 || s[at] != '/')
+			continue;
+		if (strcspn(s + at, "\n") >= size)
+			return -ENAMETOOLONG;
+		snprintf(ret, size, "%.*s", (int)strcspn(s + at, "\n"), s + at);
+		return 0;
+	}
+	return -ENOENT;
+}
+
+static int read_fd_link(pid_t pid, int fd, char *ret, size_t size)
+{
+	char path[64];
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "/proc/%d/fd/%d", (int)pid, fd);
+	n = readlink(path, ret, size - 1);
+	if (n < 0)
+		return -errno;
+	ret[n] = 0;
+	return 0;
+}
+
+/* The folder of a path, as it is. Those that outlive the kernel need no note. */
+static int note_folder(struct hf_manifest_guest *g, const char *path)
+{
+	struct hf_manifest_folder *f;
+	char folder[256];
+	struct stat st;
+	char *slash;
+
+	if (strncmp(path, "/run/", 5) != 0 && strncmp(path, "/var/run/", 9) != 0)
+		return 0;
+	if (snprintf(folder, sizeof(folder), "%s", path) >= (int)sizeof(folder))
+		return -ENAMETOOLONG;
+	slash = strrchr(folder, '/');
+	*slash = 0;
+	for (size_t i = 0; i < g->n_folders; i++)
+		if (strcmp(g->folders[i].path, folder) == 0)
+			return 0;
+	if (stat(folder, &st) < 0)
+		return -errno;
+	f = hf_manifest_add_folder(g);
+	if (!f)
+		return -ENOMEM;
+	f->mode = st.st_mode & 07777;
+	f->uid = st.st_uid;
+	f->gid = st.st_gid;
+	return hf_manifest_set(&f->path, folder);
+}
+
+static int note_listen(struct hf_manifest_guest *g, struct hf_manifest_fd *f, const char *link,
+	const char *table, struct hf_error *e)
+{
+	char path[sizeof(((struct sockaddr_un *)NULL)->sun_path)], what[160];
+	uint64_t inode;
+	struct stat st;
+	int r;
+
+	if (sscanf(link, "socket:[%" SCNu64 "]", &inode) != 1 ||
+		socket_path(table, inode, path, sizeof(path)) < 0 || lstat(path, &st) < 0 ||
+		!S_ISSOCK(st.st_mode)) {
+		snprintf(what, sizeof(what), "has descriptor %d, %.80s", f->fd, link);
+		return unknown(what, e);
+	}
+	f->mode = st.st_mode & 07777;
+	f->uid = st.st_uid;
+	f->gid = st.st_gid;
+	r = hf_manifest_set(&f->path, path);
+	/* QEMU's own monitor, by which an agent finds it whose predecessor died. */
+	if (r == 0 && strcmp(strrchr(path, '/'), "/monitor.sock") == 0)
+		r = hf_manifest_set(&g->qmp_path, path);
+	return r == 0 ? note_folder(g, path) : r;
+}
+
+static int note_tap(struct hf_manifest_guest *g, struct hf_manifest_fd *f, pid_t pid,
+	const char *id, struct hf_error *e)
+{
+	cleanup_free char *info = NULL;
+	char path[64], name[IFNAMSIZ], what[64];
+	const char *line;
+	int r;
+
+	snprintf(path, sizeof(path), "/proc/%d/fdinfo/%d", (int)pid, f->fd);
+	r = hf_file_read(path, 65536, &info, NULL);
+	line = r == 0 ? strstr(info, "\niff:\t") : NULL;
+	if (!line || sscanf(line, "\niff:\t%15[^\n]", name) != 1) {
+		snprintf(what, sizeof(what), "has descriptor %d, which is no tap", f->fd);
+		return unknown(what, e);
+	}
+	r = hf_manifest_set(&f->path, name);
+	return r < 0 ? r : hf_net_note(g, id, name, e);
+}
+
+static int note_fd(struct hf_manifest_guest *g, const struct hf_cmdline_fd *known, pid_t pid,
+	const char *table, struct hf_error *e)
+{
+	struct hf_manifest_fd *f = hf_manifest_add_fd(g);
+	char link[256], what[400];
+	int r;
+
+	if (!f)
+		return -ENOMEM;
+	f->fd = known->fd;
+	f->kind = known->kind;
+	r = read_fd_link(pid, known->fd, link, sizeof(link));
+	if (r < 0)
+		return r;
+	switch (known->kind) {
+	case HF_FD_LISTEN:
+		return note_listen(g, f, link, table, e);
+	case HF_FD_TAP:
+		return note_tap(g, f, pid, known->id, e);
+	default:
+		if (strcmp(link, VHOST_NET) == 0)
+			return 0;
+		snprintf(what, sizeof(what), "has descriptor %d, %s, for vhost", f->fd, link);
+		return unknown(what, e);
+	}
+}
+
+/* ---- helpers ---- */
+
+static int read_helper(pid_t pid, struct hf_manifest_helper *h)
+{
+	cleanup_free char *text = NULL, *status = NULL;
+	const char *argv[256];
+	char path[64];
+	size_t size, n = 0;
+	const char *line;
+	int r;
+
+	snprintf(path, sizeof(path), "/proc/%d/cmdline", (int)pid);
+	r = hf_file_read(path, 1 << 20, &text, &size);
+	for (size_t at = 0; r == 0 && at < size && n < HF_ARRAY_SIZE(argv);
+		at += strlen(text + at) + 1)
+		argv[n++] = text + at;
+	if (r == 0)
+		r = hf_manifest_set_strings(&h->argv, &h->n_argv, argv, n);
+	snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
+	if (r == 0)
+		r = hf_file_read(path, 1 << 20, &status, NULL);
+	if (r < 0)
+		return r;
+	line = strstr(status, "\nUid:");
+	if (!line || sscanf(line, "\nUid: %*u %u", &h->uid) != 1)
+		return -EBADMSG;
+	line = strstr(status, "\nGid:");
+	return line && sscanf(line, "\nGid: %*u %u", &h->gid) == 1 ? 0 : -EBADMSG;
+}
+
+/* libvirt starts swtpm with its socket on the command line. */
+static bool is_swtpm_of(pid_t pid, const char *socket)
+{
+	cleanup_free char *text = NULL;
+	char path[64], want[256], exe[256];
+	size_t size = 0, len;
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "/proc/%d/exe", (int)pid);
+	n = readlink(path, exe, sizeof(exe) - 1);
+	exe[n > 0 ? n : 0] = 0;
+	if (!strrchr(exe, '/') || strncmp(strrchr(exe, '/'), "/swtpm", 6) != 0)
+		return false;
+	snprintf(path, sizeof(path), "/proc/%d/cmdline", (int)pid);
+	if (hf_file_read(path, 1 << 20, &text, &size) < 0)
+		return false;
+	len = (size_t)snprintf(want, sizeof(want), "path=%s", socket);
+	for (size_t at = 0; at < size; at += strlen(text + at) + 1) {
+		const char *found = strstr(text + at, want);
+
+		if (found && (!found[len] || found[len] == ','))
+			return true;
+	}
+	return false;
+}
+
+static pid_t find_swtpm(const char *socket)
+{
+	DIR *dir = opendir("/proc");
+	pid_t found = 0;
+
+	for (struct dirent *d; dir && !found && (d = readdir(dir));) {
+		pid_t pid = (pid_t)strtol(d->d_name, NULL, 10);
+
+		if (pid > 0 && is_swtpm_of(pid, socket))
+			found = pid;
+	}
+	if (dir)
+		closedir(dir);
+	return found;
+}
+
+static int note_helper(struct hf_manifest_guest *g, const char *socket, struct hf_error *e)
+{
+	struct hf_manifest_helper *h;
+	char what[400], folder[256];
+	struct stat st, dir;
+	pid_t pid = find_swtpm(socket);
+	int r;
+
+	snprintf(what, sizeof(what), "is connected to %.200s, to a process that isn't known",
+		socket);
+	snprintf(folder, sizeof(folder), "%s", socket);
+	if (!pid || !strrchr(folder, '/') || lstat(socket, &st) < 0)
+		return unknown(what, e);
+	*strrchr(folder, '/') = 0;
+	h = hf_manifest_add_helper(g);
+	if (!h)
+		return -ENOMEM;
+	r = read_helper(pid, h);
+	if (r < 0)
+		return r;
+	/* Somebody else's process may well be called that; it is started as its user, but still. */
+	if (h->uid != 0 && (stat(folder, &dir) < 0 || h->gid != dir.st_gid))
+		return unknown(what, e);
+	h->socket_mode = st.st_mode & 07777;
+	h->socket_uid = st.st_uid;
+	h->socket_gid = st.st_gid;
+	r = hf_manifest_set(&h->socket, socket);
+	return r == 0 ? note_folder(g, socket) : r;
+}
+
+int hf_inherited_collect(const struct hf_cmdline *plan, pid_t pid, struct hf_manifest_guest *guest,
+	struct hf_error *e)
+{
+	cleanup_free char *table = NULL;
+	int r;
+
+	if (!plan->libvirt)
+		return 0;
+	hf_manifest_forget_inherited(guest);
+	guest->inherits = true;
+	if (plan->n_fds + plan->n_ram + 1 > HF_SPAWN_MAX_FDS)
+		return unknown("has more descriptors than are known how", e);
+	r = hf_file_read("/proc/net/unix", UNIX_TABLE_MAX, &table, NULL);
+	for (size_t i = 0; r == 0 && i < plan->n_fds; i++)
+		r = note_fd(guest, &plan->fds[i], pid, table, e);
+	for (size_t i = 0; r == 0 && i < plan->n_sockets; i++)
+		r = note_helper(guest, plan->sockets[i], e);
+	if (r < 0 && !(e && e->err))
+		hf_error_set(e, r, HF_ERR_FAILED, NULL,
+			"can't find out what its QEMU was started with: %s", strerror(-r));
+	return r;
+}
+
+int hf_inherited_first_free(const struct hf_manifest_guest *guest)
+{
+	int first = 3;
+
+	for (size_t i = 0; i < guest->n_fds; i++)
+		first = HF_MAX(first, guest->fds[i].fd + 1);
+	return first;
+}
+
+/* ---- making ---- */
+
+static int make_folder(const struct hf_manifest_folder *f, struct hf_error *e)
+{
+	int r;
+
+	if (access(f->path, F_OK) == 0)
+		return 0;
+	r = hf_mkdir_p(f->path, 0755);
+	if (r == 0 && (chown(f->path, f->uid, f->gid) < 0 || chmod(f->path, f->mode) < 0))
+		r = -errno;
+	return r < 0 ? hf_error_set(e, r, HF_ERR_FAILED, NULL, "can't make the folder %s: %s",
+			       f->path, strerror(-r))
+		     : 0;
+}
+
+static int start_helper(sd_event *event, const struct hf_manifest_helper *h, struct hf_error *e)
+{
+	static char *const envp[] = {(char *)"PATH=/usr/sbin:/usr/bin:/sbin:/bin", NULL};
+	struct hf_spawn_spec spec = {
+		.program = h->n_argv > 0 ? h->argv[0] : "",
+		.argv = h->argv,
+		.envp = envp,
+		.uid = h->uid,
+		.gid = h->gid,
+		.groups = h->groups,
+		.n_groups = h->n_groups,
+		.umask = 022,
+	};
+	struct hf_child *child;
+	int r;
+
+	/* Left over: it would not be told from the new one's. */
+	unlink(h->socket);
+	r = hf_spawn(event, &spec, NULL, NULL, &child, e);
+	if (r < 0)
+		return hf_error_prefix(e, "can't start %s", spec.program);
+	hf_child_release(child);
+	return 0;
+}
+
+int hf_inherited_start(
+	sd_event *event, const struct hf_manifest_guest *guest, bool again, struct hf_error *e)
+{
+	bool missing = false;
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && !again && i < guest->n_folders; i++)
+		r = make_folder(&guest->folders[i], e);
+	for (size_t i = 0; r == 0 && !again && i < guest->n_helpers; i++)
+		r = start_helper(event, &guest->helpers[i], e);
+	for (size_t i = 0; r == 0 && i < guest->n_helpers; i++) {
+		const struct hf_manifest_helper *h = &guest->helpers[i];
+
+		if (access(h->socket, F_OK) < 0)
+			missing = true;
+		else if (chown(h->socket, h->socket_uid, h->socket_gid) < 0 ||
+			 chmod(h->socket, h->socket_mode) < 0)
+			r = hf_error_set(e, -errno, HF_ERR_FAILED, NULL, "%s: %s", h->socket,
+				strerror(errno));
+	}
+	return r == 0 && missing ? -EAGAIN : r;
+}
+
+static int listen_at(const struct hf_manifest_fd *f)
+{
+	cleanup_close int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	struct sockaddr_un sa = {.sun_family = AF_UNIX};
+
+	if (fd < 0)
+		return -errno;
+	if (!f->path || snprintf(sa.sun_path, sizeof(sa.sun_path), "%s", f->path) >=
+				(int)sizeof(sa.sun_path))
+		return -ENAMETOOLONG;
+	if (unlink(f->path) < 0 && errno != ENOENT)
+		return -errno;
+	if (bind(fd, (struct sockaddr *)&sa, sizeof(sa)) < 0 ||
+		chown(f->path, f->uid, f->gid) < 0 || chmod(f->path, f->mode) < 0 ||
+		listen(fd, 1) < 0)
+		return -errno;
+	return TAKE_FD(fd);
+}
+
+static int open_tap(const struct hf_manifest_guest *guest, const struct hf_manifest_fd *f)
+{
+	cleanup_close int fd = open(TUN_DEVICE, O_RDWR | O_CLOEXEC | O_NONBLOCK);
+	const struct hf_manifest_net *net = NULL;
+	struct ifreq ifr = {0};
+
+	if (fd < 0)
+		return -errno;
+	for (size_t i = 0; f->path && i < guest->n_net; i++)
+		if (guest->net[i].ifname && strcmp(guest->net[i].ifname, f->path) == 0)
+			net = &guest->net[i];
+	if (!net)
+		return -EBADMSG;
+	snprintf(ifr.ifr_name, sizeof(ifr.ifr_name), "%s", f->path);
+	ifr.ifr_flags = (short)((net->flags & ~(uint32_t)IFF_PERSIST) | IFF_TAP | IFF_NO_PI);
+	if (ioctl(fd, TUNSETIFF, &ifr) < 0)
+		return -errno;
+	/* libvirt leaves its end to the last descriptor's. */
+	if (!(net->flags & IFF_PERSIST) && ioctl(fd, TUNSETPERSIST, 0UL) < 0)
+		return -errno;
+	return TAKE_FD(fd);
+}
+
+static int open_one(const struct hf_manifest_guest *guest, const struct hf_manifest_fd *f)
+{
+	int fd;
+
+	switch (f->kind) {
+	case HF_FD_LISTEN:
+		return listen_at(f);
+	case HF_FD_TAP:
+		return open_tap(guest, f);
+	case HF_FD_VHOST:
+		fd = open(VHOST_NET, O_RDWR | O_CLOEXEC);
+		return fd < 0 ? -errno : fd;
+	default:
+		return -EPROTONOSUPPORT;
+	}
+}
+
+void hf_inherited_close(struct hf_spawn_fd *fds, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		hf_close(&fds[i].fd);
+}
+
+static int by_number(const void *a, const void *b)
+{
+	return ((const struct hf_spawn_fd *)a)->number - ((const struct hf_spawn_fd *)b)->number;
+}
+
+int hf_inherited_open(
+	const struct hf_manifest_guest *guest, struct hf_spawn_fd *ret, struct hf_error *e)
+{
+	for (size_t i = 0; i < guest->n_fds; i++) {
+		const struct hf_manifest_fd *f = &guest->fds[i];
+
+		ret[i] = (struct hf_spawn_fd){.fd = open_one(guest, f), .number = f->fd};
+		if (ret[i].fd < 0) {
+			int r = ret[i].fd;
+
+			hf_inherited_close(ret, i);
+			return hf_error_set(e, r, HF_ERR_FAILED, NULL,
+				"can't open %s for its QEMU: %s", f->path ? f->path : VHOST_NET,
+				strerror(-r));
+		}
+	}
+	qsort(ret, guest->n_fds, sizeof(*ret), by_number);
+	return 0;
+}

@@ -1,0 +1,269 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * DOC: Registrations of libvirt's domains, from libvirt's list and from what the kernel shows of
+ * their processes.
+ *
+ * What libvirt says is believed: name, UUID, emulator, policies. The process is the one of the pid
+ * file, which is in a folder of root's; user, groups and files are the kernel's word. Its command
+ * line and environment are its own, and a QEMU that was taken over could have changed both: what is
+ * started from them has the same user, and the program is the one that libvirt names.
+ */
+#include <dirent.h>
+#include <linux/magic.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+
+#include "common/fd.h"
+#include "common/json.h"
+#include "vmm-glue/cmdline-params.h"
+#include "vmm-glue/cmdline.h"
+#include "vmm-glue/libvirt-internal.h"
+#include "vmm-glue/process.h"
+#include "vmm-glue/registration.h"
+
+static int read_pid(const char *name, pid_t *ret)
+{
+	cleanup_free char *text = NULL;
+	char path[512];
+	int r;
+
+	if (strchr(name, '/') || snprintf(path, sizeof(path), HF_LIBVIRT_RUN_DIR "/%s.pid", name) >=
+					 (int)sizeof(path))
+		return -EINVAL;
+	r = hf_file_read(path, 64, &text, NULL);
+	*ret = r == 0 ? (pid_t)strtol(text, NULL, 10) : 0;
+	return r == 0 && *ret <= 1 ? -EBADMSG : r;
+}
+
+/* What else is in the environment is the user's or QEMU's own and is not handed on. */
+static void keep_environment(struct hf_manifest_guest *g)
+{
+	static const char *const names[] = {"LC_ALL=", "PATH=", "HOME=", "USER=", "LOGNAME=",
+		"XDG_DATA_HOME=", "XDG_CACHE_HOME=", "XDG_CONFIG_HOME=", "QEMU_AUDIO_DRV=",
+		"SPICE_", "SDL_AUDIODRIVER="};
+	size_t kept = 0;
+
+	for (size_t i = 0; i < g->n_env; i++) {
+		bool known = false;
+
+		for (size_t k = 0; k < HF_ARRAY_SIZE(names); k++)
+			known = known || strncmp(g->env[i], names[k], strlen(names[k])) == 0;
+		if (known)
+			g->env[kept++] = g->env[i];
+		else
+			free(g->env[i]);
+	}
+	g->n_env = kept;
+	if (g->env)
+		g->env[kept] = NULL;
+}
+
+static void refuse(struct hf_registration *reg, const char *remedy, const char *why)
+{
+	snprintf(reg->reason, sizeof(reg->reason), "%s", why);
+	snprintf(reg->remedy, sizeof(reg->remedy), "%s", remedy);
+}
+
+/* The number under which the process has a file open. */
+static int find_file(
+	pid_t pid, const char *path, int *ret_fd, struct hf_inode *ret_inode, bool *ret_tmpfs)
+{
+	char folder[64], link[384], target[512];
+	int r = -ENOENT;
+	DIR *dir;
+
+	snprintf(folder, sizeof(folder), "/proc/%d/fd", (int)pid);
+	dir = opendir(folder);
+	if (!dir)
+		return -errno;
+	for (struct dirent *d; r == -ENOENT && (d = readdir(dir));) {
+		size_t len = strlen(path);
+		struct statfs fs;
+		struct stat st;
+		ssize_t n;
+
+		snprintf(link, sizeof(link), "%s/%s", folder, d->d_name);
+		n = readlink(link, target, sizeof(target) - 1);
+		if (n < (ssize_t)len)
+			continue;
+		target[n] = 0;
+		if (strncmp(target, path, len) != 0 ||
+			(target[len] && strcmp(target + len, " (deleted)") != 0))
+			continue;
+		if (stat(link, &st) < 0 || statfs(link, &fs) < 0) {
+			r = -errno;
+			break;
+		}
+		*ret_fd = (int)strtol(d->d_name, NULL, 10);
+		*ret_inode = (struct hf_inode){.dev = st.st_dev, .ino = st.st_ino};
+		*ret_tmpfs = fs.f_type == TMPFS_MAGIC;
+		r = 0;
+	}
+	closedir(dir);
+	return r;
+}
+
+static int add_ram(struct hf_registration *reg, const struct hf_cmdline *plan)
+{
+	for (size_t i = 0; i < plan->n_ram; i++) {
+		struct hf_manifest_ram *ram = hf_manifest_add_ram(&reg->guest);
+		cleanup_params struct hf_params v = {0};
+		bool tmpfs = false;
+		int r;
+
+		if (!ram || hf_manifest_set(&ram->id, plan->ram[i].id) < 0)
+			return -ENOMEM;
+		ram->size = plan->ram[i].size;
+		r = hf_params_parse(plan->argv[plan->ram[i].arg], "qom-type", &v);
+		if (r == 0)
+			r = find_file(reg->pid, hf_params_get(&v, "mem-path"), &ram->fd,
+				&reg->ram_inodes[i], &tmpfs);
+		if (r < 0)
+			refuse(reg, "start the domain anew",
+				"the file that its RAM is in can't be found in its process");
+		else if (!tmpfs)
+			refuse(reg,
+				"make libvirt's memory_backing_dir a tmpfs: `holdfast libvirt "
+				"setup`; then start the domain anew",
+				"its RAM is in a file on a disk");
+	}
+	return 0;
+}
+
+static int take_settings(struct hf_manifest_guest *g, struct json_object *settings)
+{
+	const char *list[HF_POLICY_N_];
+	size_t n = 0;
+
+	for (size_t i = 0; i < hf_json_array_size(settings) && n < HF_ARRAY_SIZE(list); i++)
+		list[n++] = json_object_get_string(json_object_array_get_idx(settings, i));
+	for (size_t i = 0; i < g->n_settings; i++)
+		free(g->settings[i]);
+	free(g->settings);
+	g->settings = NULL;
+	g->n_settings = 0;
+	return hf_manifest_set_strings(&g->settings, &g->n_settings, list, n);
+}
+
+static int describe(struct hf_registration *reg, struct json_object *domain, const char *uuid,
+	struct hf_error *e)
+{
+	cleanup_cmdline struct hf_cmdline *plan = NULL;
+	struct hf_manifest_guest *g = &reg->guest;
+	const char *emulator = hf_json_get_string(domain, "emulator", "");
+	char have[HF_UUID_CHARS];
+	int r;
+
+	r = hf_process_read(reg->pid, reg);
+	if (r == 0)
+		keep_environment(g);
+	snprintf(g->uuid, sizeof(g->uuid), "%s", uuid);
+	if (r == 0)
+		r = hf_manifest_set(&g->name, hf_json_get_string(domain, "name", ""));
+	if (r == 0)
+		r = hf_manifest_set(&g->manager, "libvirt");
+	if (r == 0)
+		r = hf_manifest_set(&g->policy, "refuse");
+	if (r == 0)
+		r = hf_manifest_set(&g->vmm, emulator);
+	if (r == 0)
+		r = hf_cmdline_of_guest(g, &plan, e);
+	if (r < 0)
+		return r;
+	if (!plan->uuid || !hf_uuid_parse(plan->uuid, have) || strcmp(have, uuid) != 0)
+		return -ESTALE;
+	if (strcmp(g->argv[0], emulator) != 0)
+		refuse(reg, "start the domain anew",
+			"its process was not started as the emulator that libvirt names");
+	else if (plan->reason[0])
+		refuse(reg, plan->remedy, plan->reason);
+	return reg->reason[0] ? 0 : add_ram(reg, plan);
+}
+
+/* Return: 1 when the registration is there, of the process that runs; its settings are news. */
+static int refresh_existing(
+	const char *path, struct json_object *domain, pid_t pid, uint64_t ticks, struct hf_error *e)
+{
+	cleanup_registration struct hf_registration old = {0};
+	int r = hf_registration_read(path, &old, NULL);
+
+	/* The agent started this one: its registration has libvirt's own command line. */
+	if (r < 0 || old.pid != pid || old.start_ticks != ticks || old.reason[0] ||
+		!hf_guest_is_libvirt(&old.guest))
+		return 0;
+	r = take_settings(&old.guest, hf_json_get_array(domain, "settings"));
+	if (r == 0)
+		r = hf_registration_write(&old, e);
+	return r < 0 ? r : 1;
+}
+
+static int register_one(struct json_object *domain, struct hf_error *e)
+{
+	cleanup_registration struct hf_registration reg = {0};
+	const char *name = hf_json_get_string(domain, "name", "");
+	char uuid[HF_UUID_CHARS], path[512];
+	int r;
+
+	if (!hf_uuid_parse(hf_json_get_string(domain, "uuid", ""), uuid))
+		return hf_error_set(
+			e, -EBADMSG, HF_ERR_FAILED, NULL, "domain %s has no UUID", name);
+	r = read_pid(name, &reg.pid);
+	if (r == 0)
+		r = hf_pid_start_time(reg.pid, &reg.start_ticks);
+	/* It ended since libvirt was asked. */
+	if (r == -ENOENT || r == -ESRCH)
+		return 0;
+	if (r == 0)
+		r = hf_registration_path(uuid, path, sizeof(path));
+	if (r == 0)
+		r = refresh_existing(path, domain, reg.pid, reg.start_ticks, e);
+	if (r > 0)
+		return 0;
+	if (r == 0)
+		r = describe(&reg, domain, uuid, e);
+	if (r == 0)
+		r = take_settings(&reg.guest, hf_json_get_array(domain, "settings"));
+	if (r == 0)
+		r = hf_registration_write(&reg, e);
+	if (r == -ESRCH || r == -ENOENT)
+		return 0;
+	if (r < 0 && !e->err)
+		hf_error_set(
+			e, r, HF_ERR_FAILED, NULL, "can't describe the domain: %s", strerror(-r));
+	if (r < 0)
+		hf_error_guest(e, name);
+	return r;
+}
+
+static bool is_listed(struct json_object *domains, const char *uuid)
+{
+	char have[HF_UUID_CHARS];
+
+	for (size_t i = 0; i < hf_json_array_size(domains); i++)
+		if (hf_uuid_parse(
+			    hf_json_get_string(json_object_array_get_idx(domains, i), "uuid", ""),
+			    have) &&
+			strcmp(have, uuid) == 0)
+			return true;
+	return false;
+}
+
+int hf_libvirt_register(struct json_object *domains, struct hf_error *e)
+{
+	struct hf_registration *regs = NULL;
+	size_t n = 0;
+	int r = hf_registration_list(&regs, &n, NULL);
+
+	for (size_t i = 0; r == 0 && i < n; i++)
+		if (hf_guest_is_libvirt(&regs[i].guest) && !is_listed(domains, regs[i].guest.uuid))
+			hf_registration_remove(regs[i].guest.uuid);
+	hf_registration_list_free(regs, n);
+	if (r < 0)
+		return hf_error_set(
+			e, r, HF_ERR_FAILED, NULL, "can't list the guests: %s", strerror(-r));
+	for (size_t i = 0; r == 0 && i < hf_json_array_size(domains); i++)
+		r = register_one(json_object_array_get_idx(domains, i), e);
+	return r;
+}
