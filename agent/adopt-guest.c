@@ -138,6 +138,10 @@ int hf_adopt_describe(const struct hf_adopt_request *q, struct hf_registration *
 	r = q->guest ? 0 : hf_process_describe(q->pid, q->name, reg, error);
 	if (r == 0)
 		r = take_registered(q, reg, error);
+	if (r == 0 && hf_guest_is_libvirt(&reg->guest))
+		r = hf_error_set(error, -EOPNOTSUPP, HF_ERR_NOT_READY,
+			"`holdfast libvirt enable` it, then shut it down and start it",
+			"its memory can't be moved while libvirt manages it");
 	if (r == 0)
 		r = plan_ram(reg, !q->guest, error);
 	if (r == 0)

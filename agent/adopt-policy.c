@@ -19,6 +19,9 @@ bool hf_adopt_possible(const struct hf_registration *reg, struct hf_error *error
 	if (!reg->reason[0])
 		r = hf_error_set(error, -EALREADY, HF_ERR_STATE, NULL,
 			"it is not its RAM that is in the way");
+	else if (hf_guest_is_libvirt(g))
+		r = hf_error_set(error, -EOPNOTSUPP, HF_ERR_NOT_READY, reg->remedy,
+			"its memory can't be moved while libvirt manages it");
 	else if (!g->qmp_path)
 		r = hf_error_set(error, -ENOTCONN, HF_ERR_NOT_READY,
 			"shut it down, or start it anew with holdfast-vmm",

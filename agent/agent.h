@@ -31,6 +31,7 @@ struct hf_inhibit;
 struct hf_adopt;
 struct hf_recheck;
 struct hf_authority;
+struct hf_libvirt_gate;
 
 struct hf_agent {
 	sd_event *event;
@@ -42,15 +43,16 @@ struct hf_agent {
 	struct hf_inhibit *inhibit;	/* lock against a shutdown, or NULL: never wanted */
 	struct hf_authority *authority; /* who else than root may change the host */
 	enum hf_state state;
-	struct hf_update *update;   /* on its way out, or NULL */
-	struct hf_arrival *arrival; /* on its way in, or held guests, or NULL */
-	struct hf_adopt *adopt;	    /* moving a guest's RAM, or NULL */
-	struct hf_recheck *recheck; /* looking at an unhealthy guest again, or NULL */
-	struct hf_survey *survey;   /* asking all guests how they are, or NULL */
-	bool shutting_down;	    /* guests that can't come along; see shut-down.h */
-	unsigned int n_looking;	    /* kernel images that are looked into, or wait for it */
-	struct hf_tsc_mark start;   /* of this process: the earliest reading there is */
-	uint64_t update_begin_ns;   /* CLOCK_MONOTONIC, for elapsed times */
+	struct hf_update *update;	      /* on its way out, or NULL */
+	struct hf_arrival *arrival;	      /* on its way in, or held guests, or NULL */
+	struct hf_adopt *adopt;		      /* moving a guest's RAM, or NULL */
+	struct hf_recheck *recheck;	      /* looking at an unhealthy guest again, or NULL */
+	struct hf_survey *survey;	      /* asking all guests how they are, or NULL */
+	struct hf_libvirt_gate *libvirt_gate; /* keeps libvirt's daemon away, or NULL: never did */
+	bool shutting_down;		      /* guests that can't come along; see shut-down.h */
+	unsigned int n_looking;	  /* kernel images that are looked into, or wait for it */
+	struct hf_tsc_mark start; /* of this process: the earliest reading there is */
+	uint64_t update_begin_ns; /* CLOCK_MONOTONIC, for elapsed times */
 	char update_id[HF_UUID_BYTES];
 	char last_update_id[HF_UUID_BYTES];
 	char message[512]; /* the newest line of progress */

@@ -30,6 +30,7 @@ struct hf_arrival {
 	size_t n_afresh;
 	size_t n_released;
 	struct hf_arrival_waiter *waiters; /* one place a guest */
+	bool libvirt_kept;		   /* libvirt's daemon waits for some of the guests */
 	struct hf_readahead_result readahead;
 	struct hf_wall_clock clock;
 	struct hf_spawner_call *greeting; /* no guest is started before it is answered */

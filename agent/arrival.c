@@ -4,9 +4,11 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <systemd/sd-daemon.h>
 
 #include "agent/adopt-keep.h"
 #include "agent/freeze-note.h"
+#include "agent/libvirt-gate.h"
 #include "agent/log.h"
 #include "agent/prepared-note.h"
 #include "agent/report.h"
@@ -14,6 +16,7 @@
 #include "common/fault.h"
 #include "common/fd.h"
 #include "common/worker.h"
+#include "vmm-glue/cmdline.h"
 #include "vmm-glue/spawn.h"
 
 /* Then it is said what is waited for. */
@@ -76,9 +79,27 @@ static void release_next(struct hf_arrival *a)
 	}
 }
 
+bool hf_arrival_keeps_libvirt(const struct hf_arrival *a)
+{
+	for (size_t i = 0; i < a->n_guests; i++)
+		if (hf_guest_is_libvirt(hf_incoming_guest(a->guests[i])) &&
+			!hf_incoming_has_passed(a->guests[i]))
+			return true;
+	return false;
+}
+
 static void on_guest_passed(struct hf_incoming *in, void *data)
 {
-	release_next(data);
+	struct hf_arrival *a = data;
+
+	release_next(a);
+	if (a->libvirt_kept && !hf_arrival_keeps_libvirt(a)) {
+		a->libvirt_kept = false;
+		if (hf_agent_is_luo(a->agent))
+			sd_notify(0, "READY=1");
+		else
+			hf_libvirt_gate_open(a->agent);
+	}
 }
 
 /* ---- the spawner, and the clock ---- */
@@ -373,6 +394,11 @@ static int make_guests(struct hf_arrival *a)
 
 static void start_guests(struct hf_arrival *a)
 {
+	a->libvirt_kept = hf_arrival_keeps_libvirt(a);
+	/* Without a jump it was stopped: by this agent before it executed itself, or by one that
+	 * died since. */
+	if (a->libvirt_kept && !hf_agent_is_luo(a->agent) && hf_libvirt_gate_take(a->agent) < 0)
+		a->libvirt_kept = false;
 	a->pending += a->n_guests;
 	release_next(a);
 	for (size_t i = 0; i < a->n_guests; i++)

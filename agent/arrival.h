@@ -90,3 +90,7 @@ struct hf_incoming;
  */
 int hf_arrival_find(const struct hf_agent *agent, const char *id, struct hf_incoming **ret,
 	struct hf_error *error);
+
+/** hf_arrival_keeps_libvirt() - Are there domains of libvirt's that neither run nor are held yet?
+ */
+bool hf_arrival_keeps_libvirt(const struct hf_arrival *arrival);

@@ -66,7 +66,7 @@ static void add_needs(const struct hf_manifest_guest *g, struct hf_target_needs 
 		needs->bridge = needs->bridge || g->net[i].bridge;
 	}
 	/* Those that get another name at each start are on the command line only. */
-	if (hf_cmdline_parse((const char *const *)g->argv, g->n_argv, &plan, NULL) < 0)
+	if (hf_cmdline_of_guest(g, &plan, NULL) < 0)
 		return;
 	for (size_t i = 0; i < plan->n_taps; i++) {
 		needs->tap = true;

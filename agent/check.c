@@ -202,6 +202,7 @@ enum hf_verdict hf_check_guests(
 	const struct hf_survey *survey, const char *to_kernel, struct json_object *findings)
 {
 	enum hf_verdict worst = check_config(hf_survey_config(survey), findings);
+	const struct hf_error *unknown = hf_survey_list_error(survey);
 	char message[128];
 	size_t n;
 	const struct hf_survey_guest *guests = hf_survey_guests(survey, &n);
@@ -211,6 +212,9 @@ enum hf_verdict hf_check_guests(
 
 		worst = HF_MAX(worst, v);
 	}
+	if (unknown)
+		worst = add(findings, "host.guests", HF_REFUSAL, NULL, unknown->message,
+			unknown->remedy);
 	if (hf_survey_unreadable(survey) > 0) {
 		snprintf(message, sizeof(message),
 			"%zu guest registrations can't be read, or are not what their processes "

@@ -22,6 +22,7 @@
 #include "agent/freeze-note.h"
 #include "agent/inhibit.h"
 #include "agent/kexec.h"
+#include "agent/libvirt-gate.h"
 #include "agent/log.h"
 #include "agent/recheck.h"
 #include "agent/service.h"
@@ -30,6 +31,7 @@
 #include "memfd-preserve/luo.h"
 #include "vmm-glue/installed.h"
 #include "vmm-glue/disks.h"
+#include "vmm-glue/libvirt.h"
 #include "vmm-glue/registration.h"
 #include "vmm-glue/spawn.h"
 #include "vmm-glue/spawner.h"
@@ -325,6 +327,8 @@ static void undo_for_dead(struct hf_agent *agent)
 	int r;
 
 	hf_freeze_note_recover(agent);
+	/* Nobody's memory is on its way: also after a power failure in the middle of an update. */
+	hf_libvirt_unguard_all();
 	if (hf_disks_left_settled() && hf_disks_settle(false, &e) < 0)
 		hf_log(LOG_ERR, NULL, "an agent that died left file systems read-only: %s",
 			e.message);
@@ -375,6 +379,7 @@ static void stop(struct hf_agent *agent)
 	hf_service_stop(agent);
 	hf_inhibit_stop(agent);
 	agent->installed = hf_installed_free(agent->installed);
+	hf_libvirt_gate_free(agent->libvirt_gate);
 	hf_stream_ring_free(agent->ring);
 	hf_carrier_free(agent->kept);
 	hf_carrier_free(agent->carrier);
@@ -406,7 +411,9 @@ int main(int argc, char **argv)
 			e.remedy);
 		return r == -EBUSY || r == -EADDRINUSE ? EXIT_TEMPFAIL : EXIT_FAILURE;
 	}
-	sd_notify(0, "READY=1");
+	/* Then libvirt's daemon is started: see hf_arrival_keeps_libvirt(). */
+	if (!agent.arrival || !hf_arrival_keeps_libvirt(agent.arrival))
+		sd_notify(0, "READY=1");
 	r = sd_event_loop(agent.event);
 	sd_notify(0, "STOPPING=1");
 	stop(&agent);

@@ -159,6 +159,7 @@ static void on_released(void *data, int result)
 	}
 	hf_vmm_free(in->vmm);
 	in->vmm = NULL;
+	hf_incoming_unguard(in);
 	in->step = HF_IN_RELEASED;
 	in->done(in, NULL, in->data);
 }

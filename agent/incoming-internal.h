@@ -35,6 +35,7 @@ struct hf_incoming {
 	uint64_t ran_in_start;
 	bool runs;	  /* it was resumed: only its session is left to finish */
 	bool retried;	  /* not the first attempt of this agent */
+	bool gated;	  /* libvirt's daemon is kept away for it */
 	bool dumping;	  /* its files are being read */
 	char *ran_vmm;	  /* in another VMM binary than the manifest's, or NULL */
 	char *own_vmm;	  /* the manifest's, while it is tried with another; or NULL */
@@ -50,6 +51,9 @@ struct hf_incoming {
 
 /** hf_incoming_again() - Begin the chain, or what is left of it. Return: 0 or -errno. */
 int hf_incoming_again(struct hf_incoming *in);
+
+/** hf_incoming_unguard() - Let libvirt start it again: see hf_libvirt_guard(). */
+void hf_incoming_unguard(struct hf_incoming *in);
 
 /** hf_incoming_own_vmm_again() - End the trial of another VMM binary. */
 void hf_incoming_own_vmm_again(struct hf_incoming *in);

@@ -6,11 +6,14 @@
 #include <string.h>
 
 #include "agent/arrival.h"
+#include "agent/libvirt-gate.h"
 #include "agent/log.h"
 #include "agent/resume-journal.h"
 #include "common/fault.h"
 #include "common/fd.h"
 #include "common/worker.h"
+#include "vmm-glue/cmdline.h"
+#include "vmm-glue/libvirt.h"
 #include "vmm-glue/ram-users.h"
 
 #define ADOPT_TIMEOUT_NS (20 * HF_NSEC_PER_SEC)
@@ -40,6 +43,17 @@ void hf_incoming_own_vmm_again(struct hf_incoming *in)
 	hf_resume_journal_set_vmm(in->guest->uuid, NULL, NULL);
 }
 
+/* libvirt may start it again, should it end. */
+void hf_incoming_unguard(struct hf_incoming *in)
+{
+	int r = hf_guest_is_libvirt(in->guest) ? hf_libvirt_unguard(in->guest) : 0;
+
+	if (r < 0)
+		hf_log(LOG_WARNING, in->guest->uuid,
+			"%s: libvirt will not start it until `virsh managedsave-remove`: %s",
+			in->guest->name, strerror(-r));
+}
+
 static void pass(struct hf_incoming *in)
 {
 	if (in->has_passed)
@@ -48,9 +62,17 @@ static void pass(struct hf_incoming *in)
 	in->passed(in, in->data);
 }
 
+static void open_gate(struct hf_incoming *in)
+{
+	if (in->gated)
+		hf_libvirt_gate_open(in->agent);
+	in->gated = false;
+}
+
 static void hold(struct hf_incoming *in, const struct hf_error *error)
 {
 	in->step = HF_IN_HELD;
+	open_gate(in);
 	if (error != &in->error)
 		in->error = *error;
 	hf_error_guest(&in->error, in->guest->name);
@@ -107,6 +129,9 @@ static void on_finished(void *data, int result)
 	/* Leaves the guest's monitor to whoever comes next. */
 	hf_vmm_free(in->vmm);
 	in->vmm = NULL;
+	open_gate(in);
+	if (in->released)
+		hf_incoming_unguard(in);
 	in->step = in->released ? HF_IN_RELEASED : in->afresh ? HF_IN_COLD_BOOTED : HF_IN_RESUMED;
 	hf_error_clear(&in->error);
 	if (in->afresh) {
@@ -187,6 +212,7 @@ static void on_resumed(struct hf_vmm *vmm, const struct hf_error *error, void *d
 		hf_log(LOG_WARNING, in->guest->uuid, "%s: %s", in->guest->name,
 			hf_vmm_get_warning(vmm));
 	in->stamps = *hf_vmm_get_stamps(vmm);
+	hf_incoming_unguard(in);
 	pass(in);
 	in->runs = true;
 	/* QEMU has its own hold on the RAM now. */
@@ -351,6 +377,8 @@ static void adopt(struct hf_incoming *in)
 	}
 	in->was_running = in->guest->was_running;
 	hf_manifest_set(&in->status, in->guest->status);
+	/* libvirt's daemon waits until its guests run. */
+	hf_vmm_use_own_monitor(in->vmm);
 	r = hf_fault(HF_FAULT_TAKE_OVER, NULL);
 	if (r == 0)
 		r = hf_vmm_attach(
@@ -505,11 +533,37 @@ static int retrieve(void *data)
 	return r;
 }
 
+static void load(struct hf_incoming *in);
+
+static void on_gate_closed(const struct hf_error *error, void *data)
+{
+	struct hf_incoming *in = data;
+
+	in->gated = !error;
+	if (error)
+		hold(in, error);
+	else
+		load(in);
+}
+
+/* A daemon that runs already would not look for what is started now: it is started anew. */
+static bool wants_gate(const struct hf_incoming *in)
+{
+	return hf_guest_is_libvirt(in->guest) && !in->gated && (in->retried || in->agent->again);
+}
+
 static void load(struct hf_incoming *in)
 {
 	struct hf_error e = {0};
 	int r;
 
+	if (wants_gate(in)) {
+		in->step = HF_IN_LOADING;
+		r = hf_libvirt_gate_close(in->agent, on_gate_closed, in);
+		if (r < 0)
+			hold_errno(in, r, "libvirt's daemon can't be stopped for it");
+		return;
+	}
 	/* Its save-failure was asked by the agent before the jump: there is nothing to load. */
 	if (in->guest->not_saved) {
 		start_afresh(in, &in->why);
@@ -618,6 +672,7 @@ void hf_incoming_free(struct hf_incoming *in)
 	if (!in)
 		return;
 	hf_health_free(in->gate);
+	hf_libvirt_gate_forget(in->agent, in);
 	hf_vmm_free(in->vmm);
 	/* A held guest keeps its session to the end of the process. */
 	if (in->session)

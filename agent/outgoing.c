@@ -11,6 +11,8 @@
 #include "common/fd.h"
 #include "common/worker.h"
 #include "memfd-preserve/fill.h"
+#include "vmm-glue/cmdline.h"
+#include "vmm-glue/libvirt.h"
 
 #define QUIT_TIMEOUT_NS (20 * HF_NSEC_PER_SEC)
 
@@ -157,6 +159,9 @@ static int preserve(void *data)
 	if (r == 0)
 		r = hf_carrier_session_create(
 			out->agent->carrier, out->guest->session, &out->session, &out->error);
+	/* The kernel preserves no file of a tmpfs that still has a name. */
+	if (r == 0 && hf_agent_is_luo(out->agent) && hf_guest_is_libvirt(out->guest))
+		r = hf_libvirt_release_ram(out->guest, &out->error);
 	for (size_t i = 0; r == 0 && i < out->guest->n_ram; i++) {
 		struct hf_manifest_ram *ram = &out->guest->ram[i];
 
@@ -480,6 +485,11 @@ const struct hf_manifest_guest *hf_outgoing_guest(const struct hf_outgoing *out)
 bool hf_outgoing_is_gone(const struct hf_outgoing *out)
 {
 	return out->vmm_gone;
+}
+
+void hf_outgoing_leave_libvirt(struct hf_outgoing *out)
+{
+	hf_vmm_leave_libvirt(out->vmm);
 }
 
 pid_t hf_outgoing_pid(const struct hf_outgoing *out)

@@ -70,6 +70,9 @@ void hf_outgoing_save(struct hf_outgoing *out);
 void hf_outgoing_quit(struct hf_outgoing *out);
 void hf_outgoing_undo(struct hf_outgoing *out);
 
+/** hf_outgoing_leave_libvirt() - See hf_vmm_leave_libvirt(). Between chains. */
+void hf_outgoing_leave_libvirt(struct hf_outgoing *out);
+
 enum hf_outgoing_step hf_outgoing_get_step(const struct hf_outgoing *out);
 const char *hf_outgoing_step_name(enum hf_outgoing_step step);
 const struct hf_manifest_guest *hf_outgoing_guest(const struct hf_outgoing *out);

@@ -7,11 +7,13 @@
 #include "agent/arrival.h"
 #include "agent/recheck.h"
 #include "agent/update.h"
+#include "vmm-glue/libvirt.h"
 #include "vmm-glue/registration-trust.h"
 
 #define ASK_TIMEOUT_NS (3 * HF_NSEC_PER_SEC)
 /* A program may have to be read from disk first. */
 #define INSTALLED_TIMEOUT_NS (5 * HF_NSEC_PER_SEC)
+#define LIBVIRT_TIMEOUT_NS (10 * HF_NSEC_PER_SEC)
 #define MAX_WAITERS 64
 
 struct hf_survey {
@@ -22,6 +24,8 @@ struct hf_survey {
 	struct hf_config *config;
 	size_t pending;
 	sd_event_source *finish;
+	struct hf_libvirt_call *refresh;
+	struct hf_error list_error, libvirt_error;
 	struct {
 		hf_survey_done_fn done;
 		void *data;
@@ -36,6 +40,7 @@ static void survey_free(struct hf_survey *s)
 		hf_registration_clear(&s->guests[i].reg);
 		hf_policy_clear(&s->guests[i].policy);
 	}
+	hf_libvirt_call_free(s->refresh);
 	hf_config_free(s->config);
 	free(s->guests);
 	sd_event_source_disable_unref(s->finish);
@@ -137,10 +142,6 @@ static int list_guests(struct hf_survey *s)
 	size_t n = 0;
 	int r;
 
-	/* From what is there follows what is run, as whom. */
-	r = hf_registration_check_folder(NULL);
-	if (r < 0)
-		return r;
 	r = hf_registration_list(&regs, &n, &s->unreadable);
 	if (r < 0)
 		return r;
@@ -158,6 +159,29 @@ static int list_guests(struct hf_survey *s)
 	return 0;
 }
 
+/* libvirt's domains are registered now, or it is known that they can't be. */
+static void on_refreshed(const struct hf_error *error, void *data)
+{
+	struct hf_survey *s = data;
+	int r;
+
+	if (error)
+		s->libvirt_error = *error;
+	r = list_guests(s);
+	if (r < 0)
+		hf_error_set(&s->list_error, r, HF_ERR_FAILED, NULL, "can't list the guests: %s",
+			strerror(-r));
+	for (size_t i = 0; i < s->n_guests; i++)
+		ask(s, &s->guests[i]);
+	if (s->pending == 0)
+		sd_event_source_set_enabled(s->finish, SD_EVENT_ONESHOT);
+}
+
+const struct hf_error *hf_survey_list_error(const struct hf_survey *s)
+{
+	return s->list_error.err ? &s->list_error : s->libvirt_error.err ? &s->libvirt_error : NULL;
+}
+
 static int survey_new(struct hf_agent *agent, struct hf_survey **ret)
 {
 	struct hf_survey *s = calloc(1, sizeof(*s));
@@ -169,8 +193,12 @@ static int survey_new(struct hf_agent *agent, struct hf_survey **ret)
 	r = sd_event_add_defer(agent->event, &s->finish, on_finish, s);
 	if (r >= 0)
 		r = sd_event_source_set_enabled(s->finish, SD_EVENT_OFF);
+	/* From what is there follows what is run, as whom. */
 	if (r >= 0)
-		r = list_guests(s);
+		r = hf_registration_check_folder(NULL);
+	if (r >= 0)
+		r = hf_libvirt_refresh(
+			agent->event, LIBVIRT_TIMEOUT_NS, on_refreshed, s, &s->refresh);
 	if (r < 0) {
 		survey_free(s);
 		return r;
@@ -191,10 +219,6 @@ int hf_survey_start(struct hf_agent *agent, hf_survey_done_fn done, void *data)
 		if (r < 0)
 			return r;
 		agent->survey = s;
-		for (size_t i = 0; i < s->n_guests; i++)
-			ask(s, &s->guests[i]);
-		if (s->pending == 0)
-			sd_event_source_set_enabled(s->finish, SD_EVENT_ONESHOT);
 	}
 	s->waiters[s->n_waiters].done = done;
 	s->waiters[s->n_waiters++].data = data;

@@ -43,6 +43,9 @@ const struct hf_survey_guest *hf_survey_guests(const struct hf_survey *survey, s
 /** hf_survey_config() - The configuration, with its problems. NULL when there was no memory. */
 const struct hf_config *hf_survey_config(const struct hf_survey *survey);
 
+/** hf_survey_list_error() - Why the guests of this host are not all known; NULL: they are. */
+const struct hf_error *hf_survey_list_error(const struct hf_survey *survey);
+
 /** hf_survey_unreadable() - How many registrations could not be read. */
 size_t hf_survey_unreadable(const struct hf_survey *survey);
 

@@ -12,6 +12,7 @@
 #include "common/fault.h"
 #include "common/fd.h"
 #include "memfd-preserve/readahead.h"
+#include "vmm-glue/cmdline.h"
 #include "vmm-glue/disks.h"
 #include "vmm-glue/installed.h"
 #include "vmm-glue/registration-trust.h"
@@ -102,6 +103,11 @@ static int take_guest(struct hf_update *u, const struct hf_config *config,
 		if (take_policies(g, config, error) < 0) {
 			hf_error_guest(error, g->name);
 			return error->err ? error->err : -ENOMEM;
+		}
+		/* Its size counts; what it says is taken when the guest is saved. */
+		if (hf_guest_is_libvirt(g) && hf_libvirt_read_status(g, error) < 0) {
+			hf_error_guest(error, g->name);
+			return error->err;
 		}
 		snprintf(session, sizeof(session), "%s-%s", HF_MANIFEST_SESSION, g->uuid);
 		r = hf_manifest_set(&g->session, session);
@@ -201,6 +207,7 @@ void hf_update_free(struct hf_update *u)
 	hf_close(&u->manifest_fd);
 	hf_session_discard(u->session);
 	hf_manifest_free(u->manifest);
+	hf_libvirt_call_free(u->domains);
 	hf_target_clear(&u->target);
 	sd_event_source_disable_unref(u->advance);
 	sd_event_source_disable_unref(u->late);
@@ -365,6 +372,36 @@ int hf_update_check_same_guests(struct hf_update *u, struct hf_error *error)
 	}
 	hf_registration_list_free(now, n);
 	return r;
+}
+
+int hf_update_guard(struct hf_update *u, struct hf_error *error)
+{
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < u->n_guests; i++) {
+		const struct hf_manifest_guest *g = hf_outgoing_guest(u->guests[i]);
+
+		if (!hf_guest_is_libvirt(g))
+			continue;
+		r = hf_libvirt_guard(g, error);
+		if (r < 0)
+			hf_error_guest(error, g->name);
+	}
+	return r;
+}
+
+void hf_update_unguard(struct hf_update *u)
+{
+	for (size_t i = 0; i < u->n_guests; i++) {
+		const struct hf_manifest_guest *g = hf_outgoing_guest(u->guests[i]);
+		int r = hf_guest_is_libvirt(g) ? hf_libvirt_unguard(g) : 0;
+
+		if (r < 0)
+			hf_log(LOG_WARNING, g->uuid,
+				"%s: libvirt will not start it until `virsh managedsave-remove`: "
+				"%s",
+				g->name, strerror(-r));
+	}
 }
 
 int hf_update_write_manifest(struct hf_update *u, struct hf_error *error)

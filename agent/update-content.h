@@ -9,6 +9,8 @@
 
 #include "agent/outgoing.h"
 #include "agent/update.h"
+#include "vmm-glue/cmdline.h"
+#include "vmm-glue/libvirt.h"
 
 enum hf_update_stage {
 	STAGE_PREPARE,	   /* guests preserve, the host loads the target */
@@ -17,6 +19,7 @@ enum hf_update_stage {
 	STAGE_SAVE,	   /* blackout: guests pause and save */
 	STAGE_SETTLE,	   /* write back the rest, remount read-only what can be */
 	STAGE_HANDED_OVER, /* all is written, the jump is systemd's */
+	STAGE_GATE,	   /* hold only: libvirt's daemon out of the way */
 	STAGE_QUIT,	   /* hold only: end the old QEMUs */
 	STAGE_UNDO_GUESTS, /* guests back to how they ran */
 	STAGE_UNDO_HOST,   /* manifest and target given up */
@@ -48,8 +51,10 @@ struct hf_update {
 	bool keep_loaded;	   /* as in struct hf_update_request */
 	bool noted;		   /* the freeze note is on disk */
 	bool settled;
-	sd_event_source *late;	    /* when the host's worker is given up */
-	struct hf_error host_error; /* of the host's worker */
+	bool gated;			 /* libvirt's daemon is kept away */
+	struct hf_libvirt_call *domains; /* the last look for libvirt's */
+	sd_event_source *late;		 /* when the host's worker is given up */
+	struct hf_error host_error;	 /* of the host's worker */
 	struct hf_varlink_call *owner;
 	struct hf_varlink_call *aborters[8];
 	size_t n_aborters;
@@ -99,6 +104,13 @@ void hf_update_collect_readahead(struct hf_update *u);
 /** hf_update_check_same_guests() - Refuse with the name of a guest that was started since prepare.
  */
 int hf_update_check_same_guests(struct hf_update *u, struct hf_error *error);
+
+/** hf_update_guard() - Keep libvirt from starting any of its domains afresh. Return: 0 or -errno.
+ */
+int hf_update_guard(struct hf_update *u, struct hf_error *error);
+
+/** hf_update_unguard() - Undo of that. */
+void hf_update_unguard(struct hf_update *u);
 
 /** hf_update_write_manifest() - Write it, with the last stamps, into its preserved memfd. */
 int hf_update_write_manifest(struct hf_update *u, struct hf_error *error);

@@ -7,6 +7,7 @@
 #include "agent/freeze-note.h"
 #include "agent/jump.h"
 #include "agent/kexec.h"
+#include "agent/libvirt-gate.h"
 #include "agent/log.h"
 #include "agent/prepared-note.h"
 #include "agent/report.h"
@@ -19,6 +20,7 @@
 
 /* Guests run while this goes on, but nothing else can be done with the host. */
 #define SYNC_TIMEOUT_NS (300 * HF_NSEC_PER_SEC)
+#define DOMAINS_TIMEOUT_NS (10 * HF_NSEC_PER_SEC)
 /* Guests stand still. */
 #define SETTLE_TIMEOUT_NS (10 * HF_NSEC_PER_SEC)
 
@@ -309,6 +311,32 @@ static int sync_and_load(void *data)
 	return hf_update_load(data);
 }
 
+static void on_domains(const struct hf_error *error, void *data)
+{
+	struct hf_update *u = data;
+	struct hf_error e = {0};
+
+	u->domains = hf_libvirt_call_free(u->domains);
+	if (error)
+		note_failure(u, error);
+	else if (hf_update_check_same_guests(u, &e) < 0)
+		note_failure(u, &e);
+	one_done(u);
+}
+
+/* The last look before the blackout: a guest that was started meanwhile would be lost. */
+static void look_for_domains(struct hf_update *u)
+{
+	struct hf_error e = {0};
+
+	u->pending++;
+	if (hf_libvirt_refresh(u->agent->event, DOMAINS_TIMEOUT_NS, on_domains, u, &u->domains) <
+		0) {
+		hf_error_set(&e, -ENOMEM, HF_ERR_FAILED, NULL, "out of memory");
+		on_domains(&e, u);
+	}
+}
+
 static void start_commit(struct hf_update *u)
 {
 	struct hf_error e = {0};
@@ -321,8 +349,11 @@ static void start_commit(struct hf_update *u)
 		r = hf_freeze_note_write(u->manifest, &e);
 	u->noted = r == 0;
 	u->stage = STAGE_SYNC;
+	if (r == 0)
+		r = hf_update_guard(u, &e);
 	if (r < 0)
 		note_failure(u, &e);
+	look_for_domains(u);
 	disks_in_worker(u, sync_and_load, SYNC_TIMEOUT_NS);
 }
 
@@ -367,7 +398,8 @@ static void jump_kexec(struct hf_update *u)
 
 	hf_agent_progress(u->agent, NULL, "jumping");
 	hf_varlink_server_flush(u->agent->server, 100 * HF_NSEC_PER_MSEC);
-	if (hf_update_write_manifest(u, &e) == 0 && hf_fault(HF_FAULT_JUMP, &e) == 0)
+	if (hf_libvirt_check_known(u->manifest->guests, u->manifest->n_guests, &e) == 0 &&
+		hf_update_write_manifest(u, &e) == 0 && hf_fault(HF_FAULT_JUMP, &e) == 0)
 		hf_kexec_jump(&e);
 	note_failure(u, &e);
 	sd_event_source_set_enabled(u->advance, SD_EVENT_ONESHOT);
@@ -451,6 +483,40 @@ static void start_quit(struct hf_update *u)
 	all_guests(u, hf_outgoing_quit);
 }
 
+static void on_gate_closed(const struct hf_error *error, void *data)
+{
+	struct hf_update *u = data;
+
+	u->gated = !error;
+	if (error)
+		note_failure(u, error);
+	one_done(u);
+}
+
+/* libvirt's daemon must not see its domains' QEMUs end: see libvirt-gate.h. */
+static void start_gate(struct hf_update *u)
+{
+	struct hf_error e = {0};
+	bool any = false;
+	int r;
+
+	for (size_t i = 0; i < u->n_guests; i++) {
+		any = any || hf_guest_is_libvirt(hf_outgoing_guest(u->guests[i]));
+		hf_outgoing_leave_libvirt(u->guests[i]);
+	}
+	u->stage = STAGE_GATE;
+	u->pending++;
+	if (!any) {
+		one_done(u);
+		return;
+	}
+	r = hf_libvirt_gate_close(u->agent, on_gate_closed, u);
+	if (r < 0) {
+		hf_error_set(&e, r, HF_ERR_FAILED, NULL, "out of memory");
+		on_gate_closed(&e, u);
+	}
+}
+
 /* ---- undo ---- */
 
 static void answer_all(struct hf_update *u)
@@ -485,6 +551,9 @@ static void finish_undo(struct hf_update *u)
 {
 	struct hf_agent *agent = u->agent;
 
+	hf_update_unguard(u);
+	if (u->gated)
+		hf_libvirt_gate_open(agent);
 	hf_fault(HF_FAULT_UNDO_NOTE, NULL);
 	/* With a guest that does not run the note stays: the next agent lets it. */
 	if (u->noted && !u->undo.err)
@@ -539,8 +608,11 @@ static int advance(sd_event_source *s, void *userdata)
 			u->settled = true;
 			disks_in_worker(u, settle, SETTLE_TIMEOUT_NS);
 		} else {
-			start_quit(u);
+			start_gate(u);
 		}
+		break;
+	case STAGE_GATE:
+		start_quit(u);
 		break;
 	case STAGE_SETTLE:
 		if (u->hand_over)

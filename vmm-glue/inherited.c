@@ -108,9 +108,6 @@ static int note_listen(struct hf_manifest_guest *g, struct hf_manifest_fd *f, co
 	f->uid = st.st_uid;
 	f->gid = st.st_gid;
 	r = hf_manifest_set(&f->path, path);
-	/* QEMU's own monitor, by which an agent finds it whose predecessor died. */
-	if (r == 0 && strcmp(strrchr(path, '/'), "/monitor.sock") == 0)
-		r = hf_manifest_set(&g->qmp_path, path);
 	return r == 0 ? note_folder(g, path) : r;
 }
 

@@ -147,6 +147,22 @@ static int take_settings(struct hf_manifest_guest *g, struct json_object *settin
 	return hf_manifest_set_strings(&g->settings, &g->n_settings, list, n);
 }
 
+/* Its monitor: libvirt has it, and an agent whose predecessor died in an arrival. */
+static int take_monitor(struct hf_manifest_guest *g, struct hf_error *e)
+{
+	char path[108];
+	const char *monitor;
+	int r = hf_libvirt_read_status(g, e);
+
+	if (r < 0)
+		return r;
+	monitor = strstr(g->libvirt_status, "<monitor path='");
+	if (monitor && sscanf(monitor, "<monitor path='%107[^']'", path) == 1)
+		r = hf_manifest_set(&g->qmp_path, path);
+	/* That is of now: another one is taken when it is saved. */
+	return r == 0 ? hf_manifest_set(&g->libvirt_status, NULL) : r;
+}
+
 static int describe(struct hf_registration *reg, struct json_object *domain, const char *uuid,
 	struct hf_error *e)
 {
@@ -168,6 +184,8 @@ static int describe(struct hf_registration *reg, struct json_object *domain, con
 		r = hf_manifest_set(&g->policy, "refuse");
 	if (r == 0)
 		r = hf_manifest_set(&g->vmm, emulator);
+	if (r == 0)
+		r = take_monitor(g, e);
 	if (r == 0)
 		r = hf_cmdline_of_guest(g, &plan, e);
 	if (r < 0)
