@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# Installation and man pages. FHS paths, DESTDIR honoured.
+# Installation and man pages. FHS paths, DESTDIR honoured. LIBEXECDIR is in mk/build.mk.
 
 PREFIX ?= /usr
 SYSCONFDIR ?= /etc
@@ -24,6 +24,8 @@ install: all man
 	install -D -m 0755 $(B)/holdfastd $(DESTDIR)$(PREFIX)/sbin/holdfastd
 	install -D -m 0755 $(B)/holdfast $(DESTDIR)$(PREFIX)/bin/holdfast
 	install -D -m 0755 $(B)/holdfast-vmm $(DESTDIR)$(PREFIX)/bin/holdfast-vmm
+	install -D -m 0755 $(B)/holdfast-libvirt $(DESTDIR)$(LIBEXECDIR)/holdfast-libvirt
+	$(foreach p,$(wildcard deploy/libexec/*),install -D -m 0755 $(p) $(DESTDIR)$(LIBEXECDIR)/$(notdir $(p));)
 	install -D -m 0644 deploy/config/holdfast.conf $(DESTDIR)$(CONFDIR)/holdfast.conf
 	install -D -m 0644 deploy/polkit/org.holdfast.policy $(DESTDIR)$(PREFIX)/share/polkit-1/actions/org.holdfast.policy
 	$(foreach u,$(wildcard deploy/systemd/*),install -D -m 0644 $(u) $(DESTDIR)$(UNITDIR)/$(notdir $(u));)

@@ -2,8 +2,9 @@
 # Static checks. tests/lint/run.sh runs them all and counts; each can be made alone.
 
 LINT_DIRS := agent vmm-glue qmp memfd-preserve common
-LINT_SRCS = $(foreach d,$(LINT_DIRS),$(wildcard $(d)/*.c)) $(wildcard agent/cli/*.c)
-LINT_CFLAGS = -std=gnu17 -I. $(PKG_CFLAGS) -D_GNU_SOURCE -DHF_VERSION='"$(VERSION)"'
+LINT_SRCS = $(foreach d,$(LINT_DIRS),$(wildcard $(d)/*.c)) $(wildcard agent/cli/*.c vmm-glue/libvirt/*.c)
+LINT_CFLAGS = -std=gnu17 -I. $(PKG_CFLAGS) $(LIBVIRT_CFLAGS) -D_GNU_SOURCE -DHF_VERSION='"$(VERSION)"' \
+	-DHF_LIBEXEC_DIR='"$(LIBEXECDIR)"'
 
 .PHONY: lint lint-layers lint-source lint-format lint-docs lint-man lint-cppcheck lint-tidy
 lint:
@@ -37,7 +38,7 @@ lint-cppcheck:
 	@mkdir -p build/lint/cppcheck
 	@nice cppcheck --quiet --language=c --std=c11 --enable=warning,performance,portability \
 		--library=gnu --library=tests/lint/cppcheck.cfg -D__x86_64__ -D__GNUC__ \
-		-DHF_VERSION='"$(VERSION)"' -I. --suppressions-list=tests/lint/cppcheck-suppressions \
+		-DHF_VERSION='"$(VERSION)"' -DHF_LIBEXEC_DIR='"$(LIBEXECDIR)"' -I. --suppressions-list=tests/lint/cppcheck-suppressions \
 		--cppcheck-build-dir=build/lint/cppcheck --error-exitcode=1 -j$(shell nproc) \
 		--template='{file}:{line}: {severity}: {message} [{id}]' $(LINT_DIRS)
 

@@ -4,12 +4,16 @@
 UNIT_TESTS := $(patsubst tests/unit/%.c,%,$(wildcard tests/unit/test-*.c))
 UNIT_BINS := $(UNIT_TESTS:%=$(B)/tests/%)
 FUZZERS := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz-*.c))
-UNIT_LIBS = $(foreach l,agent vmm-glue qmp memfd-preserve cli common,$(call LIB,$(l)))
+UNIT_LIBS = $(foreach l,agent vmm-glue libvirt qmp memfd-preserve cli common,$(call LIB,$(l)))
 
 $(B)/tests/test-%: $(B)/tests/unit/test-%.o $(UNIT_LIBS)
 	@mkdir -p $(@D)
 	@echo "  LD      $@"
 	@$(HF_CC) $(HF_CFLAGS) -o $@ $< $(UNIT_LIBS) $(HF_LDFLAGS) $(PKG_LIBS) -lcmocka -lpthread
+
+# The only ones that need what holdfast-libvirt is linked with.
+$(B)/tests/test-libvirt-%: PKG_LIBS += $(LIBVIRT_LIBS)
+$(B)/tests/unit/test-libvirt-%.o: HF_CFLAGS += $(LIBVIRT_CFLAGS)
 
 # It starts the launcher.
 $(B)/tests/test-launch: | $(B)/holdfast-vmm

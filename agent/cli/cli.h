@@ -9,6 +9,7 @@
  *  target.c     --kernel and its friends
  *  inspect-kernel.c  the part of `inspect` that needs no agent
  *  follow.c     an update from progress through the jump to its report
+ *  libvirt.c    executing holdfast-libvirt
  *  orderly.c    leaving the jump to systemd
  *  VERB.c       one verb each
  *
@@ -72,9 +73,9 @@ struct hf_cli {
 
 extern const struct hf_cli_verb hf_cli_verb_abort, hf_cli_verb_adopt, hf_cli_verb_check,
 	hf_cli_verb_commit, hf_cli_verb_dump, hf_cli_verb_guests, hf_cli_verb_history,
-	hf_cli_verb_inspect, hf_cli_verb_plan, hf_cli_verb_prepare, hf_cli_verb_release,
-	hf_cli_verb_report, hf_cli_verb_retry, hf_cli_verb_shutdown, hf_cli_verb_status,
-	hf_cli_verb_upgrade;
+	hf_cli_verb_inspect, hf_cli_verb_libvirt, hf_cli_verb_plan, hf_cli_verb_prepare,
+	hf_cli_verb_release, hf_cli_verb_report, hf_cli_verb_retry, hf_cli_verb_shutdown,
+	hf_cli_verb_status, hf_cli_verb_upgrade;
 
 /* ---- options.c ---- */
 

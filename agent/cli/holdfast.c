@@ -24,6 +24,7 @@ static const struct hf_cli_verb *const verbs[] = {
 	&hf_cli_verb_dump,
 	&hf_cli_verb_release,
 	&hf_cli_verb_inspect,
+	&hf_cli_verb_libvirt,
 	&hf_cli_verb_shutdown,
 };
 

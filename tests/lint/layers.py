@@ -3,6 +3,7 @@
 """Layering: fails on an #include that points the wrong way.
 
     agent -> vmm-glue -> { qmp, memfd-preserve } -> common -> packages
+    vmm-glue/libvirt -> common, and libvirt, which nothing else includes
     agent/cli -> common, and of memfd-preserve what looks into kernel images
 
 qmp and memfd-preserve never see each other, and a folder's private headers stay private. Tests and
@@ -23,6 +24,7 @@ TOP = pathlib.Path(__file__).resolve().parent.parent.parent
 MAY_INCLUDE = {
     "agent/cli": {"common"},
     "agent": {"vmm-glue", "qmp", "memfd-preserve", "common"},
+    "vmm-glue/libvirt": {"common"},
     "vmm-glue": {"qmp", "memfd-preserve", "common"},
     "qmp": {"common"},
     "memfd-preserve": {"common"},
@@ -37,13 +39,16 @@ ALSO = {
 # Headers that only their own folder may include.
 PRIVATE = re.compile(r"(^|/)(internal|[a-z-]+-internal|carrier-impl|luo-uapi)\.h$")
 
+# What only one program is linked with.
+LIBVIRT = re.compile(r"lib(virt|xml)/")
+
 INCLUDE = re.compile(r'^\s*#\s*include\s+(?:"([^"]+)"|<([^>]+)>)', re.MULTILINE)
 INCBIN = re.compile(r'\.incbin\s+\\?"([^"\\]+)')
 
 
 def layer_of(path):
     """The layer that a path relative to the top belongs to, or None."""
-    for layer in MAY_INCLUDE:  # agent/cli comes before agent
+    for layer in MAY_INCLUDE:  # agent/cli comes before agent, vmm-glue/libvirt before vmm-glue
         if path.startswith(layer + "/"):
             return layer
     return None
@@ -58,6 +63,8 @@ def problems_of(path, text, exists):
         target = quoted or angled
         where = f"{path}:{line}"
         if angled:
+            if LIBVIRT.match(angled) and layer != "vmm-glue/libvirt":
+                yield f"{where}: <{angled}> is for vmm-glue/libvirt only"
             if layer_of(angled):
                 yield f"{where}: <{angled}> is ours: include it as \"{angled}\""
             continue
@@ -99,12 +106,18 @@ BITES = {
     "agent/cli/a.c": '#include "vmm-glue/vmm.h"\n',
     "agent/cli/b.c": '#include "agent/agent.h"\n',
     "agent/cli/c.c": '#include "memfd-preserve/luo.h"\n',
+    "vmm-glue/c.c": '#include "vmm-glue/libvirt/verbs.h"\n',
+    "vmm-glue/d.c": "#include <libvirt/libvirt.h>\n",
+    "vmm-glue/libvirt/a.c": '#include "qmp/qmp.h"\n',
+    "vmm-glue/libvirt/b.c": '#include "vmm-glue/vmm.h"\n',
     "qmp/b.c": '#include "memfd-preserve/kernel-image.h"\n',
     "common/b.c": '#include "../agent/agent.h"\n',
 }
 HEADERS = ("qmp/qmp.h", "qmp/internal.h", "memfd-preserve/luo.h", "memfd-preserve/kernel-image.h", "agent/agent.h", "vmm-glue/vmm.h",
-           "agent/cli/verb.h", "common/fd.h")
+           "vmm-glue/libvirt/verbs.h", "agent/cli/verb.h", "common/fd.h")
 FINE = {
+    "vmm-glue/libvirt/fine.c": '#include <libvirt/libvirt.h>\n#include "vmm-glue/libvirt/verbs.h"\n'
+                               '#include "common/fd.h"\n',
     "agent/fine.c": '#include <stdio.h>\n#include "agent/agent.h"\n#include "vmm-glue/vmm.h"\n',
     "vmm-glue/fine.c": '#include "qmp/qmp.h"\n#include "memfd-preserve/luo.h"\n',
     "qmp/fine.c": '#include "qmp/internal.h"\n#include "common/fd.h"\n',
