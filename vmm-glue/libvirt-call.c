@@ -17,7 +17,6 @@
 #define RESULT_FD 3
 #define RESULT_MAX_BYTES (64u << 20)
 #define RESULT_DEPTH 8
-#define DIR_DEFAULT "/usr/libexec/holdfast"
 
 struct hf_libvirt_call {
 	sd_event *event;
@@ -39,7 +38,7 @@ const char *hf_libexec_dir(void)
 {
 	const char *dir = getenv("HOLDFAST_LIBEXEC_DIR");
 
-	return dir && dir[0] ? dir : DIR_DEFAULT;
+	return dir && dir[0] ? dir : HF_LIBEXEC_DIR;
 }
 
 struct hf_libvirt_call *hf_libvirt_call_free(struct hf_libvirt_call *call)

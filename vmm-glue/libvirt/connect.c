@@ -22,6 +22,11 @@ void hf_libvirt_patience(void)
 	alarm(HF_LIBVIRT_PATIENCE_S);
 }
 
+void hf_libvirt_no_hurry(void)
+{
+	alarm(0);
+}
+
 /* Errors are reported by whoever made the call, and once. */
 static void say_nothing(void *data, virErrorPtr error)
 {

@@ -12,6 +12,8 @@
 static const struct hf_libvirt_verb *const verbs[] = {
 	&hf_libvirt_verb_setup,
 	&hf_libvirt_verb_enable,
+	&hf_libvirt_verb_list,
+	&hf_libvirt_verb_monitor,
 };
 
 static int show_usage(FILE *f)

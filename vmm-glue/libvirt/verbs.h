@@ -44,7 +44,8 @@ struct hf_libvirt_verb {
 	int (*run)(const struct hf_libvirt_verb *verb, int argc, char **argv);
 };
 
-extern const struct hf_libvirt_verb hf_libvirt_verb_enable, hf_libvirt_verb_setup;
+extern const struct hf_libvirt_verb hf_libvirt_verb_enable, hf_libvirt_verb_list,
+	hf_libvirt_verb_monitor, hf_libvirt_verb_setup;
 
 /* ---- connect.c ---- */
 
@@ -67,6 +68,9 @@ int hf_libvirt_connect(const char *uri, struct _virConnect **ret, struct hf_erro
 
 /** hf_libvirt_patience() - Libvirt has answered: give the next call all of its time. */
 void hf_libvirt_patience(void);
+
+/** hf_libvirt_no_hurry() - Nothing is asked of it now. */
+void hf_libvirt_no_hurry(void);
 
 /** hf_libvirt_error() - Fill an error from libvirt's last one. Return: a negative errno. */
 int hf_libvirt_error(struct hf_error *e, const char *what);
