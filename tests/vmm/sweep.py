@@ -21,8 +21,8 @@ import threading
 import time
 import traceback
 
-import agent
-from agent import TOP, Failure, Guest, World, check, kernel, poll
+import rig
+from rig import TOP, Failure, Guest, World, check, kernel, poll
 
 sys.path.insert(0, str(TOP / "tests"))
 import fault_points  # noqa: E402
@@ -53,7 +53,7 @@ class Supervisor(World):
     def launch(self, fault):
         self.heard = time.monotonic()
         log = open(self.path / "agent.log", "ab")
-        self.agent = subprocess.Popen([str(agent.BUILD / "holdfastd"), "--carrier", "hold"], stdin=subprocess.DEVNULL,
+        self.agent = subprocess.Popen([str(rig.BUILD / "holdfastd"), "--carrier", "hold"], stdin=subprocess.DEVNULL,
                                       env={**self.env, "HOLDFAST_FAULT": fault}, stdout=log, stderr=log)
         log.close()
 
@@ -122,7 +122,7 @@ def go_through(world, command, faults, point, kind):
     first, second = faults
     log_begin = (world.path / "agent.log").stat().st_size if (world.path / "agent.log").exists() else 0
     start_and_wait(world, first)
-    client = subprocess.Popen([str(agent.BUILD / "holdfast"), *command], env=world.env, stdin=subprocess.DEVNULL,
+    client = subprocess.Popen([str(rig.BUILD / "holdfast"), *command], env=world.env, stdin=subprocess.DEVNULL,
                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         if second:
@@ -193,7 +193,7 @@ class Adoptions:
 
     def new_guest(self):
         self.n += 1
-        self.guest = agent.Writer(self.world, 2, name=f"private{self.n}", accel="tcg", memory=32)
+        self.guest = rig.Writer(self.world, 2, name=f"private{self.n}", accel="tcg", memory=32)
 
     def try_one(self, point, kind):
         if not self.guest:
@@ -259,7 +259,7 @@ def main():
     parser.add_argument("--list", action="store_true")
     parser.add_argument("points", nargs="*")
     args = parser.parse_args()
-    agent.BUILD = TOP / "build/faults"
+    rig.BUILD = TOP / "build/faults"
     jobs = [(Updates, point, kind) for point in fault_points.read("hold") for kind in point.kinds()]
     jobs += [(Adoptions, point, kind) for point, kind in fault_points.adoption()]
     jobs = [job for job in jobs if not args.points or set(args.points) & {name_of(*job), name_of(*job).split("=")[0]}]
@@ -267,7 +267,7 @@ def main():
         print("\n".join(name_of(*job) for job in jobs))
         return
     subprocess.run([TOP / "tests/nested/witness/build.sh"], check=True)
-    qemu = agent.find_qemus()[0][1]
+    qemu = rig.find_qemus()[0][1]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
         shares = [jobs[i::args.jobs] for i in range(args.jobs)]
