@@ -52,7 +52,7 @@ def every_qemu(function):
 
 def kernel():
     env = dict(line.split("=", 1) for line in (CACHE / "kernel/current.env").read_text().split())
-    return f"{env['OLD']}/bzImage"
+    return str(CACHE / "kernel" / pathlib.Path(env["OLD"]).name / "bzImage")
 
 
 class Monitor:
@@ -81,14 +81,19 @@ class Monitor:
         self.sock.close()
 
 
+def witness_words(name, memory, duty=25, console="ttyS0"):
+    """The kernel's command line for a witness in @memory MiB."""
+    return (f"console={console} quiet panic=-1 kho=off liveupdate=off hf.name={name} hf.report_ms=300 "
+            f"hf.seed={sum(name.encode())} hf.ram_mib={memory} hf.mem=60 hf.duty={duty}")
+
+
 class Guest:
     def __init__(self, world, name, machine="q35", cpus=1, memory=96, disk=False, extra=(), holdfast=(),
                  duty=25, launcher=True, accel="tcg", initrd=None, append=""):
         self.world, self.name = world, name
         self.console = world.path / f"{name}.console"
         self.own_monitor = world.path / f"{name}.qmp"
-        words = [f"console=ttyS0 quiet panic=-1 kho=off liveupdate=off hf.name={name} hf.report_ms=300",
-                 f"hf.seed={sum(name.encode())} hf.ram_mib={memory} hf.mem=60 hf.duty={duty} {append}"]
+        words = [witness_words(name, memory, duty), append]
         argv = [BUILD / "holdfast-vmm", "--name", name, *holdfast, "--"] if launcher else []
         argv += [world.qemu, "-nodefaults", "-no-user-config", "-display", "none", "-machine", machine,
                 "-accel", accel, "-cpu", "qemu64", "-smp", str(cpus), "-m", str(memory),
