@@ -50,6 +50,8 @@ def enter(root, folder):
         (stage / name).mkdir()
         run("mount", "--bind", place, stage / name)
     if root != pathlib.Path("/"):
+        # A mount point, because libvirt changes how mounts propagate from its root.
+        run("mount", "--bind", root, root)
         run("mount", "--rbind", "/dev", root / "dev")
     run("mount", "--rbind", stage, root / "mnt")
     run("mount", "-t", "proc", "proc", root / "proc")
