@@ -13,14 +13,18 @@ import concurrent.futures
 import os
 import pathlib
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import time
+import xml.etree.ElementTree as ElementTree
 
 import libvirt_host
 import rig
-from libvirt_host import Bridge, Domain, Events, LibvirtWorld
-from rig import TESTS, TOP, check
+from libvirt_host import SAVE, Bridge, Domain, Events, LibvirtWorld, run
+from rig import TESTS, TOP, Guest, PrivateQemu, check, guest_json, kernel, poll, test
 
 import witness_client  # in the folder that rig has put on the path
 
@@ -60,6 +64,540 @@ def libvirt_works_here(world):
         domain.wait_alive()
     result = client.stop()
     check(result["ok"], f"the conversation: {result}")
+
+
+# ---- what must work
+
+
+def run_state(domain):
+    """Of a domain whose QEMU went through a pause and a resume: the reason may have changed with that."""
+    return domain.state.split()[0]
+
+
+def check_untouched(domains, before, pids):
+    """They are what they were, in the QEMUs where they were, and nothing keeps libvirt from starting them."""
+    for domain, was, pid in zip(domains, before, pids):
+        after = domain.seen()
+        check(domain.pid == pid, f"{domain.name} has another QEMU")
+        check(after["state"].split()[0] == was["state"].split()[0], f"{domain.name} is {after['state']}")
+        domain.check_seen({**was, "state": after["state"]})
+        check(not domain.capability("x-ignore-shared"), f"{domain.name}: x-ignore-shared is still on")
+        check(not domain.guard.exists(), f"{domain.name}: libvirt is still kept from starting it")
+        if run_state(domain) == "running":
+            domain.wait_alive()
+        else:
+            domain.check_quiet()
+
+
+def check_update(world, *guests):
+    """An update is made, and they live on in new QEMUs."""
+    pids = [guest.pid for guest in guests]
+    world.upgrade()
+    check(world.state == "normal", f"the host is {world.state}")
+    check(not set(pids) & {guest.pid for guest in guests}, "a guest still has its old QEMU")
+    for guest in guests:
+        guest.wait_alive()
+
+
+def answers_on(address, family=socket.AF_INET):
+    """The first bytes that a server says there."""
+    sock = socket.socket(family)
+    sock.settimeout(10)
+    try:
+        sock.connect(address)
+        return sock.recv(12)
+    finally:
+        sock.close()
+
+
+def check_surroundings(world, domain):
+    """What QEMU of the full domain talks to works with the new one as it did with the old one."""
+    definition = ElementTree.fromstring(domain.virsh("dumpxml"))
+    pty = definition.find("devices/serial/source").get("path")
+    check(pathlib.Path(pty).is_char_device(), f"there is no {pty}")
+    told = {c["label"]: c["filename"] for c in domain.qmp("query-chardev")}
+    check(told["charserial0"] == f"pty:{pty}", f"libvirt says {pty}, QEMU {told['charserial0']}")
+    channel = definition.find("devices/channel/source").get("path")
+    sock = socket.socket(socket.AF_UNIX)
+    sock.connect(channel)
+    sock.close()
+    port = int(definition.find("devices/graphics").get("port"))
+    check(answers_on(("127.0.0.1", port)).startswith(b"RFB "), "VNC doesn't answer")
+    check(domain.qmp("query-tpm")[0]["options"]["type"] == "emulator", "the TPM is gone")
+    pids = run("pgrep", "-x", "swtpm").split()
+    check(len(pids) == 1, f"not one swtpm, but {pids}")
+    tap = definition.find("devices/interface/target").get("dev")
+    check(pathlib.Path(f"/sys/class/net/br0/brif/{tap}").exists(), f"{tap} is not on its bridge")
+
+
+@every_libvirt
+def update_of_domains(world):
+    """Of all kinds, beside a guest of holdfast-vmm, twice in a row; then libvirt does with them all that it ever did."""
+    bridge = Bridge()
+    policy = "<holdfast:policy xmlns:holdfast='https://holdfast.org/xmlns/libvirt/1' priority='77'/>"
+    pc = Domain(world, "pc", machine="pc", metadata=policy)
+    full = Domain(world, "full", cpus=2, cells=2, memory=128, disk=True, tpm=True, vnc=True, pty=True, agent=True,
+                  tap=bridge)
+    fleeting = Domain(world, "fleeting", machine="pc", transient=True)
+    sleeper = Domain(world, "sleeper", machine="pc")
+    ours = Guest(world, "ours", machine="pc")
+    domains = [pc, full, fleeting, sleeper]
+    for guest in [*domains, ours]:
+        guest.wait_ready()
+    sleeper.virsh("suspend")
+    sleeper.check_quiet()
+    client = witness_client.WitnessClient(bridge.guest, 7000)
+    client.start()
+    check(client.wait_connected(60), "the guest can't be reached")
+    world.start_agent()
+    world.expect(0, "check")
+    known = {g["name"] for g in world.ask("guests")["guests"]}
+    check(known == {"pc", "full", "fleeting", "sleeper", "ours"}, f"known are {known}")
+    check(world.policy("pc")["priority"] == "77", f"policy: {world.policy('pc')}")
+    check_surroundings(world, full)
+    before = [domain.seen() for domain in domains]
+
+    for round_ in range(2):
+        pids = [guest.pid for guest in [*domains, ours]]
+        world.upgrade()
+        check(world.state == "normal", f"round {round_}: the host is {world.state}")
+        check(not set(pids) & {guest.pid for guest in [*domains, ours]}, "a guest still has its old QEMU")
+        report = world.ask("report")["report"]
+        check(report["outcome"] == "done" and {g["outcome"] for g in report["guests"]} == {"resumed"} and
+              len(report["guests"]) == 5, f"report: {report}")
+        for domain, was in zip(domains, before):
+            domain.check_seen(was)
+            check(not domain.capability("x-ignore-shared"), f"{domain.name}: x-ignore-shared is still on")
+            check(not domain.guard.exists(), f"{domain.name}: libvirt is still kept from starting it")
+        for guest in (pc, full, fleeting, ours):
+            guest.wait_alive()
+        sleeper.check_quiet()
+        check_surroundings(world, full)
+
+    # libvirtd finds them all again, without the agent, too.
+    subprocess.run([world.libvirt.hook, "stop"], check=True)
+    subprocess.run([world.libvirt.hook, "start"], check=True)
+    for domain, was in zip(domains, before):
+        domain.check_seen(was)
+    events = Events(world)
+    sleeper.virsh("resume")
+    events.wait("'sleeper': Resumed")
+    sleeper.wait_alive()
+    full.virsh("suspend")
+    events.wait("'full': Suspended")
+    full.check_quiet()
+    full.virsh("resume")
+    full.wait_alive()
+    result = client.stop()
+    check(result["ok"], f"the conversation: {result}")
+
+    image = world.path / "pc.saved"
+    pc.virsh("save", image)
+    events.wait("'pc': Stopped")
+    check(image.stat().st_size > 48 << 20, f"the image has only {image.stat().st_size} bytes: RAM is missing")
+    world.virsh("restore", image)
+    pc.wait_alive()
+    fleeting.virsh("destroy")
+    check("fleeting" not in world.virsh("list", "--all", "--name").split(), "the transient domain outlived its end")
+    boots = booted(sleeper)
+    sleeper.virsh("destroy")
+    sleeper.virsh("start")
+    poll(lambda: booted(sleeper) == boots + 1, 60, "a boot of the domain")
+    os.kill(full.pid, signal.SIGKILL)
+    poll(lambda: full.state == "shut off (crashed)", 10, f"libvirt to notice the end of a QEMU: {full.state}")
+    events.close()
+    pc.wait_alive()
+    ours.wait_alive()
+
+
+def booted(domain):
+    return len([r for r in domain.records() if r["tag"] == "READY"])
+
+
+@test
+def what_libvirt_saved_before_is_restored_after(world):
+    """A managed save of a domain that is not running is none of ours, in an update and after it."""
+    saved, runner = Domain(world, "saved").wait_ready(), Domain(world, "runner").wait_ready()
+    saved.virsh("managedsave")
+    image = saved.guard.read_bytes()
+    world.start_agent()
+    check_update(world, runner)
+    check(saved.guard.read_bytes() == image, "its image was changed")
+    saved.virsh("start")
+    for domain in (saved, runner):
+        domain.wait_alive()
+
+
+@every_libvirt
+def console_in_a_file(world):
+    """Which QEMU writes to through virtlogd."""
+    output = world.path / "serial"
+    domain = Domain(world, "g", devices=f"<serial type='file'><source path='{output}' append='on'/></serial>",
+                    first_serial=1, append="console=ttyS0").wait_ready()
+    log = "/var/log/libvirt/qemu/g.log"
+    world.start_agent()
+    before, pid = domain.seen(), domain.pid
+    world.upgrade()
+    check(domain.pid != pid, "the domain has its old QEMU")
+    domain.check_seen(before)
+    domain.wait_alive()
+    check(pathlib.Path(log).exists() and output.exists(), "a log is gone")
+
+
+# ---- nothing happens
+
+
+@test
+def prepare_and_abort(world):
+    domains = [Domain(world, "g"), Domain(world, "fleeting", machine="pc", transient=True)]
+    for domain in domains:
+        domain.wait_ready()
+    world.start_agent()
+    before, pids = [domain.seen() for domain in domains], [domain.pid for domain in domains]
+    world.expect(0, "prepare", "--kernel", kernel())
+    check(world.state == "prepared", f"the host is {world.state}")
+    # Nobody has to keep away from it now.
+    domains[0].virsh("suspend")
+    domains[0].virsh("resume")
+    world.expect(0, "abort")
+    check(world.state == "normal", f"the host is {world.state}")
+    check_untouched(domains, before, pids)
+    check_update(world, *domains)
+
+
+@test
+def domain_that_hangs_in_commit_rolls_all_back(world):
+    """libvirt doesn't get an answer of its QEMU, either."""
+    world.configure("[guest stuck]\nsave-timeout=2s\n")
+    stuck, other, sleeper = Domain(world, "stuck"), Domain(world, "other"), Domain(world, "sleeper", machine="pc")
+    ours = Guest(world, "ours", machine="pc")
+    domains = [stuck, other, sleeper]
+    for guest in [*domains, ours]:
+        guest.wait_ready()
+    sleeper.virsh("suspend")
+    world.start_agent()
+    before, pids = [domain.seen() for domain in domains], [domain.pid for domain in domains]
+    world.expect(0, "prepare", "--kernel", kernel())
+    os.kill(stuck.pid, signal.SIGSTOP)
+    commit = begin(world, "commit")
+    poll(lambda: "rolling back" in world.log(), 60, "the time-out")
+    os.kill(pids[0], signal.SIGCONT)
+    _, err = commit.communicate(timeout=90)
+    check(commit.returncode == 5 and "stuck" in err, f"commit ended with {commit.returncode}: {err}")
+    poll(lambda: world.state == "normal", 20, "the end of the roll-back")
+    check_untouched(domains, before, pids)
+    ours.wait_alive()
+    check_update(world, stuck, other, ours)
+    sleeper.check_quiet()
+
+
+def begin(world, *args):
+    return subprocess.Popen([str(rig.BUILD / "holdfast"), *args], env=world.env, text=True, stdin=subprocess.DEVNULL,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+@test
+def libvirtd_that_cant_be_stopped_rolls_all_back(world):
+    """It would tell the domains' ends to the world, so nothing is ended under its eyes."""
+    domains = [Domain(world, "g").wait_ready()]
+    world.start_agent()
+    before, pids = [domain.seen() for domain in domains], [domain.pid for domain in domains]
+    rig.write_program(world.libvirt.hook, "echo it has its own mind >&2; exit 1")
+    world.upgrade(code=5, says="its own mind|libvirt")
+    check(world.state == "normal", f"the host is {world.state}")
+    check_untouched(domains, before, pids)
+
+
+@test
+def libvirtd_that_does_not_start_again(world):
+    """Then the domains run without it, and are its own when it comes."""
+    domain, ours = Domain(world, "g").wait_ready(), Guest(world, "ours", machine="pc").wait_ready()
+    world.start_agent()
+    before, pid = domain.seen(), domain.pid
+    works = world.libvirt.hook.read_text()
+    rig.write_program(world.libvirt.hook,
+                      f"[ $1 = stop ] || {{ echo not today >&2; exit 1; }}\n{works.splitlines()[1]}")
+    done = world.cli("upgrade", "--kernel", kernel())
+    check(done.returncode in (0, 6) and "not today" in done.stderr + world.log(), f"{done.returncode}: {done.stderr}")
+    check(domain.pid != pid, "the domain has its old QEMU")
+    for guest in (domain, ours):
+        guest.wait_alive()
+    world.libvirt.start()
+    domain.check_seen(before)
+    domain.wait_alive()
+
+
+@test
+def domain_destroyed_while_prepared(world):
+    domain, doomed = Domain(world, "g").wait_ready(), Domain(world, "doomed").wait_ready()
+    world.start_agent()
+    before, pid = domain.seen(), domain.pid
+    world.expect(0, "prepare", "--kernel", kernel())
+    doomed.virsh("destroy")
+    poll(lambda: world.state == "normal", 20, "the roll-back")
+    check("doomed" in world.log(), "the log does not name the domain")
+    check_untouched([domain], [before], [pid])
+    check(not doomed.guard.exists(), "libvirt is kept from starting it")
+    doomed.virsh("start")
+    poll(lambda: booted(doomed) == 2, 60, "a boot of the domain")
+    check_update(world, domain, doomed)
+
+
+@test
+def domain_started_while_prepared(world):
+    first, late = Domain(world, "first").wait_ready(), Domain(world, "late", start=False)
+    world.start_agent()
+    world.expect(0, "prepare", "--kernel", kernel())
+    late.virsh("start")
+    late.wait_ready()
+    world.expect(1, "commit", says="late: .*started after")
+    check(world.state == "prepared", f"the host is {world.state}")
+    world.expect(0, "abort")
+    for each in (first, late):
+        each.wait_alive()
+
+
+@test
+def domain_defined_anew_while_prepared(world):
+    """What it is to be after its next start is libvirt's own; what it is now stays."""
+    domain = Domain(world, "g").wait_ready()
+    world.start_agent()
+    before, pid = domain.seen(), domain.pid
+    world.expect(0, "prepare", "--kernel", kernel())
+    new = world.path / "new.xml"
+    new.write_text(before["inactive"].replace("<vcpu placement='static'>1<", "<vcpu placement='static'>2<"))
+    world.virsh("define", new)
+    inactive = domain.virsh("dumpxml", "--inactive")
+    check("'static'>2<" in inactive, "nothing was defined")
+    world.expect(0, "commit")
+    check(domain.pid != pid, "the domain has its old QEMU")
+    domain.check_seen({**before, "inactive": inactive})
+    domain.wait_alive()
+
+
+@test
+def agent_killed_while_prepared(world):
+    domain = Domain(world, "g").wait_ready()
+    world.start_agent()
+    before, pid = domain.seen(), domain.pid
+    world.expect(0, "prepare", "--kernel", kernel())
+    world.agent.kill()
+    world.agent.wait()
+    check_untouched([domain], [before], [pid])
+    world.start_agent()
+    check_untouched([domain], [before], [pid])
+    check_update(world, domain)
+
+
+@test
+def agent_killed_while_frozen(world):
+    """Domains were left paused: the next agent lets those run that ran, and takes away what keeps libvirt off."""
+    domain, sleeper = Domain(world, "g").wait_ready(), Domain(world, "sleeper", machine="pc").wait_ready()
+    blocker = Domain(world, "blocker", machine="pc").wait_ready()
+    sleeper.virsh("suspend")
+    world.start_agent()
+    domains = [domain, sleeper, blocker]
+    before, pids = [each.seen() for each in domains], [each.pid for each in domains]
+    world.expect(0, "prepare", "--kernel", kernel())
+    os.kill(blocker.pid, signal.SIGSTOP)
+    commit = begin(world, "commit")
+    poll(lambda: domain.status == "postmigrate", 20, "the domain to be saved")
+    world.agent.kill()
+    world.agent.wait()
+    commit.kill()
+    commit.communicate()
+    domain.check_quiet()
+    os.kill(blocker.pid, signal.SIGCONT)
+    world.start_agent()
+    poll(lambda: run_state(domain) == run_state(blocker) == "running", 30, "the domains to run again")
+    check_untouched(domains, before, pids)
+    check(not (world.path / "run/frozen.json").exists(), "the freeze note is still there")
+
+
+# ---- what is refused
+
+
+@test
+def domain_without_shared_memory(world):
+    domain, private = Domain(world, "g").wait_ready(), Domain(world, "private", shared=False).wait_ready()
+    world.start_agent()
+    before, pids = [domain.seen(), private.seen()], [domain.pid, private.pid]
+    world.expect(3, "check", says="holdfast libvirt enable private")
+    world.upgrade(code=3, says="private")
+    check_untouched([domain, private], before, pids)
+    private.virsh("destroy")
+    check_update(world, domain)
+
+
+@test
+def device_attached_by_libvirt(world):
+    """It is not on the command line that the new QEMU gets."""
+    domain = Domain(world, "g", machine="pc").wait_ready()
+    rng = world.path / "rng.xml"
+    rng.write_text("<rng model='virtio'><backend model='random'>/dev/urandom</backend></rng>")
+    world.start_agent()
+    world.expect(0, "check")
+    domain.virsh("attach-device", rng, "--live")
+    before, pid = domain.seen(), domain.pid
+    world.expect(3, "check", says="g: .*rng0 was plugged in")
+    world.upgrade(code=3, says="g: ")
+    check_untouched([domain], [before], [pid])
+
+
+@test
+def libvirtd_is_stopped(world):
+    """Its domains run on, and an update would lose them."""
+    domain, ours = Domain(world, "g").wait_ready(), Guest(world, "ours", machine="pc").wait_ready()
+    before, pid = domain.seen(), domain.pid
+    world.libvirt.stop()
+    world.start_agent()
+    world.expect(3, "check", says="libvirt")
+    world.upgrade(code=3, says="libvirt")
+    found = [f for f in world.ask("check")["findings"] if "libvirt" in f["id"]]
+    check(found and found[0]["verdict"] == "refusal" and found[0]["remedy"], f"findings: {found}")
+    world.libvirt.start()
+    check_untouched([domain], [before], [pid])
+    check_update(world, domain, ours)
+
+
+@test
+def libvirtd_that_does_not_answer(world):
+    """Nothing waits for it without end, and nothing is done; not even with no domain there."""
+    domain = Domain(world, "g").wait_ready()
+    world.start_agent()
+    before, pid = domain.seen(), domain.pid
+    daemon = world.libvirt.pid
+    os.kill(daemon, signal.SIGSTOP)
+    try:
+        for verb in (("check",), ("prepare", "--kernel", kernel())):
+            begun = time.monotonic()
+            world.expect(3, *verb, says="libvirt")
+            check(time.monotonic() - begun < 60, f"{verb[0]} took {time.monotonic() - begun:.0f} s")
+        check(world.state == "normal", f"the host is {world.state}")
+    finally:
+        os.kill(daemon, signal.SIGCONT)
+    check_untouched([domain], [before], [pid])
+    check_update(world, domain)
+
+
+# ---- domains that don't come up
+
+
+def held_domain(world, **how):
+    """A domain that can't be loaded, beside one that can. Return: its QEMU, the good one, the bad one, how that was."""
+    private = PrivateQemu(world)
+    good, bad = Domain(world, "good").wait_ready(), Domain(world, "bad", emulator=private.path, **how).wait_ready()
+    world.start_agent()
+    before = bad.seen()
+    world.expect(0, "prepare", "--kernel", kernel())
+    private.fails_to_load()
+    world.expect(6, "commit", says="no such state")
+    check(world.state == "degraded" and guest_json(world, "bad")["status"] == "held", f"the host is {world.state}")
+    good.wait_alive()
+    return private, good, bad, before
+
+
+@every_libvirt
+def held_domain_is_retried(world):
+    """Until then libvirt refuses to start it, by hand or by itself; after that it is the domain that it was."""
+    private, good, bad, before = held_domain(world, cpus=2)
+    private.works()
+    boots = booted(bad)
+    check(bad.state.startswith("shut off"), f"it is {bad.state}")
+    check(bad.guard.exists(), "nothing keeps libvirt from starting it")
+    bad.virsh("start", code=1)
+    bad.virsh("autostart")
+    world.libvirt.stop()
+    pathlib.Path("/run/libvirt/qemu/autostarted").unlink(missing_ok=True)
+    world.libvirt.start()
+    time.sleep(3)
+    check(bad.state.startswith("shut off"), f"it is {bad.state}")
+    bad.virsh("start", code=1)
+    bad.virsh("autostart", "--disable")
+    check(booted(bad) == boots and bad.guard.exists(), "it was booted")
+    good.wait_alive()
+
+    world.expect(0, "retry", "bad")
+    check(world.state == "normal", f"the host is {world.state}")
+    bad.check_seen(before)
+    check(not bad.guard.exists(), "libvirt is kept from starting it")
+    for domain in (good, bad):
+        domain.wait_alive()
+    check_update(world, good, bad)
+    bad.virsh("destroy")
+    bad.virsh("start")
+    poll(lambda: booted(bad) == boots + 1, 60, "a boot of the domain")
+
+
+@test
+def held_domain_is_released(world):
+    private, good, bad, _ = held_domain(world)
+    boots = booted(bad)
+    private.works()
+    world.expect(0, "release", "bad", "--yes")
+    check(world.state == "normal" and not bad.guard.exists(), f"the host is {world.state}")
+    bad.virsh("start")
+    poll(lambda: booted(bad) == boots + 1, 60, "a boot of the domain")
+    good.wait_alive()
+    check_update(world, good, bad)
+
+
+@test
+def held_transient_domain_is_retried(world):
+    """libvirt knows nothing of it meanwhile."""
+    private, good, bad, before = held_domain(world, transient=True)
+    check("bad" not in world.virsh("list", "--all", "--name").split(), "libvirt knows it")
+    private.works()
+    world.expect(0, "retry", "bad")
+    bad.check_seen(before)
+    for domain in (good, bad):
+        domain.wait_alive()
+
+
+@test
+def held_domain_that_is_forced_to_boot(world):
+    """Its owner says so: then it is libvirt's, and a retry doesn't run it a second time."""
+    private, good, bad, _ = held_domain(world)
+    private.works()
+    boots = booted(bad)
+    bad.virsh("start", "--force-boot")
+    poll(lambda: booted(bad) == boots + 1, 60, "a boot of the domain")
+    pid = bad.pid
+    done = world.cli("retry", "bad")
+    check(done.returncode != 0, f"it was loaded beside the one that runs: {done.stdout}{done.stderr}")
+    check(bad.pid == pid and bad.state.startswith("running"), f"it is {bad.state}")
+    world.expect(0, "release", "bad", "--yes")
+    check(bad.pid == pid and world.state == "normal", f"the host is {world.state}")
+    for domain in (good, bad):
+        domain.wait_alive()
+
+
+@test
+def power_is_lost_while_a_domain_is_held(world):
+    """With the memory: there is nothing left to be kept for, and libvirt may start it."""
+    private, _, bad, _ = held_domain(world)
+    check(bad.guard.exists(), "nothing keeps libvirt from starting it")
+    private.works()
+    boots = booted(bad)
+    world.power_loss()
+    world.start_agent()
+    check(world.state == "normal", f"the host is {world.state}")
+    check(not bad.guard.exists(), "libvirt is still kept from starting it")
+    world.libvirt.start()
+    bad.virsh("start")
+    poll(lambda: booted(bad) == boots + 1, 60, "a boot of the domain")
+
+
+@test
+def images_of_libvirt_are_left_alone(world):
+    """An agent that starts removes only what is its own among saved domains."""
+    domain = Domain(world, "g").wait_ready()
+    domain.virsh("managedsave")
+    image = domain.guard.read_bytes()
+    strange = SAVE / "strange.save"
+    strange.write_bytes(b"neither libvirt's nor holdfast's")
+    world.start_agent()
+    check(domain.guard.read_bytes() == image and strange.exists(), "it took away what is not its own")
 
 
 # ---- running them

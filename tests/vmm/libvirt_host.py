@@ -221,14 +221,15 @@ def canonical(text):
 class Domain(Guest):
     """A guest of libvirt's, with a witness."""
 
-    def __init__(self, world, name, machine="q35", cpus=1, memory=96, cells=1, shared=True, disk=False, tpm=False, vnc=False,
-                 pty=False, agent=False, tap=None, devices="", metadata="", append="", transient=False, emulator=None,
-                 start=True):
+    def __init__(self, world, name, machine="q35", cpus=1, memory=96, cells=1, shared=True, disk=False, tpm=False,
+                 vnc=False, pty=False, agent=False, tap=None, devices="", metadata="", append="", transient=False,
+                 emulator=None, first_serial=0, start=True):
         self.world, self.name, self.transient = world, name, transient
         self.console = world.path / f"{name}.console"
         self.console.touch()
         self.console.chmod(0o666)
-        words = [witness_words(name, memory, console="ttyS1" if pty else "ttyS0"), append]
+        serial = first_serial + int(pty)
+        words = [append, witness_words(name, memory, console=f"ttyS{serial}")]
         if disk:
             self.disk = world.path / f"{name}.img"
             self.disk.write_bytes(b"")
@@ -265,7 +266,7 @@ class Domain(Guest):
   <devices><emulator>{emulator or world.qemu}</emulator>{devices}</devices>
   <qemu:commandline>
     <qemu:arg value='-chardev'/><qemu:arg value='file,id=witness,path={self.console},append=on'/>
-    <qemu:arg value='-device'/><qemu:arg value='isa-serial,chardev=witness,index={int(pty)}'/>
+    <qemu:arg value='-device'/><qemu:arg value='isa-serial,chardev=witness,index={serial}'/>
   </qemu:commandline>
 </domain>""")
         if not transient:
@@ -306,7 +307,8 @@ class Domain(Guest):
         after = self.seen()
         for key, was in before.items():
             lines = [str(text).splitlines() for text in (was, after[key])]
-            check(after[key] == was, f"{self.name}: {key}:\n" + "\n".join(difflib.unified_diff(*lines, "before", "after", lineterm="")))
+            changes = "\n".join(difflib.unified_diff(*lines, "before", "after", lineterm=""))
+            check(after[key] == was, f"{self.name}: {key}:\n{changes}")
 
     def wait_saved_state(self, state, timeout=30):
         poll(lambda: self.state.split()[0] == state, timeout, f"{self.name} to be {state}")
@@ -326,10 +328,11 @@ class Events:
     """What libvirt tells about its domains, from now on."""
 
     def __init__(self, world):
-        self.process = subprocess.Popen(["virsh", "-q", "-c", "qemu:///system", "event", "--loop", "--event", "lifecycle"],
-                                        text=True, stdout=open(world.path / "events", "w"), stderr=subprocess.STDOUT,
-                                        stdin=subprocess.DEVNULL)
         self.path = world.path / "events"
+        with open(self.path, "w") as events:
+            self.process = subprocess.Popen(
+                ["virsh", "-q", "-c", "qemu:///system", "event", "--loop", "--event", "lifecycle"], stdout=events,
+                stderr=events, stdin=subprocess.DEVNULL)
         time.sleep(1)
 
     def wait(self, pattern):
