@@ -403,7 +403,7 @@ static int on_begin(sd_event_source *s, uint64_t usec, void *userdata)
 
 	if (!h->probed && !g->agent_answered && g->policies.clock == HF_CLOCK_FROZEN)
 		run_command(h);
-	else if (hf_agent_channel_find(g->argv, g->n_argv, g->cwd, &h->channel, &e) < 0)
+	else if (hf_agent_channel_find(g, &h->channel, &e) < 0)
 		no_agent(h, e.message, true);
 	else if (limit(h, QMP_TIMEOUT_NS, on_silent_qmp) < 0 ||
 		 hf_vmm_ask_channel(h->vmm, h->channel.label, on_channel, h) < 0)

@@ -2,6 +2,7 @@
 #include "vmm-glue/agent-channel.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "vmm-glue/cmdline-internal.h"
@@ -14,15 +15,29 @@ static int refuse(struct hf_error *error, const char *why)
 		why);
 }
 
+/* Of a socket that QEMU was given as a descriptor. */
+static const char *inherited_path(const struct hf_params *v, const struct hf_manifest_guest *guest)
+{
+	const char *fd = hf_params_get(v, "fd");
+
+	for (size_t i = 0; fd && i < guest->n_fds; i++)
+		if (guest->fds[i].kind == HF_FD_LISTEN && guest->fds[i].fd == atoi(fd))
+			return guest->fds[i].path;
+	return NULL;
+}
+
 /* Values as QEMU takes them: `server` alone and `server=on` are the same. */
-static int take_socket(const struct hf_params *v, const char *cwd, struct hf_agent_channel *ret,
-	struct hf_error *error)
+static int take_socket(const struct hf_params *v, const struct hf_manifest_guest *guest,
+	struct hf_agent_channel *ret, struct hf_error *error)
 {
 	const char *backend = hf_params_get(v, "backend"), *path = hf_params_get(v, "path");
+	const char *cwd = guest->cwd;
 	size_t n;
 
 	if (!backend || strcmp(backend, "socket") != 0)
 		return refuse(error, backend ? backend : "it has no kind");
+	if (!path)
+		path = inherited_path(v, guest);
 	if (!path || !path[0])
 		return refuse(error, "it has no path");
 	if (!hf_params_is_on(v, "server"))
@@ -38,8 +53,8 @@ static int take_socket(const struct hf_params *v, const char *cwd, struct hf_age
 	return n < sizeof(ret->path) ? 0 : refuse(error, "its path is too long");
 }
 
-int hf_agent_channel_find(char *const *argv, size_t n, const char *cwd,
-	struct hf_agent_channel *ret, struct hf_error *error)
+int hf_agent_channel_find(
+	const struct hf_manifest_guest *guest, struct hf_agent_channel *ret, struct hf_error *error)
 {
 	struct hf_agent_channel c = {0};
 	struct hf_option o;
@@ -47,12 +62,12 @@ int hf_agent_channel_find(char *const *argv, size_t n, const char *cwd,
 	size_t pos = 1;
 	int r;
 
-	hf_traits_find(argv, n, &t);
+	hf_traits_find(guest->argv, guest->n_argv, &t);
 	if (!t.agent_chardev[0])
 		return hf_error_set(
 			error, -ENODEV, HF_ERR_FAILED, NULL, "it has no channel for a guest agent");
 	snprintf(c.label, sizeof(c.label), "%s", t.agent_chardev);
-	while (hf_option_next(argv, n, &pos, &o)) {
+	while (hf_option_next(guest->argv, guest->n_argv, &pos, &o)) {
 		cleanup_params struct hf_params v = {0};
 		const char *id;
 
@@ -61,7 +76,7 @@ int hf_agent_channel_find(char *const *argv, size_t n, const char *cwd,
 		id = hf_params_get_first(&v, "id");
 		if (!id || strcmp(id, c.label) != 0)
 			continue;
-		r = take_socket(&v, cwd, &c, error);
+		r = take_socket(&v, guest, &c, error);
 		if (r == 0)
 			*ret = c;
 		return r;

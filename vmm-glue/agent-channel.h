@@ -7,6 +7,7 @@
 #include <stddef.h>
 
 #include "common/error.h"
+#include "memfd-preserve/manifest.h"
 
 /** struct hf_agent_channel - a UNIX socket that QEMU listens on, behind the guest agent's port. */
 struct hf_agent_channel {
@@ -16,10 +17,11 @@ struct hf_agent_channel {
 
 /**
  * hf_agent_channel_find() - Look for it.
- * @cwd: of the VMM, for a relative path; may be NULL
+ * @guest: its command line, its folder for a relative path, and its descriptors: QEMU may have
+ *         been given the socket
  *
  * Return: 0; -ENODEV when the guest has no such port; -EOPNOTSUPP when what is behind it is nothing
  * that can be connected to. @error has the reason.
  */
-int hf_agent_channel_find(char *const *argv, size_t n, const char *cwd,
-	struct hf_agent_channel *ret, struct hf_error *error);
+int hf_agent_channel_find(const struct hf_manifest_guest *guest, struct hf_agent_channel *ret,
+	struct hf_error *error);

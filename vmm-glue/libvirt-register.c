@@ -60,10 +60,16 @@ static void keep_environment(struct hf_manifest_guest *g)
 		g->env[kept] = NULL;
 }
 
+/* A remedy that names a command for domains is given this one's name. */
 static void refuse(struct hf_registration *reg, const char *remedy, const char *why)
 {
+	static const char command[] = "`holdfast libvirt enable";
+	bool named = strncmp(remedy, command, sizeof(command) - 1) == 0;
+
 	snprintf(reg->reason, sizeof(reg->reason), "%s", why);
-	snprintf(reg->remedy, sizeof(reg->remedy), "%s", remedy);
+	snprintf(reg->remedy, sizeof(reg->remedy), "%s%s%.63s%s", named ? command : "",
+		named ? " " : "", named ? reg->guest.name : "",
+		named ? remedy + sizeof(command) - 1 : remedy);
 }
 
 /* The number under which the process has a file open. */
@@ -71,8 +77,13 @@ static int find_file(
 	pid_t pid, const char *path, int *ret_fd, struct hf_inode *ret_inode, bool *ret_tmpfs)
 {
 	char folder[64], link[384], target[512];
+	struct stat by_path = {0};
 	int r = -ENOENT;
 	DIR *dir;
+
+	/* Names are those of QEMU's own mounts, and gone once an update was prepared. */
+	if (stat(path, &by_path) < 0)
+		by_path.st_ino = 0;
 
 	snprintf(folder, sizeof(folder), "/proc/%d/fd", (int)pid);
 	dir = opendir(folder);
@@ -86,16 +97,13 @@ static int find_file(
 
 		snprintf(link, sizeof(link), "%s/%s", folder, d->d_name);
 		n = readlink(link, target, sizeof(target) - 1);
-		if (n < (ssize_t)len)
+		target[n < 0 ? 0 : n] = 0;
+		if (d->d_name[0] == '.' || stat(link, &st) < 0 || statfs(link, &fs) < 0)
 			continue;
-		target[n] = 0;
-		if (strncmp(target, path, len) != 0 ||
-			(target[len] && strcmp(target + len, " (deleted)") != 0))
+		if (by_path.st_ino ? st.st_dev != by_path.st_dev || st.st_ino != by_path.st_ino
+				   : strncmp(target, path, len) != 0 ||
+					     strcmp(target + len, " (deleted)") != 0)
 			continue;
-		if (stat(link, &st) < 0 || statfs(link, &fs) < 0) {
-			r = -errno;
-			break;
-		}
 		*ret_fd = (int)strtol(d->d_name, NULL, 10);
 		*ret_inode = (struct hf_inode){.dev = st.st_dev, .ino = st.st_ino};
 		*ret_tmpfs = fs.f_type == TMPFS_MAGIC;

@@ -221,11 +221,23 @@ static int find(
 	const char *argv[] = {
 		"qemu", PORT, "-chardev", "socket,id=other,path=/o,server=on", "-chardev", chardev};
 
-	return hf_agent_channel_find((char *const *)argv, HF_ARRAY_SIZE(argv), cwd, c, e);
+	const struct hf_manifest_guest guest = {.argv = (char **)(uintptr_t)argv,
+		.n_argv = HF_ARRAY_SIZE(argv),
+		.cwd = (char *)(uintptr_t)cwd};
+
+	return hf_agent_channel_find(&guest, c, e);
 }
 
 static void test_channel(void **state)
 {
+	char *const given[] = {(char *)"qemu", (char *)"-chardev",
+		(char *)"socket,id=ga,fd=31,server=on", (char *)"-device",
+		(char *)"virtserialport,chardev=ga,name=org.qemu.guest_agent.0"};
+	struct hf_manifest_fd fds[] = {{.fd = 30, .kind = HF_FD_LISTEN, .path = (char *)"/run/qmp"},
+		{.fd = 31, .kind = HF_FD_LISTEN, .path = (char *)"/run/ga.sock"}};
+	struct hf_manifest_guest with_fd = {
+		.argv = (char **)(uintptr_t)given, .fds = fds, .n_fds = HF_ARRAY_SIZE(fds)};
+	const struct hf_manifest_guest bare = {.argv = (char *[]){(char *)"qemu"}, .n_argv = 1};
 	static const struct {
 		const char *chardev, *cwd, *path; /* path NULL: refused */
 	} cases[] = {
@@ -264,8 +276,11 @@ static void test_channel(void **state)
 	assert_int_equal(find(path, NULL, &c, NULL), -EOPNOTSUPP);
 	snprintf(path, sizeof(path), "socket,id=ga,server=on,path=/%0106d", 1);
 	assert_int_equal(find(path, NULL, &c, NULL), 0);
-	assert_int_equal(
-		hf_agent_channel_find((char *const[]){(char *)"qemu"}, 1, NULL, &c, NULL), -ENODEV);
+	assert_int_equal(hf_agent_channel_find(&bare, &c, NULL), -ENODEV);
+	assert_int_equal(find("socket,id=ga,server=on,fd=31", NULL, &c, NULL), -EOPNOTSUPP);
+	with_fd.n_argv = HF_ARRAY_SIZE(given);
+	assert_int_equal(hf_agent_channel_find(&with_fd, &c, NULL), 0);
+	assert_string_equal(c.path, "/run/ga.sock");
 }
 
 int main(void)
