@@ -300,7 +300,7 @@ static int make_folder(const struct hf_manifest_folder *f, struct hf_error *e)
 	if (access(f->path, F_OK) == 0)
 		return 0;
 	r = hf_mkdir_p(f->path, 0755);
-	if (r == 0 && (chown(f->path, f->uid, f->gid) < 0 || chmod(f->path, f->mode) < 0))
+	if (r == 0 && (chmod(f->path, f->mode) < 0 || chown(f->path, f->uid, f->gid) < 0))
 		r = -errno;
 	return r < 0 ? hf_error_set(e, r, HF_ERR_FAILED, NULL, "can't make the folder %s: %s",
 			       f->path, strerror(-r))
@@ -347,8 +347,7 @@ int hf_inherited_start(
 
 		if (access(h->socket, F_OK) < 0)
 			missing = true;
-		else if (chown(h->socket, h->socket_uid, h->socket_gid) < 0 ||
-			 chmod(h->socket, h->socket_mode) < 0)
+		else if (chown(h->socket, h->socket_uid, h->socket_gid) < 0)
 			r = hf_error_set(e, -errno, HF_ERR_FAILED, NULL, "%s: %s", h->socket,
 				strerror(errno));
 	}

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 
 #include "common/fd.h"
 #include "common/json.h"
@@ -233,14 +234,22 @@ static void start_list(struct hf_libvirt_call *call)
 	}
 }
 
-static bool has_daemon(void)
+bool hf_libvirt_has_daemon(void)
 {
 	static const char *const paths[] = {
 		"/run/libvirt/libvirt-sock", "/run/libvirt/virtqemud-sock"};
 
-	for (size_t i = 0; i < HF_ARRAY_SIZE(paths); i++)
-		if (access(paths[i], F_OK) == 0)
+	for (size_t i = 0; i < HF_ARRAY_SIZE(paths); i++) {
+		struct sockaddr_un sa = {.sun_family = AF_UNIX};
+		cleanup_close int fd =
+			socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+		snprintf(sa.sun_path, sizeof(sa.sun_path), "%s", paths[i]);
+		/* One that is too busy to take it is there all the same. */
+		if (fd >= 0 &&
+			(connect(fd, (struct sockaddr *)&sa, sizeof(sa)) == 0 || errno == EAGAIN))
 			return true;
+	}
 	return false;
 }
 
@@ -252,7 +261,7 @@ int hf_libvirt_refresh(sd_event *event, uint64_t timeout_ns, hf_libvirt_done_fn 
 
 	if (r < 0)
 		return r;
-	if (has_daemon()) {
+	if (hf_libvirt_has_daemon()) {
 		start_list(call);
 	} else {
 		if (hf_libvirt_has_domains())

@@ -62,6 +62,9 @@ int hf_libvirt_daemon(sd_event *event, bool start, uint64_t timeout_ns, hf_libvi
 /** hf_libvirt_call_free() - End a call; its callback is not called any more. NULL is fine. */
 struct hf_libvirt_call *hf_libvirt_call_free(struct hf_libvirt_call *call);
 
+/** hf_libvirt_has_daemon() - Does anybody listen on one of its sockets? */
+bool hf_libvirt_has_daemon(void);
+
 /** hf_libvirt_has_domains() - Does a QEMU of libvirt's run? By its pid files. */
 bool hf_libvirt_has_domains(void);
 

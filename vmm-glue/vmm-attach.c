@@ -280,7 +280,7 @@ void hf_vmm_attach_on_ready(struct hf_vmm *vmm)
 {
 	struct hf_error e = {0};
 
-	if (hf_guest_is_libvirt(vmm->guest) && !vmm->own_monitor)
+	if (hf_guest_is_libvirt(vmm->guest) && !vmm->own_monitor && hf_libvirt_has_daemon())
 		return; /* libvirt knows whose it is */
 	if (hf_vmm_check_monitor(vmm->qmp, hf_child_pid(vmm->child), &e) < 0)
 		hf_vmm_fail(vmm, &e);
@@ -303,7 +303,7 @@ int hf_vmm_connect(struct hf_vmm *vmm, uint64_t timeout_ns, struct hf_error *e)
 	const struct hf_manifest_guest *guest = vmm->guest;
 	int fd, r;
 
-	if (!hf_guest_is_libvirt(guest) || vmm->own_monitor) {
+	if (!hf_guest_is_libvirt(guest) || vmm->own_monitor || !hf_libvirt_has_daemon()) {
 		if (!guest->qmp_path)
 			return hf_error_set(e, -ENOENT, HF_ERR_FAILED, NULL,
 				"the path of its monitor isn't known");

@@ -316,6 +316,7 @@ void hf_vmm_start_new(struct hf_vmm *vmm);
 void hf_vmm_forget_fresh(struct hf_vmm *vmm);
 
 /* Steps called across files. */
+void hf_vmm_rollback_anew(struct hf_vmm *vmm);
 void hf_vmm_save_on_event(struct hf_vmm *vmm, const char *name, struct json_object *data);
 void hf_vmm_save_on_stream(struct hf_vmm *vmm);
 void hf_vmm_copy_on_event(struct hf_vmm *vmm, const char *name, struct json_object *data);

@@ -22,6 +22,7 @@
 
 /* bytes a second: DEFAULT_MIGRATE_MAX_BANDWIDTH, migration/options.c */
 #define QEMU_DEFAULT_BANDWIDTH (128u << 20)
+#define RECONNECT_USEC 50000u
 
 static void ask_migration(struct hf_vmm *vmm);
 static void ask_status(struct hf_vmm *vmm);
@@ -195,6 +196,23 @@ static void overrun(struct hf_vmm *vmm)
 	vmm->op = (struct hf_vmm_op){0};
 }
 
+static void connect_anew(struct hf_vmm *vmm)
+{
+	struct hf_error e = {0};
+
+	vmm->waiting = "answer on its monitor";
+	if (hf_vmm_connect(vmm, vmm->op.timeout_ns, &e) < 0)
+		hf_vmm_rollback_anew(vmm);
+	else if (!vmm->migrate_sent || HF_VMM_SEND(vmm, NULL, hf_qmp_migrate_cancel) == 0)
+		ask_migration(vmm);
+}
+
+/* Until the rollback's time is over. */
+void hf_vmm_rollback_anew(struct hf_vmm *vmm)
+{
+	hf_vmm_poll_after(vmm, RECONNECT_USEC, connect_anew);
+}
+
 int hf_vmm_rollback(struct hf_vmm *vmm, uint64_t timeout_ns, hf_vmm_done_fn done, void *data)
 {
 	int r;
@@ -210,25 +228,18 @@ int hf_vmm_rollback(struct hf_vmm *vmm, uint64_t timeout_ns, hf_vmm_done_fn done
 		hf_vmm_end(vmm);
 		return 0;
 	}
-	/* libvirt's daemon was stopped: see hf_vmm_leave_libvirt(). */
-	if (!vmm->lost && !vmm->qmp && vmm->own_monitor) {
-		struct hf_error e = {0};
-
-		if (hf_vmm_connect(vmm, timeout_ns, &e) < 0) {
-			hf_vmm_fail(vmm, &e);
-			return 0;
-		}
-	}
-	if (vmm->lost || !vmm->qmp) {
+	if (vmm->lost || (!vmm->qmp && !hf_guest_is_libvirt(vmm->guest))) {
 		hf_vmm_failf(vmm, -ECONNRESET, "see QEMU's log", "its QEMU went away");
 		return 0;
 	}
 	/* Asked for by the save, answered or not: see on_first_status(). */
 	if (!vmm->status_known)
 		vmm->guest->was_running = vmm->probe.running;
-	if (vmm->migrate_sent && HF_VMM_SEND(vmm, NULL, hf_qmp_migrate_cancel) < 0)
-		return 0;
-	ask_migration(vmm);
+	/* libvirt's daemon was stopped, or ended. */
+	if (!vmm->qmp)
+		connect_anew(vmm);
+	else if (!vmm->migrate_sent || HF_VMM_SEND(vmm, NULL, hf_qmp_migrate_cancel) == 0)
+		ask_migration(vmm);
 	hf_vmm_settle(vmm);
 	return 0;
 }

@@ -260,6 +260,10 @@ int hf_vmm_save(struct hf_vmm *vmm, struct hf_sink *sink, hf_stream_grow_fn grow
 		return r;
 	vmm->grow = grow_fn;
 	vmm->sink = sink;
+	if (!vmm->qmp && hf_vmm_connect(vmm, timeout_ns, &e) < 0) {
+		hf_vmm_fail(vmm, &e);
+		return 0;
+	}
 	/* As libvirt describes it running: it sees the pause, too. */
 	if (hf_guest_is_libvirt(vmm->guest) && hf_libvirt_read_status(vmm->guest, &e) < 0) {
 		hf_vmm_fail(vmm, &e);

@@ -4,6 +4,7 @@
  *
  * See vmm.h for what the operations do, vmm-internal.h for how they end.
  */
+#include "vmm-glue/cmdline.h"
 #include "vmm-glue/vmm-internal.h"
 
 #include <inttypes.h>
@@ -443,6 +444,29 @@ static void on_qmp_event(struct hf_qmp *q, const char *name, struct json_object 
 		vmm->stamps.resumed = hf_tsc_now();
 }
 
+static bool through_libvirt(const struct hf_vmm *vmm)
+{
+	return hf_guest_is_libvirt(vmm->guest) && vmm->attached && !hf_vmm_starting(vmm) &&
+	       vmm->child && !hf_child_exited(vmm->child);
+}
+
+/*
+ * libvirt's daemon ended, or the program that stands between: QEMU is as it was. Who wants
+ * something of it connects again, to whoever is there then.
+ */
+static void lose_libvirt(struct hf_vmm *vmm, const struct hf_error *reason)
+{
+	struct hf_error e = *reason;
+
+	hf_vmm_drop_monitor(vmm);
+	if (hf_vmm_in(vmm, HF_VMM_OP_ROLLBACK)) {
+		hf_vmm_rollback_anew(vmm);
+		return;
+	}
+	hf_error_prefix(&e, "its monitor was lost");
+	hf_vmm_fail(vmm, &e);
+}
+
 static void on_qmp_closed(struct hf_qmp *q, int err, const struct hf_error *reason, void *userdata)
 {
 	struct hf_vmm *vmm = userdata;
@@ -451,6 +475,10 @@ static void on_qmp_closed(struct hf_qmp *q, int err, const struct hf_error *reas
 	/* While QEMU quits, its exit counts, not its silence. */
 	if (hf_vmm_in(vmm, HF_VMM_OP_QUIT))
 		return;
+	if (through_libvirt(vmm)) {
+		lose_libvirt(vmm, &e);
+		return;
+	}
 	if (vmm->attached)
 		hf_error_prefix(&e, "its QEMU went away");
 	hf_vmm_lose(vmm, &e);
