@@ -39,7 +39,8 @@ static void show_usage(FILE *f)
 		f);
 	for (size_t i = 0; i < HF_ARRAY_SIZE(verbs); i++)
 		fprintf(f, "  %-9s %s\n", verbs[i]->name, verbs[i]->summary);
-	fputs("\nEvery verb takes -o table (for people, the default) or -o json (for programs).\n",
+	fputs("\nEvery verb but libvirt takes -o table (for people, the default) or -o json (for "
+	      "programs).\n",
 		f);
 }
 

@@ -6,12 +6,13 @@
 
 #include "vmm-glue/libvirt/verbs.h"
 
-/* What libvirt was asked for is one call: it is done by now, or it never will be. */
+/* One call is one change: libvirt makes it as a whole, should it get to it at all. */
 static void give_up(int sig)
 {
-	static const char text[] =
-		"holdfast: libvirt does not answer\n"
-		"  see whether its daemon (libvirtd or virtqemud) is stuck, and try again\n";
+	static const char text[] = "holdfast: libvirt does not answer\n"
+				   "  see whether its daemon (libvirtd or virtqemud) is stuck; "
+				   "what it was asked for last "
+				   "may still be done\n";
 	ssize_t n = write(STDERR_FILENO, text, sizeof(text) - 1);
 
 	_exit(n < 0 ? HF_LIBVIRT_FAILED : HF_LIBVIRT_NOT_READY);

@@ -51,8 +51,8 @@ extern const struct hf_libvirt_verb hf_libvirt_verb_enable, hf_libvirt_verb_list
 
 #define HF_LIBVIRT_URI "qemu:///system"
 
-/* Longer than libvirt needs for anything asked of it here. */
-#define HF_LIBVIRT_PATIENCE_S 60
+/* Longer than libvirt needs: before it takes a definition it may run each QEMU there is. */
+#define HF_LIBVIRT_PATIENCE_S 180
 
 struct _virConnect;
 
