@@ -12,8 +12,8 @@ $(B)/tests/test-%: $(B)/tests/unit/test-%.o $(UNIT_LIBS)
 	@$(HF_CC) $(HF_CFLAGS) -o $@ $< $(UNIT_LIBS) $(HF_LDFLAGS) $(PKG_LIBS) -lcmocka -lpthread
 
 # The only ones that need what holdfast-libvirt is linked with.
-$(B)/tests/test-libvirt-%: PKG_LIBS += $(LIBVIRT_LIBS)
-$(B)/tests/unit/test-libvirt-%.o: HF_CFLAGS += $(LIBVIRT_CFLAGS)
+$(B)/tests/test-libvirt-% $(B)/tests/replay-libvirt-% $(B)/tests/fuzz-libvirt-%: PKG_LIBS += $(LIBVIRT_LIBS)
+$(B)/tests/unit/test-libvirt-%.o $(B)/tests/fuzz/fuzz-libvirt-%.o: HF_CFLAGS += $(LIBVIRT_CFLAGS)
 
 # It starts the launcher.
 $(B)/tests/test-launch: | $(B)/holdfast-vmm

@@ -35,6 +35,7 @@ URL_HOSTS = {
     "systemd.io",            # sd_notify, journal and unit documentation
         "docs.kernel.org",
     "www.qemu.org",
+    "libvirt.org",           # name spaces of its XML
     "qemu-project.gitlab.io",
     "prometheus.io",
     "holdfast.invalid",      # ours, and reserved never to resolve

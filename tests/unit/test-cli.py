@@ -215,7 +215,7 @@ class CliTest(unittest.TestCase):
 
 class CommandLines(CliTest):
     VERBS = ("check", "plan", "guests", "adopt", "prepare", "commit", "upgrade", "abort", "status", "report", "history",
-             "retry", "dump", "release", "inspect", "shutdown")
+             "retry", "dump", "release", "inspect", "libvirt", "shutdown")
 
     def test_no_verb(self):
         r = self.run_cli()
