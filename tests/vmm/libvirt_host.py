@@ -223,13 +223,21 @@ class Domain(Guest):
 
     def __init__(self, world, name, machine="q35", cpus=1, memory=96, cells=1, shared=True, disk=False, tpm=False,
                  vnc=False, pty=False, agent=False, tap=None, devices="", metadata="", append="", transient=False,
-                 emulator=None, first_serial=0, start=True):
+                 emulator=None, logged=False, start=True):
         self.world, self.name, self.transient = world, name, transient
         self.console = world.path / f"{name}.console"
         self.console.touch()
         self.console.chmod(0o666)
-        serial = first_serial + int(pty)
-        words = [append, witness_words(name, memory, console=f"ttyS{serial}")]
+        words = [append, witness_words(name, memory, console=f"ttyS{int(pty)}")]
+        if logged:
+            # By libvirt's own means, which are a pipe from virtlogd.
+            devices += f"<serial type='file'><source path='{self.console}' append='on'/></serial>"
+            serial = ""
+        else:
+            serial = f"""<qemu:commandline>
+    <qemu:arg value='-chardev'/><qemu:arg value='file,id=witness,path={self.console},append=on'/>
+    <qemu:arg value='-device'/><qemu:arg value='isa-serial,chardev=witness,index={int(pty)}'/>
+  </qemu:commandline>"""
         if disk:
             self.disk = world.path / f"{name}.img"
             self.disk.write_bytes(b"")
@@ -264,10 +272,7 @@ class Domain(Guest):
   <cpu mode='custom' match='exact' check='none'><model fallback='forbid'>qemu64</model>
     {f"<numa>{numa}</numa>" if cells > 1 else ""}</cpu>
   <devices><emulator>{emulator or world.qemu}</emulator>{devices}</devices>
-  <qemu:commandline>
-    <qemu:arg value='-chardev'/><qemu:arg value='file,id=witness,path={self.console},append=on'/>
-    <qemu:arg value='-device'/><qemu:arg value='isa-serial,chardev=witness,index={serial}'/>
-  </qemu:commandline>
+  {serial}
 </domain>""")
         if not transient:
             world.virsh("define", self.xml)
