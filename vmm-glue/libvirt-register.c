@@ -192,6 +192,9 @@ static int describe(struct hf_registration *reg, struct json_object *domain, con
 		r = hf_manifest_set(&g->policy, "refuse");
 	if (r == 0)
 		r = hf_manifest_set(&g->vmm, emulator);
+	/* Where libvirt starts all of them; what is seen is by the name of QEMU's own root. */
+	if (r == 0)
+		r = hf_manifest_set(&g->cwd, "/");
 	if (r == 0)
 		r = take_monitor(g, e);
 	if (r == 0)

@@ -323,10 +323,8 @@ void hf_vmm_use_own_monitor(struct hf_vmm *vmm)
 
 void hf_vmm_leave_libvirt(struct hf_vmm *vmm)
 {
-	if (!hf_guest_is_libvirt(vmm->guest) || vmm->own_monitor)
-		return;
-	vmm->own_monitor = true;
-	hf_vmm_drop_monitor(vmm);
+	if (hf_guest_is_libvirt(vmm->guest))
+		hf_vmm_drop_monitor(vmm);
 }
 
 int hf_vmm_attach(struct hf_vmm *vmm, pid_t pid, uint64_t start_ticks, uint64_t timeout_ns,
