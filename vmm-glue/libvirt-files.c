@@ -59,17 +59,9 @@ int hf_libvirt_read_status(struct hf_manifest_guest *guest, struct hf_error *e)
 	return hf_manifest_set(&guest->libvirt_status, text);
 }
 
-int hf_libvirt_open_log(const struct hf_manifest_guest *guest)
+int hf_libvirt_log_path(const struct hf_manifest_guest *guest, char *ret, size_t size)
 {
-	char path[512];
-	int r = path_of(guest, HF_LIBVIRT_LOG_DIR, ".log", path, sizeof(path));
-	int fd =
-		r < 0 ? r
-		      : open(path,
-				O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK,
-				0600);
-
-	return fd < 0 && r == 0 ? -errno : fd;
+	return path_of(guest, HF_LIBVIRT_LOG_DIR, ".log", ret, size);
 }
 
 int hf_libvirt_publish(const struct hf_manifest_guest *guest, pid_t pid,

@@ -103,9 +103,8 @@ struct hf_libvirt_pty {
 int hf_libvirt_patch_status(const char *xml, pid_t pid, const struct hf_libvirt_pty *ptys,
 	size_t n_ptys, char **ret_xml);
 
-/** hf_libvirt_open_log() - A domain's log, as libvirt has it, to append to. Return: fd or -errno.
- */
-int hf_libvirt_open_log(const struct hf_manifest_guest *guest);
+/** hf_libvirt_log_path() - Where libvirt has a domain's log. Return: 0 or -errno. */
+int hf_libvirt_log_path(const struct hf_manifest_guest *guest, char *ret, size_t size);
 
 /** hf_libvirt_publish() - Write a guest's status and pid files for libvirt. Return: 0 or -errno. */
 int hf_libvirt_publish(const struct hf_manifest_guest *guest, pid_t pid,

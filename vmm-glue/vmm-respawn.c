@@ -278,6 +278,8 @@ static int log_path(const struct hf_manifest_guest *guest, char *buf, size_t siz
 	const char *dir = getenv("HOLDFAST_LOG_DIR");
 	char name[128];
 
+	if (hf_guest_is_libvirt(guest))
+		return hf_libvirt_log_path(guest, buf, size);
 	if (!dir || !dir[0])
 		dir = LOG_DIR_DEFAULT;
 	snprintf(name, sizeof(name), "%s",
@@ -295,7 +297,6 @@ static int spawn(struct hf_vmm *vmm, char **argv, int boot_fd, struct hf_error *
 	const struct hf_manifest_guest *guest = vmm->guest;
 	size_t n = guest->n_fds, own = guest->n_ram + 1;
 	cleanup_free struct hf_spawn_fd *fds = calloc(n + own, sizeof(*fds));
-	cleanup_close int output = -EBADF;
 	char log[512], missed[400];
 	struct hf_spawn_spec spec = hf_spawn_spec_of(guest);
 	int r;
@@ -316,9 +317,6 @@ static int spawn(struct hf_vmm *vmm, char **argv, int boot_fd, struct hf_error *
 			spec.stdio[i] = guest->stdio[i].path;
 	if (log_path(guest, log, sizeof(log)) == 0)
 		spec.log_path = log;
-	output = hf_guest_is_libvirt(guest) ? hf_libvirt_open_log(guest) : -EBADF;
-	if (output >= 0)
-		spec.output_fd = output;
 	vmm->stamps.spawn = hf_tsc_now();
 	r = hf_inherited_open(guest, fds, e);
 	if (r < 0)
