@@ -182,6 +182,10 @@ class LibvirtWorld(World):
               f"virsh {' '.join(map(str, args))}: {done.returncode}: {done.stdout}{done.stderr}")
         return (done.stdout + done.stderr).strip()
 
+    def wait_libvirt(self):
+        """An update is done when guests run; libvirtd is started after that, and finds its domains as it comes."""
+        poll(lambda: not self.virsh("list", code=None).startswith("error"), 30, "libvirtd to answer after an update")
+
     def close(self, failed):
         if not failed:
             self.libvirt.prime()
@@ -285,6 +289,12 @@ class Domain(Guest):
 
     def virsh(self, verb, *args, **how):
         return self.world.virsh(verb, self.name, *args, **how)
+
+    def boot(self, *options):
+        """From the beginning, and so does what its witness says."""
+        os.truncate(self.console, 0)
+        self.virsh("start", *options)
+        self.wait_ready()
 
     def qmp(self, command, **arguments):
         words = {"execute": command, **({"arguments": arguments} if arguments else {})}
