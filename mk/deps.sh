@@ -4,7 +4,7 @@
 #
 #   mk/deps.sh build    compilers, libraries and linters
 #   mk/deps.sh demo     what `make demo` needs: the kernel build, QEMU, mmdebstrap
-#   mk/deps.sh check    both (the default)
+#   mk/deps.sh check    both, and a libvirt for tests (the default)
 #
 # Works on Debian 12 and 13. Says nothing when nothing is missing, and then needs neither root nor
 # a network. The log of an installation is kept when it fails.
@@ -40,6 +40,11 @@ demo_packages() {
 	echo python3 iproute2 procps busybox-static
 }
 
+# Tests have a libvirtd of their own, with these files: the machine's, if there is one, is left alone.
+libvirt_packages() {
+	echo libvirt-daemon-system libvirt-daemon-driver-qemu libvirt-clients swtpm swtpm-tools util-linux
+}
+
 missing_of() {
 	comm -13 <(dpkg-query -W -f '${db:Status-Status} ${Package}\n' | sed -n 's/^installed //p' | sort -u) \
 		<(printf '%s\n' "$@" | sort -u)
@@ -53,7 +58,7 @@ install_quietly() {
 case ${1:-check} in
 build) wanted=$(build_packages) ;;
 demo) wanted=$(demo_packages) ;;
-check) wanted="$(build_packages) $(demo_packages)" ;;
+check) wanted="$(build_packages) $(demo_packages) $(libvirt_packages)" ;;
 *)
 	echo "usage: mk/deps.sh [build|demo|check]" >&2
 	exit 2
@@ -81,7 +86,7 @@ log=$(mktemp "${TMPDIR:-/tmp}/holdfast-deps.XXXXXX.log")
 # shellcheck disable=SC2086
 if ! install_quietly $missing; then
 	if ! apt-get -q update </dev/null >>"$log" 2>&1 || ! {
-		wanted=$([ "${1:-check}" = demo ] || build_packages; [ "${1:-check}" = build ] || demo_packages)
+		wanted=$([ "${1:-check}" = demo ] || build_packages; [ "${1:-check}" = build ] || demo_packages; [ "${1:-check}" != check ] || libvirt_packages)
 		missing=$(missing_of $(printf '%s\n' $wanted | sort -u))
 		install_quietly $missing
 	}; then

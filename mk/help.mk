@@ -20,6 +20,7 @@ Check
   make unit-bins           build them only
   make vmm                 save and resume guests with every QEMU here, no reboot; Q=path for one QEMU
   make agent               the agent with every QEMU here: updates, undo, failures; TESTS=name for some
+  make libvirt             the same with domains of every libvirt here (root); TESTS=name for some
   make sweep              every fault point with every kind of fault; POINTS="save=hang ..." for some
   make fuzz                every fuzzer for FUZZ_SECONDS=60 each; F=fuzz-varlink for one
   make fuzz-bins           build them only (with VARIANT=fuzz)

@@ -68,6 +68,11 @@ unit: $(if $(T),$(B)/tests/$(T),unit-bins)
 agent: all
 	@tests/vmm/agent.py $(TESTS)
 
+# make libvirt [TESTS="name ..."]: the agent with domains of real libvirts, the same way; needs root
+.PHONY: libvirt
+libvirt: all
+	@tests/vmm/libvirt.py $(TESTS)
+
 # make sweep [POINTS="save=hang ..."]: every fault point with every kind of fault, the same way
 .PHONY: sweep
 sweep:

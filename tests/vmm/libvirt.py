@@ -133,7 +133,7 @@ def check_surroundings(world, domain):
 
 @every_libvirt
 def update_of_domains(world):
-    """Of all kinds, beside a guest of holdfast-vmm, twice in a row; then libvirt does with them all that it ever did."""
+    """Of all kinds, beside a guest of ours, twice in a row; then libvirt does with them all that it ever did."""
     bridge = Bridge()
     policy = "<holdfast:policy xmlns:holdfast='https://holdfast.org/xmlns/libvirt/1' priority='77'/>"
     pc = Domain(world, "pc", machine="pc", metadata=policy)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A libvirt of a test's own: libvirtd, virtlogd and domains with witnesses, in namespaces where nothing of the machine is
-touched and two tests don't meet, with the files of the machine or of another root.
+"""A libvirt of a test's own: libvirtd, virtlogd and domains with witnesses, in namespaces where nothing of the machine
+is touched and two tests don't meet, with the files of the machine or of another root.
 
 What is private: mounts (/run, libvirt's folders in /etc and /var, /dev/pts), processes (all end with the first one),
 network, /sys (without control groups)."""
@@ -26,7 +26,8 @@ INSIDE = pathlib.Path("/mnt")
 PLACES = {"holdfast": rig.TOP, "cache": rig.CACHE}
 RAM = pathlib.Path("/var/lib/libvirt/qemu/ram")
 SAVE = pathlib.Path("/var/lib/libvirt/qemu/save")
-UNSHARE = ["unshare", "--mount", "--pid", "--net", "--ipc", "--fork", "--kill-child", "--propagation", "private"]
+UNSHARE = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--net", "--ipc", "--fork", "--kill-child",
+           "--propagation", "private"]
 
 
 # As daemons have it: above all without our TMPDIR, which is nobody else's.
@@ -159,6 +160,12 @@ def daemon(verb, pid_file):
                                     stdin=subprocess.DEVNULL).returncode == 0, 30, "libvirtd to answer")
 
 
+def sockets(folder, names):
+    """Those that can't be copied."""
+    paths = {name: pathlib.Path(folder) / name for name in names}
+    return [name for name, path in paths.items() if not path.is_file() and not path.is_dir()]
+
+
 class LibvirtWorld(World):
     """A world with a libvirt. What is not put away ends with the namespaces."""
 
@@ -191,9 +198,7 @@ class LibvirtWorld(World):
             self.libvirt.prime()
         for path in (self.libvirt.log, pathlib.Path("/var/log/swtpm"), pathlib.Path("/run/libvirt/qemu")):
             if failed and path.is_dir():
-                shutil.copytree(path, self.path / "left" / path.relative_to("/"), dirs_exist_ok=True,
-                                ignore=lambda folder, names: [n for n in names if not (pathlib.Path(folder) / n).is_file()
-                                                              and not (pathlib.Path(folder) / n).is_dir()])
+                shutil.copytree(path, self.path / "left" / path.relative_to("/"), dirs_exist_ok=True, ignore=sockets)
 
     def power_loss(self):
         """Every process ends, and what was in memory is gone."""
@@ -313,7 +318,8 @@ class Domain(Guest):
 
     def seen(self):
         """All that a user of libvirt sees of it and that has to stay, whatever happens to its QEMU."""
-        return {"id": self.virsh("domid"), "uuid": self.virsh("domuuid"), "state": self.state, "xml": canonical(self.virsh("dumpxml")),
+        return {"id": self.virsh("domid"), "uuid": self.virsh("domuuid"), "state": self.state,
+                "xml": canonical(self.virsh("dumpxml")),
                 "persistent": re.search(r"Persistent: +(\w+)", self.virsh("dominfo")).group(1),
                 "inactive": None if self.transient else self.virsh("dumpxml", "--inactive"),
                 "blocks": self.virsh("domblklist"), "interfaces": self.virsh("domiflist")}
@@ -324,9 +330,6 @@ class Domain(Guest):
             lines = [str(text).splitlines() for text in (was, after[key])]
             changes = "\n".join(difflib.unified_diff(*lines, "before", "after", lineterm=""))
             check(after[key] == was, f"{self.name}: {key}:\n{changes}")
-
-    def wait_saved_state(self, state, timeout=30):
-        poll(lambda: self.state.split()[0] == state, timeout, f"{self.name} to be {state}")
 
 
 class Bridge:
@@ -351,7 +354,7 @@ class Events:
         time.sleep(1)
 
     def wait(self, pattern):
-        poll(lambda: re.search(pattern, self.path.read_text()), 10, f"an event like `{pattern}`: {self.path.read_text()}")
+        poll(lambda: re.search(pattern, self.path.read_text()), 10, f"an event like `{pattern}`")
 
     def close(self):
         self.process.terminate()
