@@ -347,7 +347,11 @@ void hf_outgoing_save(struct hf_outgoing *out)
 
 static void on_quit(struct hf_vmm *vmm, const struct hf_error *error, void *data)
 {
-	end_chain(data, HF_OUT_QUIT, error);
+	struct hf_outgoing *out = data;
+
+	if (!error && hf_guest_is_libvirt(out->guest))
+		hf_libvirt_withdraw(out->guest);
+	end_chain(out, HF_OUT_QUIT, error);
 }
 
 void hf_outgoing_quit(struct hf_outgoing *out)

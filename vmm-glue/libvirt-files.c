@@ -2,6 +2,7 @@
 /**
  * DOC: The files by which libvirt knows a domain: status, pid, saved image, RAM.
  */
+#include <assert.h>
 #include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -18,16 +19,26 @@
 #define STATUS_MAX_BYTES (HF_MANIFEST_MAX_STRING - 1)
 
 /*
- * As long as libvirt's own header, or it would say that it can't read the file; and neither of the
- * two magics that libvirt knows: one whose save was cut short is removed at the next start.
+ * A saved image to libvirt, in a version that there will never be, whichever way its bytes are
+ * read. Then it says so and leaves the file where it is. One with another magic, or one that is too
+ * short, counts as damaged, and is removed at the next start (libvirt 11; 9 does so with some).
  */
 #define GUARD_BYTES 4096
+#define GUARD_VERSION 0x7f00007fu
 #define GUARD_MAGIC "HoldfastGuard01\n"
 #define GUARD_TEXT \
 	GUARD_MAGIC \
 	"The memory of this domain is kept by holdfast, for a live update of the host or after " \
 	"one.\n" \
 	"libvirt can't start the domain while this file is here. See `holdfast status`.\n"
+
+struct guard {
+	char libvirt_magic[16];
+	uint32_t libvirt_version;
+	char libvirt_rest[108]; /* libvirt's header ends in it */
+	char text[GUARD_BYTES - 128];
+};
+static_assert(sizeof(struct guard) == GUARD_BYTES, "no padding");
 
 /* A name that libvirt accepts may not be one of a file: it refuses a slash itself. */
 static int path_of(const struct hf_manifest_guest *g, const char *dir, const char *suffix,
@@ -90,31 +101,40 @@ int hf_libvirt_publish(const struct hf_manifest_guest *guest, pid_t pid,
 	return r < 0 ? failed("write for libvirt", path, r, e) : 0;
 }
 
+void hf_libvirt_withdraw(const struct hf_manifest_guest *guest)
+{
+	static const char *const suffixes[] = {".xml", ".pid"};
+	char path[512];
+
+	for (size_t i = 0; i < HF_ARRAY_SIZE(suffixes); i++)
+		if (path_of(guest, HF_LIBVIRT_RUN_DIR, suffixes[i], path, sizeof(path)) == 0)
+			unlink(path);
+}
+
 /* ---- guard ---- */
 
 /* Return: 1 it is one; 0 it is another file; -errno. */
 static int is_guard(const char *path)
 {
 	cleanup_close int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-	char magic[sizeof(GUARD_MAGIC) - 1];
+	struct guard guard;
 	int r;
 
 	if (fd < 0)
 		return -errno;
-	r = hf_fd_read_full(fd, magic, sizeof(magic));
-	return r == 0 && memcmp(magic, GUARD_MAGIC, sizeof(magic)) == 0;
+	r = hf_fd_read_full(fd, &guard, sizeof(guard));
+	return r == 0 && memcmp(guard.text, GUARD_MAGIC, sizeof(GUARD_MAGIC) - 1) == 0;
 }
 
 int hf_libvirt_guard(const struct hf_manifest_guest *guest, struct hf_error *e)
 {
-	cleanup_free char *text = calloc(1, GUARD_BYTES);
+	struct guard guard = {.libvirt_version = GUARD_VERSION};
 	char path[512];
 	int r = path_of(guest, HF_LIBVIRT_SAVE_DIR, ".save", path, sizeof(path));
 
-	if (!text)
-		r = -ENOMEM;
+	memcpy(guard.libvirt_magic, "LibvirtQemudSave", sizeof(guard.libvirt_magic));
+	snprintf(guard.text, sizeof(guard.text), "%s%s %s\n", GUARD_TEXT, guest->uuid, guest->name);
 	if (r == 0) {
-		snprintf(text, GUARD_BYTES, "%s%s %s\n", GUARD_TEXT, guest->uuid, guest->name);
 		r = is_guard(path);
 		if (r == 0)
 			return hf_error_set(e, -EEXIST, HF_ERR_NOT_READY,
@@ -125,7 +145,7 @@ int hf_libvirt_guard(const struct hf_manifest_guest *guest, struct hf_error *e)
 	if (r == 0)
 		r = hf_mkdir_p(HF_LIBVIRT_SAVE_DIR, 0755);
 	if (r == 0)
-		r = hf_file_write_atomic(path, text, GUARD_BYTES, 0600);
+		r = hf_file_write_atomic(path, &guard, sizeof(guard), 0600);
 	return r < 0 ? failed("write", path, r, e) : 0;
 }
 

@@ -111,6 +111,13 @@ int hf_libvirt_publish(const struct hf_manifest_guest *guest, pid_t pid,
 	const struct hf_libvirt_pty *ptys, size_t n_ptys, struct hf_error *error);
 
 /**
+ * hf_libvirt_withdraw() - Take a guest's status and pid files away, while its daemon is.
+ *
+ * After its old QEMU has ended. A daemon that found them would clear away what the new one needs.
+ */
+void hf_libvirt_withdraw(const struct hf_manifest_guest *guest);
+
+/**
  * hf_libvirt_guard() - Keep libvirt from starting a domain afresh.
  *
  * Synced to disk. Return: 0; -EEXIST it has a saved image of its own; -errno.
