@@ -17,6 +17,7 @@
 #include "common/fd.h"
 #include "common/worker.h"
 #include "vmm-glue/cmdline.h"
+#include "vmm-glue/libvirt.h"
 #include "vmm-glue/spawn.h"
 
 /* Then it is said what is waited for. */
@@ -397,8 +398,13 @@ static void start_guests(struct hf_arrival *a)
 	a->libvirt_kept = hf_arrival_keeps_libvirt(a);
 	/* Without a jump it was stopped: by this agent before it executed itself, or by one that
 	 * died since. */
-	if (a->libvirt_kept && !hf_agent_is_luo(a->agent) && hf_libvirt_gate_take(a->agent) < 0)
-		a->libvirt_kept = false;
+	if (a->libvirt_kept && !hf_agent_is_luo(a->agent)) {
+		if (hf_libvirt_gate_take(a->agent) < 0)
+			a->libvirt_kept = false;
+		for (size_t i = 0; i < a->n_guests; i++)
+			if (hf_guest_is_libvirt(hf_incoming_guest(a->guests[i])))
+				hf_libvirt_withdraw(hf_incoming_guest(a->guests[i]));
+	}
 	a->pending += a->n_guests;
 	release_next(a);
 	for (size_t i = 0; i < a->n_guests; i++)
