@@ -26,7 +26,7 @@ base_packages="qemu-system-x86 qemu-utils iproute2 iputils-ping systemd procps u
 	libbz2-1.0"
 systemd_packages="$base_packages systemd-sysv udev dbus mount"
 build_packages="gcc libc6-dev make pkg-config libsystemd-dev libjson-c-dev liburing-dev libfdt-dev
-	libxxhash-dev libinih-dev zlib1g-dev liblzma-dev libzstd-dev liblz4-dev libbz2-dev scdoc"
+	libxxhash-dev libinih-dev zlib1g-dev liblzma-dev libzstd-dev liblz4-dev libbz2-dev libvirt-dev libxml2-dev scdoc"
 
 # make_root NAME PACKAGES [SUITE]: a root of this week under $root_dir/NAME-…; prints its path.
 make_root() {
