@@ -7,8 +7,9 @@
 #   root.sh base [HOST]   only the base root, without holdfast; prints the path of the directory
 #   root.sh build         only the root that holdfast is built in; prints the path of the directory
 #
-# HOST is plain (the default: hf-init is all that runs), systemd (trixie, booted by its systemd) or
-# forky (the same of Debian forky, whose systemd speaks to the Live Update Orchestrator itself).
+# HOST is plain (the default: hf-init is all that runs), systemd (trixie, booted by its systemd),
+# libvirt (the same with libvirtd and what its domains need) or forky (as systemd, of Debian forky,
+# whose systemd speaks to the Live Update Orchestrator itself).
 # HOLDFAST_WITHOUT=1 leaves holdfast out, which is enough for the smoke case.
 #
 # The roots are kept for a week under ~/.cache/holdfast/root, the image under build/nested.
@@ -25,6 +26,8 @@ base_packages="qemu-system-x86 qemu-utils iproute2 iputils-ping systemd procps u
 	socat gzip libjson-c5 liburing2 libfdt1 libxxhash0 libsystemd0 libinih1 zlib1g liblzma5 libzstd1 liblz4-1
 	libbz2-1.0"
 systemd_packages="$base_packages systemd-sysv udev dbus mount"
+libvirt_packages="$systemd_packages libvirt-daemon-system libvirt-daemon-driver-qemu
+	libvirt-daemon-driver-network libvirt-clients swtpm swtpm-tools dnsmasq-base nftables"
 build_packages="gcc libc6-dev make pkg-config libsystemd-dev libjson-c-dev liburing-dev libfdt-dev
 	libxxhash-dev libinih-dev zlib1g-dev liblzma-dev libzstd-dev liblz4-dev libbz2-dev libvirt-dev libxml2-dev scdoc"
 
@@ -67,16 +70,18 @@ host_root() {
 	case $1 in
 	plain) make_root base "$base_packages" ;;
 	systemd) make_root systemd "$systemd_packages" ;;
+	libvirt) make_root libvirt "$libvirt_packages" ;;
 	forky) make_root forky "$systemd_packages" forky ;;
-	*) die "there is no host $1: plain, systemd or forky" ;;
+	*) die "there is no host $1: plain, systemd, libvirt or forky" ;;
 	esac
 }
 
 # What a host that is booted by systemd has beyond its packages: the units of the tests, holdfast's
-# enabled, and nothing started that only costs time on an emulated CPU.
+# enabled, and nothing started that only costs time on an emulated CPU. $1 is the kind of host.
 install_systemd() {
 	local unit wanted
 	cp -a "$nested_dir/systemd/." "$stage/"
+	[ "$1" != libvirt ] || cp -a "$nested_dir/libvirt/." "$stage/"
 	echo 5af1a1d0c0de4b1d8f00d0123456789a >"$stage/etc/machine-id"
 	ln -sf hf-init "$stage/usr/lib/hf-test/hf-systemd"
 	ln -sf /usr/lib/systemd/system/multi-user.target "$stage/etc/systemd/system/default.target"
@@ -84,7 +89,7 @@ install_systemd() {
 		ln -sf /dev/null "$stage/etc/systemd/system/$unit"
 	done < <(sed 's/#.*//; /^ *$/d' "$nested_dir/systemd-masked")
 	# As `systemctl enable` does it.
-	for unit in "$stage"/etc/systemd/system/*.service "$stage"/lib/systemd/system/*; do
+	for unit in "$stage"/etc/systemd/system/*.{service,mount} "$stage"/lib/systemd/system/*; do
 		[ -f "$unit" ] || continue
 		for wanted in $(sed -n 's/^WantedBy=//p' "$unit"); do
 			mkdir -p "$stage/etc/systemd/system/$wanted.wants"
@@ -156,7 +161,7 @@ make_image() {
 	else
 		say "Note: without holdfast in it"
 	fi
-	[ "$host" = plain ] || install_systemd
+	[ "$host" = plain ] || install_systemd "$host"
 
 	key=$(
 		cd "$stage"
@@ -207,7 +212,7 @@ main() {
 		make_image "${2:-plain}"
 		;;
 	*)
-		die "usage: root.sh [image|base|build] [plain|systemd|forky]"
+		die "usage: root.sh [image|base|build] [plain|systemd|libvirt|forky]"
 		;;
 	esac
 }
