@@ -58,9 +58,11 @@ bool hf_host_path_is_plain(const char *path)
 	static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 				    "0123456789/._-+:@,";
 
+	const char *last = strrchr(path, '/');
+
 	return path[0] == '/' && path[strspn(path, "/")] && strlen(path) < 200 &&
 	       path[strspn(path, plain)] == '\0' && !strstr(path, "/../") && !strstr(path, "/./") &&
-	       strcmp(path + strlen(path) - HF_MIN(strlen(path), 3), "/..");
+	       strcmp(last, "/..") != 0 && strcmp(last, "/.") != 0;
 }
 
 char *hf_host_unit_name(const char *path, const char *suffix)
