@@ -114,8 +114,8 @@ void hf_vmm_use_own_monitor(struct hf_vmm *vmm);
  * hf_vmm_leave_libvirt() - Close a libvirt domain's monitor: libvirt's daemon is about to be
  * stopped.
  *
- * A rollback connects anew: to QEMU itself, or through libvirt if that is still there. Only while no
- * operation is under way.
+ * A rollback connects anew: to QEMU itself, or through libvirt if that is still there. Only while
+ * no operation is under way.
  */
 void hf_vmm_leave_libvirt(struct hf_vmm *vmm);
 

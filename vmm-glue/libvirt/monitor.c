@@ -184,7 +184,8 @@ static int receive(struct proxy *p)
 	return n > 0;
 }
 
-/* Nobody waits for an answer while the agent says nothing: libvirt's patience is not the agent's. */
+/* Nobody waits for an answer while the agent says nothing: libvirt's patience is not the agent's.
+ */
 static int serve(struct proxy *p)
 {
 	int r = greet(p);
