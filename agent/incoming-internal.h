@@ -55,6 +55,16 @@ int hf_incoming_again(struct hf_incoming *in);
 /** hf_incoming_unguard() - Let libvirt start it again: see hf_libvirt_guard(). */
 void hf_incoming_unguard(struct hf_incoming *in);
 
+/**
+ * hf_incoming_wants_gate() - Must libvirt's daemon be stopped before it is started?
+ *
+ * One that runs already would not look for what is started now: it is started anew.
+ */
+bool hf_incoming_wants_gate(const struct hf_incoming *in);
+
+/** hf_incoming_open_gate() - The daemon may come back, as far as this guest is concerned. */
+void hf_incoming_open_gate(struct hf_incoming *in);
+
 /** hf_incoming_own_vmm_again() - End the trial of another VMM binary. */
 void hf_incoming_own_vmm_again(struct hf_incoming *in);
 

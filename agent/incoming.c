@@ -12,8 +12,6 @@
 #include "common/fault.h"
 #include "common/fd.h"
 #include "common/worker.h"
-#include "vmm-glue/cmdline.h"
-#include "vmm-glue/libvirt.h"
 #include "vmm-glue/ram-users.h"
 
 #define ADOPT_TIMEOUT_NS (20 * HF_NSEC_PER_SEC)
@@ -43,17 +41,6 @@ void hf_incoming_own_vmm_again(struct hf_incoming *in)
 	hf_resume_journal_set_vmm(in->guest->uuid, NULL, NULL);
 }
 
-/* libvirt may start it again, should it end. */
-void hf_incoming_unguard(struct hf_incoming *in)
-{
-	int r = hf_guest_is_libvirt(in->guest) ? hf_libvirt_unguard(in->guest) : 0;
-
-	if (r < 0)
-		hf_log(LOG_WARNING, in->guest->uuid,
-			"%s: libvirt will not start it until `virsh managedsave-remove`: %s",
-			in->guest->name, strerror(-r));
-}
-
 static void pass(struct hf_incoming *in)
 {
 	if (in->has_passed)
@@ -62,17 +49,10 @@ static void pass(struct hf_incoming *in)
 	in->passed(in, in->data);
 }
 
-static void open_gate(struct hf_incoming *in)
-{
-	if (in->gated)
-		hf_libvirt_gate_open(in->agent);
-	in->gated = false;
-}
-
 static void hold(struct hf_incoming *in, const struct hf_error *error)
 {
 	in->step = HF_IN_HELD;
-	open_gate(in);
+	hf_incoming_open_gate(in);
 	if (error != &in->error)
 		in->error = *error;
 	hf_error_guest(&in->error, in->guest->name);
@@ -129,7 +109,7 @@ static void on_finished(void *data, int result)
 	/* Leaves the guest's monitor to whoever comes next. */
 	hf_vmm_free(in->vmm);
 	in->vmm = NULL;
-	open_gate(in);
+	hf_incoming_open_gate(in);
 	if (in->released)
 		hf_incoming_unguard(in);
 	in->step = in->released ? HF_IN_RELEASED : in->afresh ? HF_IN_COLD_BOOTED : HF_IN_RESUMED;
@@ -546,18 +526,12 @@ static void on_gate_closed(const struct hf_error *error, void *data)
 		load(in);
 }
 
-/* A daemon that runs already would not look for what is started now: it is started anew. */
-static bool wants_gate(const struct hf_incoming *in)
-{
-	return hf_guest_is_libvirt(in->guest) && !in->gated && (in->retried || in->agent->again);
-}
-
 static void load(struct hf_incoming *in)
 {
 	struct hf_error e = {0};
 	int r;
 
-	if (wants_gate(in)) {
+	if (hf_incoming_wants_gate(in)) {
 		in->step = HF_IN_LOADING;
 		r = hf_libvirt_gate_close(in->agent, on_gate_closed, in);
 		if (r < 0)

@@ -171,6 +171,26 @@ static int take_monitor(struct hf_manifest_guest *g, struct hf_error *e)
 	return r == 0 ? hf_manifest_set(&g->libvirt_status, NULL) : r;
 }
 
+/* A QEMU that is started outside of it could do what this one can't. */
+static void check_confinement(struct hf_registration *reg)
+{
+	cleanup_free char *label = NULL;
+	char path[64], why[256];
+
+	snprintf(path, sizeof(path), "/proc/%d/attr/current", (int)reg->pid);
+	/* Without a security module there is nothing to be read. */
+	if (hf_file_read(path, 4096, &label, NULL) < 0 || !label[0] ||
+		strncmp(label, "unconfined", 10) == 0 || strncmp(label, "kernel", 6) == 0)
+		return;
+	snprintf(why, sizeof(why),
+		"libvirt has confined its QEMU (%.*s), and holdfast can't confine another one",
+		(int)HF_MIN(strcspn(label, "\n"), 120u), label);
+	refuse(reg,
+		"migrate it away for the update; `<seclabel type='none' model='apparmor'/>` in its "
+		"XML does without",
+		why);
+}
+
 static int describe(struct hf_registration *reg, struct json_object *domain, const char *uuid,
 	struct hf_error *e)
 {
@@ -208,6 +228,8 @@ static int describe(struct hf_registration *reg, struct json_object *domain, con
 			"its process was not started as the emulator that libvirt names");
 	else if (plan->reason[0])
 		refuse(reg, plan->remedy, plan->reason);
+	if (!reg->reason[0])
+		check_confinement(reg);
 	return reg->reason[0] ? 0 : add_ram(reg, plan);
 }
 

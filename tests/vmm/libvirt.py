@@ -141,7 +141,7 @@ def check_surroundings(world, domain):
 def update_of_domains(world):
     """Of all kinds, beside a guest of ours, twice in a row; then libvirt does with them all that it ever did."""
     bridge = Bridge()
-    policy = "<holdfast:policy xmlns:holdfast='https://holdfast.org/xmlns/libvirt/1' priority='77'/>"
+    policy = "<holdfast:policy xmlns:holdfast='urn:holdfast:libvirt:1' priority='77'/>"
     pc = Domain(world, "pc", machine="pc", metadata=policy)
     full = Domain(world, "full", cpus=2, cells=2, memory=128, disk=True, tpm=True, vnc=True, pty=True, agent=True,
                   tap=bridge)

@@ -17,7 +17,7 @@
 #include "vmm-glue/libvirt/verbs.h"
 
 #define RESULT_FD 3
-#define POLICY_URI "https://holdfast.org/xmlns/libvirt/1"
+#define POLICY_URI "urn:holdfast:libvirt:1"
 
 /* No file is opened and nothing fetched for what a domain's XML says. */
 #define XML_OPTIONS (XML_PARSE_NONET | XML_PARSE_NOERROR | XML_PARSE_NOWARNING | XML_PARSE_NOBLANKS)

@@ -184,8 +184,7 @@ static int receive(struct proxy *p)
 	return n > 0;
 }
 
-/* Nobody waits for an answer while the agent says nothing: libvirt's patience is not the agent's.
- */
+/* While the agent says nothing, nobody waits for an answer of libvirt's. */
 static int serve(struct proxy *p)
 {
 	int r = greet(p);

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * DOC: What is different for a guest of libvirt's on its way in.
+ */
+#include <string.h>
+
+#include "agent/incoming-internal.h"
+#include "agent/libvirt-gate.h"
+#include "agent/log.h"
+#include "vmm-glue/cmdline.h"
+#include "vmm-glue/libvirt.h"
+
+void hf_incoming_unguard(struct hf_incoming *in)
+{
+	int r = hf_guest_is_libvirt(in->guest) ? hf_libvirt_unguard(in->guest) : 0;
+
+	if (r < 0)
+		hf_log(LOG_WARNING, in->guest->uuid,
+			"%s: libvirt will not start it until `virsh managedsave-remove`: %s",
+			in->guest->name, strerror(-r));
+}
+
+bool hf_incoming_wants_gate(const struct hf_incoming *in)
+{
+	return hf_guest_is_libvirt(in->guest) && !in->gated && (in->retried || in->agent->again);
+}
+
+void hf_incoming_open_gate(struct hf_incoming *in)
+{
+	if (in->gated)
+		hf_libvirt_gate_open(in->agent);
+	in->gated = false;
+}
