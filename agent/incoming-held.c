@@ -66,6 +66,13 @@ static int renew_vmm(struct hf_incoming *in, struct hf_error *error)
 	return 0;
 }
 
+void hf_incoming_own_vmm_again(struct hf_incoming *in)
+{
+	free(in->guest->vmm);
+	in->guest->vmm = TAKE_PTR(in->own_vmm);
+	hf_resume_journal_set_vmm(in->guest->uuid, NULL, NULL);
+}
+
 int hf_incoming_retry(struct hf_incoming *in, const char *vmm, struct hf_error *error)
 {
 	struct hf_error held_for = in->error;

@@ -34,13 +34,6 @@ static const char *const step_names[] = {
 };
 static_assert(HF_ARRAY_SIZE(step_names) == HF_IN_N_, "every step has its name");
 
-void hf_incoming_own_vmm_again(struct hf_incoming *in)
-{
-	free(in->guest->vmm);
-	in->guest->vmm = TAKE_PTR(in->own_vmm);
-	hf_resume_journal_set_vmm(in->guest->uuid, NULL, NULL);
-}
-
 static void pass(struct hf_incoming *in)
 {
 	if (in->has_passed)
