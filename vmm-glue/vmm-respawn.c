@@ -82,12 +82,16 @@ static void on_loaded(struct hf_qmp *q, int err, struct json_object *ret,
 			m.error_desc[0] ? m.error_desc : "it doesn't say why");
 }
 
-/* Left on, x-ignore-shared would make an ordinary later migration lose the guest's RAM. */
+/*
+ * Left on, x-ignore-shared would make an ordinary later migration lose the guest's RAM. libvirt has
+ * events on from the start, and never looks again.
+ */
 static void ask_loaded(struct hf_vmm *vmm)
 {
 	vmm->waiting = "finish loading its device state";
 	if (HF_VMM_SEND(vmm, on_loaded, hf_qmp_query_migrate) < 0 ||
-		hf_vmm_send_caps(vmm, false, false, on_capabilities_off) < 0)
+		hf_vmm_send_caps(vmm, false, hf_guest_is_libvirt(vmm->guest), on_capabilities_off) <
+			0)
 		return;
 	HF_VMM_SEND(vmm, on_loaded_status, hf_qmp_query_status);
 }

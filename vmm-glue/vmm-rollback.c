@@ -270,7 +270,9 @@ int hf_vmm_recover(
 	 * user had set died with it: QEMU's own default is the one that keeps working. */
 	vmm->save_begun = vmm->migrate_sent = vmm->status_known = true;
 	vmm->guest->was_running = was_running;
-	vmm->old_ignore_shared = vmm->old_events = false;
+	vmm->old_ignore_shared = false;
+	/* libvirt has it on for good. */
+	vmm->old_events = hf_guest_is_libvirt(vmm->guest);
 	vmm->old_max_bandwidth = QEMU_DEFAULT_BANDWIDTH;
 	return hf_vmm_rollback(vmm, timeout_ns, done, data);
 }
