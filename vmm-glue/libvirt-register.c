@@ -60,16 +60,19 @@ static void keep_environment(struct hf_manifest_guest *g)
 		g->env[kept] = NULL;
 }
 
-/* A remedy that names a command for domains is given this one's name. */
+/* A remedy that is a command for domains is given this one's name. */
 static void refuse(struct hf_registration *reg, const char *remedy, const char *why)
 {
-	static const char command[] = "`holdfast libvirt enable";
-	bool named = strncmp(remedy, command, sizeof(command) - 1) == 0;
+	static const char verb[] = "libvirt enable";
+	const char *found = strstr(remedy, verb);
+	int head = found ? (int)(found - remedy + sizeof(verb) - 1) : 0;
 
 	snprintf(reg->reason, sizeof(reg->reason), "%s", why);
-	snprintf(reg->remedy, sizeof(reg->remedy), "%s%s%.63s%s", named ? command : "",
-		named ? " " : "", named ? reg->guest.name : "",
-		named ? remedy + sizeof(command) - 1 : remedy);
+	if (found)
+		snprintf(reg->remedy, sizeof(reg->remedy), "%.*s %.63s%s", head, remedy,
+			reg->guest.name, remedy + head);
+	else
+		snprintf(reg->remedy, sizeof(reg->remedy), "%s", remedy);
 }
 
 /* The number under which the process has a file open. */
