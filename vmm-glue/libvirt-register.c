@@ -224,7 +224,7 @@ static int describe(struct hf_registration *reg, struct json_object *domain, con
 		r = hf_cmdline_of_guest(g, &plan, e);
 	if (r < 0)
 		return r;
-	if (!plan->uuid || !hf_uuid_parse(plan->uuid, have) || strcmp(have, uuid) != 0)
+	if (!plan || !plan->uuid || !hf_uuid_parse(plan->uuid, have) || strcmp(have, uuid) != 0)
 		return -ESTALE;
 	if (strcmp(g->argv[0], emulator) != 0)
 		refuse(reg, "start the domain anew",

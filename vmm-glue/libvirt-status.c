@@ -24,7 +24,7 @@ static void put(struct out *o, const char *s, size_t n)
 {
 	if (o->failed)
 		return;
-	if (o->n + n + 1 > o->room) {
+	if (!o->text || o->n + n + 1 > o->room) {
 		size_t room = (o->n + n + 1) * 2;
 		char *text = realloc(o->text, room);
 
