@@ -178,8 +178,8 @@ static int read_helper(pid_t pid, struct hf_manifest_helper *h)
 	snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
 	if (r == 0)
 		r = hf_file_read(path, 1 << 20, &status, NULL);
-	if (r < 0)
-		return r;
+	if (r < 0 || !status)
+		return r < 0 ? r : -EBADMSG;
 	line = strstr(status, "\nUid:");
 	if (!line || sscanf(line, "\nUid: %*u %u", &h->uid) != 1)
 		return -EBADMSG;
