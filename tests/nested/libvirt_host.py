@@ -21,7 +21,7 @@ NETWORK_XML = f"""<network>
 # What a domain has for its RAM to be carried over.
 MEMORY_BACKING = "<memoryBacking><source type='file'/><access mode='shared'/></memoryBacking>"
 
-# Every byte that virtlogd takes from a QEMU wakes it, and there are more guests here than elsewhere.
+# There are more guests here than elsewhere, and libvirt's own work besides.
 LIGHTER = "hf.report_ms=4000 hf.clock_ms=100 hf.mem=50"
 
 # Libvirt takes no notice of the CPUs that it may use itself; see leave_first_cpu() in tools/hf-init.c.
@@ -47,7 +47,9 @@ class Domain(Guest):
 
     With cells it has so many NUMA cells, and as many CPUs as that at least. With net it has the address that
     the outside reaches; agent is the channel of a guest agent. A transient one is gone once it ends.
-    Its console is in the host's /var/log/guest-NAME.log, as that of other guests: virtlogd writes it."""
+    Its console is in the host's /var/log/guest-NAME.log, as that of other guests, and QEMU
+    opens it itself: what <serial type='file'> or <log> give it is a descriptor of virtlogd's (-add-fd), which
+    holdfast refuses to carry over."""
 
     def __init__(self, host, name, machine="q35", cpus=1, memory=128, cells=0, disk=False, net=False, vnc=False,
                  tpm=False, pty=False, agent=False, transient=False, autostart=False):
@@ -86,7 +88,7 @@ class Domain(Guest):
             words += f" hf.ip={GUEST_ADDRESS}/24 hf.port={GUEST_PORT}"
         numa = "".join(f"<cell id='{i}' cpus='{i}' memory='{memory // cells}' unit='MiB' memAccess='shared'/>"
                        for i in range(cells))
-        self.xml = f"""<domain type='kvm'>
+        self.xml = f"""<domain type='kvm' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
   <name>{name}</name>
   <uuid>{self.uuid}</uuid>
   <memory unit='MiB'>{memory}</memory>
@@ -107,15 +109,21 @@ class Domain(Guest):
   <on_crash>destroy</on_crash>
   <devices>
     <emulator>/usr/bin/qemu-system-x86_64</emulator>
-    <serial type='file'><source path='{self.console}' append='on'/></serial>
     {devices}
   </devices>
+  <qemu:commandline>
+    <qemu:arg value='-chardev'/>
+    <qemu:arg value='file,id=console,path={self.console},append=on'/>
+    <qemu:arg value='-serial'/>
+    <qemu:arg value='chardev:console'/>
+  </qemu:commandline>
 </domain>"""
 
     def start(self):
         if self.disk:
             self.host.run(f"truncate -s 16M {self.disk}")
         self.host.put(self.file, self.xml)
+        self.host.run(f"install -o libvirt-qemu -m 644 /dev/null {self.console}")
         if self.transient:
             virsh(self.host, f"create {self.file}", 120)
             return
@@ -204,7 +212,7 @@ def expect_devices(host, domains):
 
 def suspend_resume(host, domain):
     """By hand, with somebody listening to what libvirt says of it."""
-    job = host.spawn(f"virsh -q event {domain.name} --event lifecycle --loop --timeout 60")
+    job = host.spawn(f"stdbuf -oL virsh -q event --domain {domain.name} --event lifecycle --loop --timeout 120")
     # Nobody hears an event before he is registered for it, and nothing says when he is.
     host.run("sleep 5")
     for verb, want in (("suspend", "paused (user)"), ("resume", "running (unpaused)")):
