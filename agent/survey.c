@@ -7,12 +7,14 @@
 #include "agent/arrival.h"
 #include "agent/recheck.h"
 #include "agent/update.h"
+#include "vmm-glue/cmdline.h"
 #include "vmm-glue/libvirt.h"
 #include "vmm-glue/registration-trust.h"
 
 #define ASK_TIMEOUT_NS (3 * HF_NSEC_PER_SEC)
 /* A program may have to be read from disk first. */
 #define INSTALLED_TIMEOUT_NS (5 * HF_NSEC_PER_SEC)
+/* A program is started, and libvirt may be busy. */
 #define LIBVIRT_TIMEOUT_NS (10 * HF_NSEC_PER_SEC)
 #define MAX_WAITERS 64
 
@@ -122,8 +124,9 @@ static void ask(struct hf_survey *s, struct hf_survey_guest *g)
 	r = hf_vmm_new(agent->event, &g->reg.guest, agent->ring, NULL, NULL, &g->vmm);
 	if (r == 0) {
 		hf_vmm_want_details(g->vmm);
-		r = hf_vmm_attach(
-			g->vmm, g->reg.pid, g->reg.start_ticks, ASK_TIMEOUT_NS, on_answer, g);
+		r = hf_vmm_attach(g->vmm, g->reg.pid, g->reg.start_ticks,
+			hf_guest_is_libvirt(&g->reg.guest) ? LIBVIRT_TIMEOUT_NS : ASK_TIMEOUT_NS,
+			on_answer, g);
 	}
 	if (r < 0)
 		hf_error_set(
