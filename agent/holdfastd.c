@@ -367,6 +367,9 @@ static int start(struct hf_agent *agent, const struct options *o, struct hf_erro
 	}
 	if (r == 0)
 		undo_for_dead(agent);
+	/* An arrival without a jump does so itself, when its domains run. */
+	if (!agent->arrival || hf_agent_is_luo(agent) || !hf_arrival_keeps_libvirt(agent->arrival))
+		hf_libvirt_gate_recover(agent);
 	/* Not in the blackout: nothing of it is needed there. */
 	if (!agent->arrival)
 		tell_config_problems();

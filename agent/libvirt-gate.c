@@ -5,8 +5,11 @@
 
 #include "agent/log.h"
 #include "vmm-glue/libvirt.h"
+#include "vmm-glue/note.h"
 
 #define DAEMON_TIMEOUT_NS (30 * HF_NSEC_PER_SEC)
+/* As long as it is there the daemon may be away, and somebody has to start it again. */
+#define NOTE "libvirt-away"
 
 struct waiter {
 	hf_libvirt_gate_fn closed; /* NULL: forgotten */
@@ -61,6 +64,8 @@ static void on_called(const struct hf_error *error, void *data)
 		hf_log(LOG_ERR, NULL,
 			"%s. Domains run, but libvirt doesn't see them until its daemon is started",
 			error->message);
+	if (g->starting && !error)
+		hf_note_remove(NOTE);
 	/* One that could not be stopped may be half gone: it is started again. */
 	g->away = !g->starting;
 	if (!g->starting)
@@ -80,6 +85,9 @@ static void advance(struct hf_libvirt_gate *g)
 		return;
 	}
 	g->starting = !want_away;
+	/* Without a note it would stay away where this agent dies; it does no other harm. */
+	if (!g->starting && hf_note_write(NOTE, "", NULL) < 0)
+		hf_log(LOG_WARNING, NULL, "can't note that libvirt's daemon is stopped");
 	if (hf_libvirt_daemon(
 		    g->agent->event, g->starting, DAEMON_TIMEOUT_NS, on_called, g, &g->call) < 0) {
 		struct hf_error e = {0};
@@ -129,6 +137,14 @@ int hf_libvirt_gate_take(struct hf_agent *agent)
 	g->away = true;
 	g->users++;
 	return 0;
+}
+
+void hf_libvirt_gate_recover(struct hf_agent *agent)
+{
+	if (!hf_note_is_there(NOTE) || hf_libvirt_gate_take(agent) < 0)
+		return;
+	hf_log(LOG_NOTICE, NULL, "an agent that died left libvirt's daemon stopped: starting it");
+	hf_libvirt_gate_open(agent);
 }
 
 void hf_libvirt_gate_open(struct hf_agent *agent)

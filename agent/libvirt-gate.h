@@ -30,6 +30,9 @@ void hf_libvirt_gate_forget(struct hf_agent *agent, void *data);
 /** hf_libvirt_gate_take() - It was closed by the agent before this one. Likewise. */
 int hf_libvirt_gate_take(struct hf_agent *agent);
 
+/** hf_libvirt_gate_recover() - Have a daemon started that an agent which died left stopped. */
+void hf_libvirt_gate_recover(struct hf_agent *agent);
+
 /** hf_libvirt_gate_open() - The daemon may come back, as far as this caller is concerned. */
 void hf_libvirt_gate_open(struct hf_agent *agent);
 

@@ -304,6 +304,14 @@ static bool is_listed(struct json_object *domains, const char *uuid)
 	return false;
 }
 
+/* A daemon that has only just started may not know of it yet. */
+static bool has_pid_file(const struct hf_registration *reg)
+{
+	pid_t pid;
+
+	return read_pid(reg->guest.name, &pid) == 0 && pid == reg->pid;
+}
+
 int hf_libvirt_register(struct json_object *domains, struct hf_error *e)
 {
 	struct hf_registration *regs = NULL;
@@ -311,7 +319,8 @@ int hf_libvirt_register(struct json_object *domains, struct hf_error *e)
 	int r = hf_registration_list(&regs, &n, NULL);
 
 	for (size_t i = 0; r == 0 && i < n; i++)
-		if (hf_guest_is_libvirt(&regs[i].guest) && !is_listed(domains, regs[i].guest.uuid))
+		if (hf_guest_is_libvirt(&regs[i].guest) &&
+			!is_listed(domains, regs[i].guest.uuid) && !has_pid_file(&regs[i]))
 			hf_registration_remove(regs[i].guest.uuid);
 	hf_registration_list_free(regs, n);
 	if (r < 0)

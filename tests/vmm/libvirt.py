@@ -304,6 +304,28 @@ def libvirtd_that_cant_be_stopped_rolls_all_back(world):
 
 
 @test
+def agent_killed_with_libvirtd_stopped(world):
+    """Nothing was handed over yet: the domain runs on in its old QEMU, and somebody starts libvirtd again."""
+    domain = Domain(world, "g").wait_ready()
+    world.start_agent()
+    before, pid = domain.seen(), domain.pid
+    works = world.libvirt.hook.read_text()
+    rig.write_program(world.libvirt.hook, f"{works.splitlines()[1].removeprefix('exec ')}\nkill -9 $PPID")
+    upgrade = begin(world, "upgrade", "--kernel", kernel())
+    world.agent.wait(60)
+    upgrade.kill()
+    upgrade.communicate()
+    domain.check_quiet()
+    world.libvirt.hook.write_text(works)
+    world.start_agent()
+    world.wait_libvirt()
+    poll(lambda: run_state(domain) == "running", 60, "the domain to run again")
+    check(domain.pid == pid and not domain.guard.exists(), "it is not as it was")
+    domain.check_seen(before)
+    domain.wait_alive()
+
+
+@test
 def libvirtd_that_does_not_start_again(world):
     """Then the domains run without it, and are its own when it comes."""
     domain, ours = Domain(world, "g").wait_ready(), Guest(world, "ours", machine="pc").wait_ready()
