@@ -320,9 +320,7 @@ def agent_killed_with_libvirtd_stopped(world):
     world.start_agent()
     world.wait_libvirt()
     poll(lambda: run_state(domain) == "running", 60, "the domain to run again")
-    check(domain.pid == pid and not domain.guard.exists(), "it is not as it was")
-    domain.check_seen(before)
-    domain.wait_alive()
+    check_untouched([domain], [before], [pid])
 
 
 @test
