@@ -161,7 +161,7 @@ static int preserve(void *data)
 			out->agent->carrier, out->guest->session, &out->session, &out->error);
 	/* The kernel preserves no file of a tmpfs that still has a name. */
 	if (r == 0 && hf_agent_is_luo(out->agent) && hf_guest_is_libvirt(out->guest))
-		r = hf_libvirt_release_ram(out->guest, &out->error);
+		r = hf_libvirt_release_ram(out->guest, out->ram_fds, &out->error);
 	for (size_t i = 0; r == 0 && i < out->guest->n_ram; i++) {
 		struct hf_manifest_ram *ram = &out->guest->ram[i];
 

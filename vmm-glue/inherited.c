@@ -5,12 +5,14 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <linux/if_tun.h>
+#include <linux/openat2.h>
 #include <net/if.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 
 #include "common/fd.h"
@@ -293,14 +295,64 @@ int hf_inherited_first_free(const struct hf_manifest_guest *guest)
 
 /* ---- making ---- */
 
+/*
+ * These folders belong to QEMU's user, and a QEMU that was taken over by its guest may put links
+ * there. So what is done with the rights of root is done to what was opened, and was reached
+ * without any link.
+ */
+static int open_unlinked(const char *path, uint64_t flags)
+{
+	struct open_how how = {
+		.flags = flags | O_CLOEXEC | O_NOFOLLOW, .resolve = RESOLVE_NO_SYMLINKS};
+	int fd = (int)syscall(SYS_openat2, AT_FDCWD, path, &how, sizeof(how));
+
+	return fd < 0 ? -errno : fd;
+}
+
+/* Its folder, and where its name begins. */
+static int open_parent(const char *path, const char **ret_name)
+{
+	cleanup_free char *folder = strdup(path);
+	char *slash = folder ? strrchr(folder, '/') : NULL;
+
+	if (!folder)
+		return -ENOMEM;
+	if (!slash || slash == folder || !slash[1])
+		return -EINVAL;
+	*slash = 0;
+	*ret_name = path + (slash - folder) + 1;
+	return open_unlinked(folder, O_PATH | O_DIRECTORY);
+}
+
+/* Gives a socket away. */
+static int give_socket(int folder, const char *name, uid_t uid, gid_t gid)
+{
+	cleanup_close int fd = openat(folder, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	struct stat st;
+
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return -errno;
+	if (!S_ISSOCK(st.st_mode) || st.st_nlink != 1)
+		return -EPERM;
+	return fchownat(fd, "", uid, gid, AT_EMPTY_PATH) < 0 ? -errno : 0;
+}
+
 static int make_folder(const struct hf_manifest_folder *f, struct hf_error *e)
 {
+	cleanup_close int fd = -EBADF;
+	struct stat st;
 	int r;
 
 	if (access(f->path, F_OK) == 0)
 		return 0;
 	r = hf_mkdir_p(f->path, 0755);
-	if (r == 0 && (chmod(f->path, f->mode) < 0 || chown(f->path, f->uid, f->gid) < 0))
+	if (r == 0)
+		r = fd = open_unlinked(f->path, O_RDONLY | O_DIRECTORY);
+	if (r >= 0 && fstat(fd, &st) < 0)
+		r = -errno;
+	if (r >= 0 && st.st_uid != geteuid())
+		r = -EPERM;
+	if (r >= 0 && (fchmod(fd, f->mode) < 0 || fchown(fd, f->uid, f->gid) < 0))
 		r = -errno;
 	return r < 0 ? hf_error_set(e, r, HF_ERR_FAILED, NULL, "can't make the folder %s: %s",
 			       f->path, strerror(-r))
@@ -320,11 +372,15 @@ static int start_helper(sd_event *event, const struct hf_manifest_helper *h, str
 		.n_groups = h->n_groups,
 		.umask = 022,
 	};
+	cleanup_close int folder = -EBADF;
 	struct hf_child *child;
+	const char *name;
 	int r;
 
 	/* Left over: it would not be told from the new one's. */
-	unlink(h->socket);
+	folder = open_parent(h->socket, &name);
+	if (folder >= 0)
+		unlinkat(folder, name, 0);
 	r = hf_spawn(event, &spec, NULL, NULL, &child, e);
 	if (r < 0)
 		return hf_error_prefix(e, "can't start %s", spec.program);
@@ -344,33 +400,55 @@ int hf_inherited_start(
 		r = start_helper(event, &guest->helpers[i], e);
 	for (size_t i = 0; r == 0 && i < guest->n_helpers; i++) {
 		const struct hf_manifest_helper *h = &guest->helpers[i];
+		cleanup_close int folder = -EBADF;
+		const char *name;
 
-		if (access(h->socket, F_OK) < 0)
-			missing = true;
-		else if (chown(h->socket, h->socket_uid, h->socket_gid) < 0)
-			r = hf_error_set(e, -errno, HF_ERR_FAILED, NULL, "%s: %s", h->socket,
-				strerror(errno));
+		r = folder = open_parent(h->socket, &name);
+		if (r >= 0)
+			r = give_socket(folder, name, h->socket_uid, h->socket_gid);
+		missing = missing || r == -ENOENT;
+		r = r == -ENOENT ? 0 : r;
+		if (r < 0)
+			hf_error_set(e, r, HF_ERR_FAILED, NULL, "%s: %s", h->socket, strerror(-r));
 	}
 	return r == 0 && missing ? -EAGAIN : r;
 }
 
+/* Nobody else makes files at this moment whose mode isn't said: the mask is the whole process's. */
+static int bind_with_mode(int fd, const struct sockaddr_un *sa, mode_t mode)
+{
+	mode_t mask = umask(0);
+	int r = fchmod(fd, mode) < 0 || bind(fd, (const struct sockaddr *)sa, sizeof(*sa)) < 0
+			? -errno
+			: 0;
+
+	umask(mask);
+	return r;
+}
+
 static int listen_at(const struct hf_manifest_fd *f)
 {
-	cleanup_close int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	cleanup_close int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), folder = -EBADF;
 	struct sockaddr_un sa = {.sun_family = AF_UNIX};
+	const char *name;
+	int r;
 
 	if (fd < 0)
 		return -errno;
 	if (!f->path || snprintf(sa.sun_path, sizeof(sa.sun_path), "%s", f->path) >=
 				(int)sizeof(sa.sun_path))
 		return -ENAMETOOLONG;
-	if (unlink(f->path) < 0 && errno != ENOENT)
+	folder = open_parent(f->path, &name);
+	if (folder < 0)
+		return folder;
+	if (unlinkat(folder, name, 0) < 0 && errno != ENOENT)
 		return -errno;
-	if (bind(fd, (struct sockaddr *)&sa, sizeof(sa)) < 0 ||
-		chown(f->path, f->uid, f->gid) < 0 || chmod(f->path, f->mode) < 0 ||
-		listen(fd, 1) < 0)
-		return -errno;
-	return TAKE_FD(fd);
+	r = bind_with_mode(fd, &sa, f->mode);
+	if (r == 0)
+		r = give_socket(folder, name, f->uid, f->gid);
+	if (r < 0)
+		return r;
+	return listen(fd, 1) < 0 ? -errno : TAKE_FD(fd);
 }
 
 static int open_tap(const struct hf_manifest_guest *guest, const struct hf_manifest_fd *f)

@@ -235,7 +235,33 @@ bool hf_libvirt_has_domains(void)
 
 /* ---- RAM ---- */
 
-int hf_libvirt_release_ram(const struct hf_manifest_guest *guest, struct hf_error *e)
+/*
+ * Its name is QEMU's own word, which the agent has the rights to remove any file by. So it has to
+ * be the very file that is QEMU's memory, and QEMU's user's own.
+ */
+static int remove_name(const char *path, int fd, uid_t uid)
+{
+	cleanup_free char *folder = strdup(path);
+	char *slash = folder ? strrchr(folder, '/') : NULL;
+	cleanup_close int dir = -EBADF;
+	struct stat named, open_file;
+
+	if (!folder || !slash || slash == folder)
+		return folder ? -EINVAL : -ENOMEM;
+	*slash = 0;
+	dir = open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (dir < 0 || fstatat(dir, slash + 1, &named, AT_SYMLINK_NOFOLLOW) < 0)
+		return errno == ENOENT ? 0 : -errno;
+	if (fstat(fd, &open_file) < 0)
+		return -errno;
+	if (!S_ISREG(named.st_mode) || named.st_dev != open_file.st_dev ||
+		named.st_ino != open_file.st_ino || named.st_uid != uid)
+		return -ESTALE;
+	return unlinkat(dir, slash + 1, 0) < 0 ? -errno : 0;
+}
+
+int hf_libvirt_release_ram(
+	const struct hf_manifest_guest *guest, const int *ram_fds, struct hf_error *e)
 {
 	cleanup_cmdline struct hf_cmdline *plan = NULL;
 	int r = hf_cmdline_of_guest(guest, &plan, e);
@@ -249,9 +275,10 @@ int hf_libvirt_release_ram(const struct hf_manifest_guest *guest, struct hf_erro
 		r = hf_params_parse(plan->argv[plan->ram[i].arg], "qom-type", &v);
 		path = r == 0 ? hf_params_get(&v, "mem-path") : NULL;
 		/* In a domain that came over already it has none. */
-		if (path && path[0] == '/' && strncmp(path, "/proc/", 6) != 0 && unlink(path) < 0 &&
-			errno != ENOENT)
-			r = failed("remove the name of the RAM file", path, -errno, e);
+		if (path && path[0] == '/' && strncmp(path, "/proc/", 6) != 0)
+			r = remove_name(path, ram_fds[i], guest->uid);
+		if (r < 0)
+			failed("remove the name of the RAM file", path ? path : "", r, e);
 	}
 	return r;
 }

@@ -130,5 +130,9 @@ int hf_libvirt_unguard(const struct hf_manifest_guest *guest);
 /** hf_libvirt_unguard_all() - Remove every guard there is: no guest is on its way. */
 void hf_libvirt_unguard_all(void);
 
-/** hf_libvirt_release_ram() - Take the names of a guest's RAM files away: QEMU keeps them open. */
-int hf_libvirt_release_ram(const struct hf_manifest_guest *guest, struct hf_error *error);
+/**
+ * hf_libvirt_release_ram() - Take the names of a guest's RAM files away: QEMU keeps them open.
+ * @ram_fds: the files, one per guest->ram[]
+ */
+int hf_libvirt_release_ram(
+	const struct hf_manifest_guest *guest, const int *ram_fds, struct hf_error *error);
