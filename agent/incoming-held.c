@@ -7,6 +7,7 @@
 
 #include "agent/incoming-internal.h"
 #include "agent/resume-journal.h"
+#include "common/fd.h"
 #include "common/worker.h"
 
 static int no_thread(int r, struct hf_error *error)
@@ -96,6 +97,14 @@ int hf_incoming_retry(struct hf_incoming *in, const char *vmm, struct hf_error *
 		return no_thread(r, error);
 	}
 	return 0;
+}
+
+bool hf_incoming_process_lives(const struct hf_incoming *in)
+{
+	uint64_t ticks = 0;
+
+	return in->ran_in && hf_pid_start_time(in->ran_in, &ticks) == 0 &&
+	       ticks == in->ran_in_start;
 }
 
 static int refuse_living(const struct hf_incoming *in, struct hf_error *error)

@@ -65,6 +65,9 @@ bool hf_incoming_wants_gate(const struct hf_incoming *in);
 /** hf_incoming_open_gate() - The daemon may come back, as far as this guest is concerned. */
 void hf_incoming_open_gate(struct hf_incoming *in);
 
+/** hf_incoming_check_libvirt() - -EBUSY: libvirt runs it already, on other memory. */
+int hf_incoming_check_libvirt(const struct hf_incoming *in, struct hf_error *error);
+
 /** hf_incoming_own_vmm_again() - End the trial of another VMM binary. */
 void hf_incoming_own_vmm_again(struct hf_incoming *in);
 

@@ -31,3 +31,14 @@ void hf_incoming_open_gate(struct hf_incoming *in)
 		hf_libvirt_gate_open(in->agent);
 	in->gated = false;
 }
+
+int hf_incoming_check_libvirt(const struct hf_incoming *in, struct hf_error *error)
+{
+	pid_t pid = hf_guest_is_libvirt(in->guest) ? hf_libvirt_pid(in->guest) : 0;
+
+	if (!pid)
+		return 0;
+	return hf_error_set(error, -EBUSY, HF_ERR_STATE,
+		"release its old memory, or shut the domain down and retry",
+		"libvirt has started the domain afresh, as process %d", (int)pid);
+}

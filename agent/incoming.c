@@ -419,14 +419,6 @@ int hf_incoming_read_journal(struct hf_incoming *in, struct hf_error *error)
 	return 0;
 }
 
-bool hf_incoming_process_lives(const struct hf_incoming *in)
-{
-	uint64_t ticks = 0;
-
-	return in->ran_in && hf_pid_start_time(in->ran_in, &ticks) == 0 &&
-	       ticks == in->ran_in_start;
-}
-
 /* Was the guest let run before? What it was saved with is then of the past. */
 static int look_back(struct hf_incoming *in)
 {
@@ -529,6 +521,10 @@ static void load(struct hf_incoming *in)
 		r = hf_libvirt_gate_close(in->agent, on_gate_closed, in);
 		if (r < 0)
 			hold_errno(in, r, "libvirt's daemon can't be stopped for it");
+		return;
+	}
+	if (hf_incoming_check_libvirt(in, &e) < 0) {
+		hold(in, &e);
 		return;
 	}
 	/* Its save-failure was asked by the agent before the jump: there is nothing to load. */

@@ -159,8 +159,9 @@ static int preserve(void *data)
 	if (r == 0)
 		r = hf_carrier_session_create(
 			out->agent->carrier, out->guest->session, &out->session, &out->error);
-	/* The kernel preserves no file of a tmpfs that still has a name. */
-	if (r == 0 && hf_agent_is_luo(out->agent) && hf_guest_is_libvirt(out->guest))
+	/* The kernel preserves no file of a tmpfs that still has a name; and libvirt might give the
+	 * same name to a domain that somebody boots afresh while this memory is held. */
+	if (r == 0 && hf_guest_is_libvirt(out->guest))
 		r = hf_libvirt_release_ram(out->guest, out->ram_fds, &out->error);
 	for (size_t i = 0; r == 0 && i < out->guest->n_ram; i++) {
 		struct hf_manifest_ram *ram = &out->guest->ram[i];

@@ -195,6 +195,16 @@ static pid_t read_pid(const char *file)
 	return pid > 1 && pid < INT32_MAX && kill((pid_t)pid, 0) == 0 ? (pid_t)pid : 0;
 }
 
+pid_t hf_libvirt_pid(const struct hf_manifest_guest *guest)
+{
+	char file[256];
+
+	return guest->name && snprintf(file, sizeof(file), "%s.pid", guest->name) <
+				       (int)sizeof(file)
+		       ? read_pid(file)
+		       : 0;
+}
+
 static bool is_known(const char *name, struct hf_manifest_guest *const *guests, size_t n)
 {
 	for (size_t i = 0; i < n; i++)

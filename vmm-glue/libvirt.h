@@ -65,6 +65,9 @@ struct hf_libvirt_call *hf_libvirt_call_free(struct hf_libvirt_call *call);
 /** hf_libvirt_has_daemon() - Does anybody listen on one of its sockets? */
 bool hf_libvirt_has_daemon(void);
 
+/** hf_libvirt_pid() - The QEMU that libvirt has a domain run in, by its pid file; 0: none. */
+pid_t hf_libvirt_pid(const struct hf_manifest_guest *guest);
+
 /** hf_libvirt_has_domains() - Does a QEMU of libvirt's run? By its pid files. */
 bool hf_libvirt_has_domains(void);
 
