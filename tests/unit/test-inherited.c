@@ -26,6 +26,10 @@ struct world {
 	struct hf_manifest_guest *guest;
 };
 
+static const char ram[] =
+	"{\"qom-type\":\"memory-backend-file\",\"id\":\"pc.ram\",\"mem-path\":\"/r\","
+	"\"share\":true,\"size\":4096}";
+
 static int listen_at(const char *path)
 {
 	struct sockaddr_un sa = {.sun_family = AF_UNIX};
@@ -50,10 +54,7 @@ static void plan_with(struct world *w, int fd)
 {
 	char chardev[96];
 	const char *const argv[] = {"/usr/bin/qemu-system-x86_64", "-machine",
-		"pc-i440fx-7.2,memory-backend=pc.ram", "-object",
-		"{\"qom-type\":\"memory-backend-file\",\"id\":\"pc.ram\",\"mem-path\":\"/r\","
-		"\"share\":true,\"size\":4096}",
-		"-chardev", chardev};
+		"pc-i440fx-7.2,memory-backend=pc.ram", "-object", ram, "-chardev", chardev};
 
 	hf_cmdline_free(w->plan);
 	snprintf(chardev, sizeof(chardev), "socket,id=charmonitor,fd=%d,server=on,wait=off", fd);
