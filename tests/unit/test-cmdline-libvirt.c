@@ -13,10 +13,11 @@
 #define RAM(id, file) \
 	"{\"qom-type\":\"memory-backend-file\",\"id\":\"" id "\",\"mem-path\":\"" file \
 	"\",\"share\":true,\"size\":134217728}"
-#define TAP \
-	"{\"type\":\"tap\",\"fds\":\"31:33\",\"vhost\":true,\"vhostfds\":\"34:35\"," \
-	"\"id\":\"hostnet0\"}"
 #define NODE0 "/var/lib/libvirt/qemu/ram/1-d/ram-node0"
+
+static const char tap[] =
+	"{\"type\":\"tap\",\"fds\":\"31:33\",\"vhost\":true,\"vhostfds\":\"34:35\","
+	"\"id\":\"hostnet0\"}";
 
 /* As libvirt 9.0 writes it for QEMU 7.2, less the devices that are of no interest. */
 static const char *const q35[] = {"/usr/bin/qemu-system-x86_64", "-name", "guest=d", "-S",
@@ -27,7 +28,7 @@ static const char *const q35[] = {"/usr/bin/qemu-system-x86_64", "-name", "guest
 	"-numa", "node,nodeid=1,cpus=1,memdev=ram-node1", "-uuid",
 	"11111111-2222-3333-4444-555555555501", "-nodefaults", "-chardev",
 	"socket,id=charmonitor,fd=30,server=on,wait=off", "-mon",
-	"chardev=charmonitor,id=monitor,mode=control", "-netdev", TAP, "-chardev",
+	"chardev=charmonitor,id=monitor,mode=control", "-netdev", tap, "-chardev",
 	"socket,id=chrtpm,path=/run/libvirt/qemu/swtpm/1-d-swtpm.sock", "-tpmdev",
 	"emulator,id=tpm-tpm0,chardev=chrtpm", "-incoming", "fd:32"};
 
