@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "agent/incoming-internal.h"
+#include "agent/libvirt-gate.h"
 #include "agent/resume-journal.h"
 #include "common/fd.h"
 #include "common/worker.h"
@@ -175,7 +176,7 @@ static void on_released(void *data, int result)
 	}
 	hf_vmm_free(in->vmm);
 	in->vmm = NULL;
-	hf_incoming_unguard(in);
+	hf_libvirt_gate_unguard(in->guest);
 	in->step = HF_IN_RELEASED;
 	in->done(in, NULL, in->data);
 }

@@ -52,9 +52,6 @@ struct hf_incoming {
 /** hf_incoming_again() - Begin the chain, or what is left of it. Return: 0 or -errno. */
 int hf_incoming_again(struct hf_incoming *in);
 
-/** hf_incoming_unguard() - Let libvirt start it again: see hf_libvirt_guard(). */
-void hf_incoming_unguard(struct hf_incoming *in);
-
 /**
  * hf_incoming_wants_gate() - Must libvirt's daemon be stopped before it is started?
  *

@@ -2,23 +2,10 @@
 /**
  * DOC: What is different for a guest of libvirt's on its way in.
  */
-#include <string.h>
-
 #include "agent/incoming-internal.h"
 #include "agent/libvirt-gate.h"
-#include "agent/log.h"
 #include "vmm-glue/cmdline.h"
 #include "vmm-glue/libvirt.h"
-
-void hf_incoming_unguard(struct hf_incoming *in)
-{
-	int r = hf_guest_is_libvirt(in->guest) ? hf_libvirt_unguard(in->guest) : 0;
-
-	if (r < 0)
-		hf_log(LOG_WARNING, in->guest->uuid,
-			"%s: libvirt will not start it until `virsh managedsave-remove`: %s",
-			in->guest->name, strerror(-r));
-}
 
 bool hf_incoming_wants_gate(const struct hf_incoming *in)
 {

@@ -104,7 +104,7 @@ static void on_finished(void *data, int result)
 	in->vmm = NULL;
 	hf_incoming_open_gate(in);
 	if (in->released)
-		hf_incoming_unguard(in);
+		hf_libvirt_gate_unguard(in->guest);
 	in->step = in->released ? HF_IN_RELEASED : in->afresh ? HF_IN_COLD_BOOTED : HF_IN_RESUMED;
 	hf_error_clear(&in->error);
 	if (in->afresh) {
@@ -185,7 +185,7 @@ static void on_resumed(struct hf_vmm *vmm, const struct hf_error *error, void *d
 		hf_log(LOG_WARNING, in->guest->uuid, "%s: %s", in->guest->name,
 			hf_vmm_get_warning(vmm));
 	in->stamps = *hf_vmm_get_stamps(vmm);
-	hf_incoming_unguard(in);
+	hf_libvirt_gate_unguard(in->guest);
 	pass(in);
 	in->runs = true;
 	/* QEMU has its own hold on the RAM now. */

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "agent/log.h"
+#include "vmm-glue/cmdline.h"
 #include "vmm-glue/libvirt.h"
 #include "vmm-glue/note.h"
 
@@ -155,6 +156,16 @@ void hf_libvirt_gate_open(struct hf_agent *agent)
 		return;
 	g->users--;
 	advance(g);
+}
+
+void hf_libvirt_gate_unguard(const struct hf_manifest_guest *guest)
+{
+	int r = hf_guest_is_libvirt(guest) ? hf_libvirt_unguard(guest) : 0;
+
+	if (r < 0)
+		hf_log(LOG_WARNING, guest->uuid,
+			"%s: libvirt will not start it until `virsh managedsave-remove`: %s",
+			guest->name, strerror(-r));
 }
 
 void hf_libvirt_gate_free(struct hf_libvirt_gate *g)

@@ -12,6 +12,7 @@
 #include "agent/agent.h"
 
 struct hf_libvirt_gate;
+struct hf_manifest_guest;
 
 /** Called once, from the loop. @error NULL: the daemon isn't there. */
 typedef void (*hf_libvirt_gate_fn)(const struct hf_error *error, void *data);
@@ -35,6 +36,9 @@ void hf_libvirt_gate_recover(struct hf_agent *agent);
 
 /** hf_libvirt_gate_open() - The daemon may come back, as far as this caller is concerned. */
 void hf_libvirt_gate_open(struct hf_agent *agent);
+
+/** hf_libvirt_gate_unguard() - Let libvirt start a guest again, or say in the log that it won't. */
+void hf_libvirt_gate_unguard(const struct hf_manifest_guest *guest);
 
 /** hf_libvirt_gate_free() - At the end of the agent; a daemon that is away stays so. */
 void hf_libvirt_gate_free(struct hf_libvirt_gate *gate);

@@ -7,6 +7,7 @@
 #include <sys/utsname.h>
 
 #include "agent/kexec.h"
+#include "agent/libvirt-gate.h"
 #include "agent/log.h"
 #include "agent/wall-clock.h"
 #include "common/fault.h"
@@ -399,16 +400,8 @@ int hf_update_guard(struct hf_update *u, struct hf_error *error)
 
 void hf_update_unguard(struct hf_update *u)
 {
-	for (size_t i = 0; i < u->n_guests; i++) {
-		const struct hf_manifest_guest *g = hf_outgoing_guest(u->guests[i]);
-		int r = hf_guest_is_libvirt(g) ? hf_libvirt_unguard(g) : 0;
-
-		if (r < 0)
-			hf_log(LOG_WARNING, g->uuid,
-				"%s: libvirt will not start it until `virsh managedsave-remove`: "
-				"%s",
-				g->name, strerror(-r));
-	}
+	for (size_t i = 0; i < u->n_guests; i++)
+		hf_libvirt_gate_unguard(hf_outgoing_guest(u->guests[i]));
 }
 
 int hf_update_write_manifest(struct hf_update *u, struct hf_error *error)

@@ -17,6 +17,7 @@
 
 #include "common/fd.h"
 #include "vmm-glue/net.h"
+#include "vmm-glue/process.h"
 #include "vmm-glue/spawn-internal.h"
 
 #define UNIX_LISTENS 0x10000u /* Flags of /proc/net/unix: __SO_ACCEPTCON */
@@ -163,30 +164,15 @@ static int note_fd(struct hf_manifest_guest *g, const struct hf_cmdline_fd *know
 
 static int read_helper(pid_t pid, struct hf_manifest_helper *h)
 {
-	cleanup_free char *text = NULL, *status = NULL;
-	const char *argv[256];
-	char path[64];
-	size_t size, n = 0;
-	const char *line;
-	int r;
+	cleanup_registration struct hf_registration reg = {.pid = pid};
+	int r = hf_process_read(pid, &reg);
 
-	snprintf(path, sizeof(path), "/proc/%d/cmdline", (int)pid);
-	r = hf_file_read(path, 1 << 20, &text, &size);
-	for (size_t at = 0; r == 0 && at < size && n < HF_ARRAY_SIZE(argv);
-		at += strlen(text + at) + 1)
-		argv[n++] = text + at;
-	if (r == 0)
-		r = hf_manifest_set_strings(&h->argv, &h->n_argv, argv, n);
-	snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
-	if (r == 0)
-		r = hf_file_read(path, 1 << 20, &status, NULL);
-	if (r < 0 || !status)
-		return r < 0 ? r : -EBADMSG;
-	line = strstr(status, "\nUid:");
-	if (!line || sscanf(line, "\nUid: %*u %u", &h->uid) != 1)
-		return -EBADMSG;
-	line = strstr(status, "\nGid:");
-	return line && sscanf(line, "\nGid: %*u %u", &h->gid) == 1 ? 0 : -EBADMSG;
+	if (r < 0)
+		return r;
+	h->uid = reg.guest.uid;
+	h->gid = reg.guest.gid;
+	return hf_manifest_set_strings(
+		&h->argv, &h->n_argv, (const char *const *)reg.guest.argv, reg.guest.n_argv);
 }
 
 /* libvirt starts swtpm with its socket on the command line. */

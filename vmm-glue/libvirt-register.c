@@ -150,11 +150,6 @@ static int take_settings(struct hf_manifest_guest *g, struct json_object *settin
 
 	for (size_t i = 0; i < hf_json_array_size(settings) && n < HF_ARRAY_SIZE(list); i++)
 		list[n++] = json_object_get_string(json_object_array_get_idx(settings, i));
-	for (size_t i = 0; i < g->n_settings; i++)
-		free(g->settings[i]);
-	free(g->settings);
-	g->settings = NULL;
-	g->n_settings = 0;
 	return hf_manifest_set_strings(&g->settings, &g->n_settings, list, n);
 }
 
@@ -304,23 +299,17 @@ static bool is_listed(struct json_object *domains, const char *uuid)
 	return false;
 }
 
-/* A daemon that has only just started may not know of it yet. */
-static bool has_pid_file(const struct hf_registration *reg)
-{
-	pid_t pid;
-
-	return read_pid(reg->guest.name, &pid) == 0 && pid == reg->pid;
-}
-
 int hf_libvirt_register(struct json_object *domains, struct hf_error *e)
 {
 	struct hf_registration *regs = NULL;
 	size_t n = 0;
 	int r = hf_registration_list(&regs, &n, NULL);
 
+	/* By its pid file: a daemon that has only just started may not know of it yet. */
 	for (size_t i = 0; r == 0 && i < n; i++)
 		if (hf_guest_is_libvirt(&regs[i].guest) &&
-			!is_listed(domains, regs[i].guest.uuid) && !has_pid_file(&regs[i]))
+			!is_listed(domains, regs[i].guest.uuid) &&
+			hf_libvirt_pid(&regs[i].guest) != regs[i].pid)
 			hf_registration_remove(regs[i].guest.uuid);
 	hf_registration_list_free(regs, n);
 	if (r < 0)

@@ -12,7 +12,6 @@
 #include <libvirt/libvirt.h>
 #include <libvirt/virterror.h>
 #include <string.h>
-#include <sys/socket.h>
 
 #include "common/fd.h"
 #include "common/json.h"
@@ -152,34 +151,15 @@ static int on_command(struct proxy *p, const char *text, size_t size)
 /* Return: 1: there may be more; 0: the other end closed; -errno. */
 static int receive(struct proxy *p)
 {
-	char control[CMSG_SPACE(sizeof(p->fds))];
-	struct iovec iov = {.iov_base = p->buf + p->size, .iov_len = sizeof(p->buf) - p->size};
-	struct msghdr msg = {.msg_iov = &iov,
-		.msg_iovlen = 1,
-		.msg_control = control,
-		.msg_controllen = sizeof(control)};
+	size_t room = sizeof(p->buf) - p->size, n_fds = MAX_FDS - p->n_fds;
 	ssize_t n;
 
-	if (iov.iov_len == 0)
+	if (room == 0)
 		return -EMSGSIZE;
-	do
-		n = recvmsg(SOCKET_FD, &msg, MSG_CMSG_CLOEXEC);
-	while (n < 0 && errno == EINTR);
+	n = hf_fd_recv(SOCKET_FD, p->buf + p->size, room, p->fds + p->n_fds, &n_fds);
 	if (n < 0)
-		return -errno;
-	for (struct cmsghdr *c = CMSG_FIRSTHDR(&msg); c; c = CMSG_NXTHDR(&msg, c)) {
-		size_t count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-
-		for (size_t i = 0; c->cmsg_type == SCM_RIGHTS && i < count; i++) {
-			int fd;
-
-			memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(fd));
-			if (p->n_fds == MAX_FDS)
-				hf_close(&fd);
-			else
-				p->fds[p->n_fds++] = fd;
-		}
-	}
+		return (int)n;
+	p->n_fds += (unsigned int)n_fds;
 	p->size += (size_t)n;
 	return n > 0;
 }
