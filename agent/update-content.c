@@ -95,13 +95,6 @@ static int take_guest(struct hf_update *u, const struct hf_config *config,
 		hf_error_guest(error, reg->guest.name);
 		return -EOPNOTSUPP;
 	}
-	if (u->keep_loaded && hf_guest_is_libvirt(&reg->guest)) {
-		hf_error_set(error, -EOPNOTSUPP, HF_ERR_NOT_READY,
-			"prepare without --orderly, and commit",
-			"an orderly shutdown ends domains of libvirt's before they could be saved");
-		hf_error_guest(error, reg->guest.name);
-		return -EOPNOTSUPP;
-	}
 	r = hf_manifest_add_guest(u->manifest, &g);
 	if (r == 0) {
 		/* Its description moves into the manifest; the registration keeps only the process.

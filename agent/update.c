@@ -291,7 +291,9 @@ static bool finish_prepare(struct hf_update *u)
 	struct hf_error e = {0};
 
 	hf_fault(HF_FAULT_PREPARED, NULL);
-	if (hf_prepared_note_write(u->agent->update_id, &e) < 0) {
+	/* /var may be away when an orderly shutdown comes to the commit. */
+	if ((u->keep_loaded && hf_update_guard(u, &e) < 0) ||
+		hf_prepared_note_write(u->agent->update_id, &e) < 0) {
 		note_failure(u, &e);
 		return false;
 	}
@@ -330,6 +332,13 @@ static void look_for_domains(struct hf_update *u)
 	struct hf_error e = {0};
 
 	u->pending++;
+	/* The shutdown has ended the daemon: nobody starts a domain any more. */
+	if (u->keep_loaded && !hf_libvirt_has_daemon()) {
+		int r = hf_libvirt_check_known(u->manifest->guests, u->manifest->n_guests, &e);
+
+		on_domains(r < 0 ? &e : NULL, u);
+		return;
+	}
 	if (hf_libvirt_refresh(u->agent->event, DOMAINS_TIMEOUT_NS, on_domains, u, &u->domains) <
 		0) {
 		hf_error_set(&e, -ENOMEM, HF_ERR_FAILED, NULL, "out of memory");

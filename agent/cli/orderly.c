@@ -5,13 +5,19 @@
  * Guests have to outlast it. Where systemd would stop a guest's QEMU with the unit that it was
  * started in (a login session, mostly), it is moved into a scope that no shutdown stops; where that
  * can't be done, because it is the main process of a service, it is said before anything happens.
+ * The same goes for the swtpm of a domain of libvirt's, without which its QEMU can't be saved.
  */
 #include "agent/cli/cli.h"
 
+#include <dirent.h>
+#include <signal.h>
 #include <string.h>
 #include <systemd/sd-bus.h>
 
+#include "common/fd.h"
+
 #define SYSTEMD "org.freedesktop.systemd1"
+#define SWTPM_DIR "/run/libvirt/qemu/swtpm"
 #define MANAGER "/org/freedesktop/systemd1", SYSTEMD ".Manager"
 
 static int bus_error(struct hf_error *e, int r, const char *what, const sd_bus_error *error)
@@ -51,14 +57,12 @@ static int is_main_process(sd_bus *bus, const char *unit, pid_t pid)
 	       main_pid == (uint32_t)pid;
 }
 
-static int move(sd_bus *bus, const char *uuid, const char *name, pid_t pid, struct hf_error *e)
+static int move(
+	sd_bus *bus, const char *scope, const char *description, pid_t pid, struct hf_error *e)
 {
 	sd_bus_error error = SD_BUS_ERROR_NULL;
-	char scope[128], description[256];
 	int r;
 
-	snprintf(scope, sizeof(scope), "holdfast-guest-%s.scope", uuid);
-	snprintf(description, sizeof(description), "Virtual machine %s", name);
 	r = sd_bus_call_method(bus, SYSTEMD, MANAGER, "StartTransientUnit", &error, NULL,
 		"ssa(sv)a(sa(sv))", scope, "fail", 6, "Description", "s", description, "Slice", "s",
 		"holdfast.slice", "DefaultDependencies", "b", 0, "IgnoreOnIsolate", "b", 1,
@@ -69,18 +73,16 @@ static int move(sd_bus *bus, const char *uuid, const char *name, pid_t pid, stru
 	return r < 0 ? r : 0;
 }
 
-static int settle_guest(sd_bus *bus, struct json_object *guest, struct hf_error *e)
+/* Has a process outlast the shutdown, in a scope of that name unless it does anyway. */
+static int settle_process(
+	sd_bus *bus, const char *scope, const char *description, pid_t pid, struct hf_error *e)
 {
-	const char *name = hf_json_get_string(guest, "name", "?");
-	pid_t pid = (pid_t)hf_json_get_int(guest, "pid", 0);
 	sd_bus_error error = SD_BUS_ERROR_NULL;
 	cleanup_free char *unit = NULL;
 	sd_bus_message *reply = NULL;
 	const char *path;
 	int r;
 
-	if (pid <= 0)
-		return 0;
 	r = sd_bus_call_method(
 		bus, SYSTEMD, MANAGER, "GetUnitByPID", &error, &reply, "u", (uint32_t)pid);
 	if (r >= 0)
@@ -94,15 +96,57 @@ static int settle_guest(sd_bus *bus, struct json_object *guest, struct hf_error 
 	if (r >= 0)
 		r = is_stopped(bus, unit, e);
 	if (r > 0 && is_main_process(bus, unit, pid))
-		r = hf_error_set(e, -EOPNOTSUPP, HF_ERR_NOT_READY,
+		return hf_error_set(e, -EOPNOTSUPP, HF_ERR_NOT_READY,
 			"give its unit DefaultDependencies=no and IgnoreOnIsolate=yes, or leave "
 			"--orderly out",
 			"systemd would stop it before the kexec, for it is the main process of a "
 			"service");
-	else if (r > 0)
-		r = move(bus, hf_json_get_string(guest, "uuid", "?"), name, pid, e);
+	return r > 0 ? move(bus, scope, description, pid, e) : r;
+}
+
+static int settle_guest(sd_bus *bus, struct json_object *guest, struct hf_error *e)
+{
+	const char *name = hf_json_get_string(guest, "name", "?");
+	pid_t pid = (pid_t)hf_json_get_int(guest, "pid", 0);
+	char scope[128], description[256];
+	int r;
+
+	if (pid <= 0)
+		return 0;
+	snprintf(scope, sizeof(scope), "holdfast-guest-%s.scope",
+		hf_json_get_string(guest, "uuid", "?"));
+	snprintf(description, sizeof(description), "Virtual machine %s", name);
+	r = settle_process(bus, scope, description, pid, e);
 	if (r < 0)
 		hf_error_guest(e, name);
+	return r;
+}
+
+/* libvirt's swtpm processes, by their pid files. One that has ended left its file behind. */
+static int settle_tpms(sd_bus *bus, struct hf_error *e)
+{
+	DIR *dir = opendir(SWTPM_DIR);
+	char path[512], scope[64];
+	int r = 0;
+
+	for (struct dirent *d; dir && r >= 0 && (d = readdir(dir));) {
+		cleanup_free char *text = NULL;
+		const char *dot = strrchr(d->d_name, '.');
+		pid_t pid;
+
+		if (!dot || strcmp(dot, ".pid") != 0 ||
+			snprintf(path, sizeof(path), SWTPM_DIR "/%s", d->d_name) >=
+				(int)sizeof(path) ||
+			hf_file_read(path, 64, &text, NULL) < 0)
+			continue;
+		pid = (pid_t)strtol(text, NULL, 10);
+		if (pid <= 1 || (kill(pid, 0) < 0 && errno == ESRCH))
+			continue;
+		snprintf(scope, sizeof(scope), "holdfast-tpm-%d.scope", (int)pid);
+		r = settle_process(bus, scope, d->d_name, pid, e);
+	}
+	if (dir)
+		closedir(dir);
 	return r;
 }
 
@@ -133,6 +177,8 @@ int hf_cli_orderly_settle(struct hf_cli *cli)
 		bus_error(&e, r, "reach systemd", NULL);
 	for (size_t i = 0; r >= 0 && i < hf_json_array_size(guests); i++)
 		r = settle_guest(bus, json_object_array_get_idx(guests, i), &e);
+	if (r >= 0)
+		r = settle_tpms(bus, &e);
 	sd_bus_flush_close_unref(bus);
 	return r < 0 ? hf_cli_fail(cli, &e, NULL) : HF_CLI_GO_ON;
 }
