@@ -223,6 +223,31 @@ static void on_preserved(void *data, int result)
 		end_prepare(out);
 }
 
+/*
+ * AppArmor lets nobody open a file that has lost its name, which files of a tmpfs do when they are
+ * preserved. After a jump they are memfds, which it doesn't look at.
+ */
+static int check_confined_ram(const struct hf_outgoing *out, struct hf_error *error)
+{
+	char link[64], target[64];
+
+	if (!out->guest->apparmor || hf_agent_is_luo(out->agent))
+		return 0;
+	for (size_t i = 0; i < out->guest->n_ram; i++) {
+		ssize_t n;
+
+		snprintf(link, sizeof(link), "/proc/self/fd/%d", out->ram_fds[i]);
+		n = readlink(link, target, sizeof(target) - 1);
+		target[n > 0 ? n : 0] = 0;
+		if (strncmp(target, "/memfd:", 7) != 0)
+			return hf_error_set(error, -EOPNOTSUPP, HF_ERR_NOT_READY,
+				"give it memory of source type `memfd`",
+				"AppArmor confines its QEMU, and would not let another one on this "
+				"kernel open its memory, which is in a file of a tmpfs");
+	}
+	return 0;
+}
+
 static void on_attached(struct hf_vmm *vmm, const struct hf_error *error, void *data)
 {
 	struct hf_outgoing *out = data;
@@ -245,6 +270,8 @@ static void on_attached(struct hf_vmm *vmm, const struct hf_error *error, void *
 		r = hf_fault(HF_FAULT_OPEN_RAM, &e);
 	if (r == 0)
 		r = hf_registration_open_ram(&reg, out->ram_fds, &e);
+	if (r == 0)
+		r = check_confined_ram(out, &e);
 	if (r < 0) {
 		end_chain(out, HF_OUT_FAILED, &e);
 		return;
@@ -262,6 +289,7 @@ void hf_outgoing_prepare(struct hf_outgoing *out)
 
 	out->step = HF_OUT_ATTACHING;
 	hf_vmm_want_roms(out->vmm);
+	hf_vmm_want_profile(out->vmm);
 	r = hf_fault(HF_FAULT_ATTACH, NULL);
 	if (r == 0)
 		r = hf_vmm_attach(out->vmm, out->reg->pid, out->reg->start_ticks,

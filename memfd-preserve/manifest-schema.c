@@ -19,6 +19,7 @@
 		.name = HF_MANIFEST_REQUIRED prop, .type = FIELD_BOOL, .only_set = true, \
 		.offset = offsetof(struct s, member) \
 	}
+#define F_REQUIRED(s, prop, kind, member) F(s, HF_MANIFEST_REQUIRED prop, kind, member)
 #define F_ARRAY(s, prop, kind, member, limit) \
 	{ \
 		.name = (prop), .type = (kind), .offset = offsetof(struct s, member), \
@@ -99,6 +100,7 @@ static const struct field helper_fields[] = {
 	F(hf_manifest_helper, "socket-mode", FIELD_U32, socket_mode),
 	F(hf_manifest_helper, "socket-uid", FIELD_U32, socket_uid),
 	F(hf_manifest_helper, "socket-gid", FIELD_U32, socket_gid),
+	F_REQUIRED(hf_manifest_helper, "apparmor", FIELD_STRING, apparmor),
 };
 
 static const struct field guest_fields[] = {
@@ -130,6 +132,7 @@ static const struct field guest_fields[] = {
 	F(hf_manifest_guest, "not-saved", FIELD_STRING, not_saved),
 	F_REQUIRED_BOOL(hf_manifest_guest, "ram-copied", ram_copied),
 	F_REQUIRED_BOOL(hf_manifest_guest, "inherits", inherits),
+	F_REQUIRED(hf_manifest_guest, "apparmor", FIELD_STRING, apparmor),
 	F(hf_manifest_guest, "libvirt-status", FIELD_STRING, libvirt_status),
 	F(hf_manifest_guest, "adopted-pid", FIELD_U32, adopted_pid),
 	F(hf_manifest_guest, "adopted-start-ticks", FIELD_U64, adopted_start_ticks),

@@ -144,6 +144,7 @@ void hf_manifest_forget_inherited(struct hf_manifest_guest *g)
 	hf_manifest_schema_empty(&hf_manifest_schema_guest.lists[GUEST_FDS], g);
 	hf_manifest_schema_empty(&hf_manifest_schema_guest.lists[GUEST_FOLDERS], g);
 	hf_manifest_schema_empty(&hf_manifest_schema_guest.lists[GUEST_HELPERS], g);
+	hf_manifest_set(&g->apparmor, NULL);
 	g->inherits = false;
 }
 

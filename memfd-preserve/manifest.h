@@ -27,7 +27,7 @@
 #include "memfd-preserve/policy.h"
 
 /* What this build writes, and the oldest reader that can act on it. */
-#define HF_MANIFEST_VERSION 6
+#define HF_MANIFEST_VERSION 7
 #define HF_MANIFEST_MIN_READER 1
 /* A property or node with this prefix is refused by readers that don't know it. */
 #define HF_MANIFEST_REQUIRED "required,"
@@ -133,6 +133,7 @@ struct hf_manifest_helper {
 	uint32_t socket_mode;
 	uint32_t socket_uid;
 	uint32_t socket_gid;
+	char *apparmor; /* as the guest's */
 };
 
 /* What the VMM's process may use, and how the kernel treats it. */
@@ -199,6 +200,7 @@ struct hf_manifest_guest {
 	size_t n_folders;
 	struct hf_manifest_helper *helpers;
 	size_t n_helpers;
+	char *apparmor;	      /* profile of AppArmor's that its VMM is confined by, or NULL */
 	char *libvirt_status; /* of a domain: libvirt's own description of it as it runs, or NULL */
 
 	uint64_t tsc_pause;   /* pause asked for */
@@ -287,7 +289,7 @@ struct hf_manifest_net *hf_manifest_add_net(struct hf_manifest_guest *g);
 struct hf_manifest_fd *hf_manifest_add_fd(struct hf_manifest_guest *g);
 struct hf_manifest_folder *hf_manifest_add_folder(struct hf_manifest_guest *g);
 struct hf_manifest_helper *hf_manifest_add_helper(struct hf_manifest_guest *g);
-/** hf_manifest_forget_inherited() - Drop the three lists, and inherits. */
+/** hf_manifest_forget_inherited() - Drop the three lists, inherits, and apparmor. */
 void hf_manifest_forget_inherited(struct hf_manifest_guest *g);
 struct hf_manifest_file *hf_manifest_add_file(struct hf_manifest *m);
 

@@ -16,6 +16,7 @@
 #include <sys/un.h>
 
 #include "common/fd.h"
+#include "vmm-glue/confinement.h"
 #include "vmm-glue/net.h"
 #include "vmm-glue/process.h"
 #include "vmm-glue/spawn-internal.h"
@@ -162,11 +163,17 @@ static int note_fd(struct hf_manifest_guest *g, const struct hf_cmdline_fd *know
 
 /* ---- helpers ---- */
 
+/*
+ * One that has a profile for its program gets that wherever it is executed. One with its domain's
+ * has to be given it.
+ */
 static int read_helper(pid_t pid, struct hf_manifest_helper *h)
 {
 	cleanup_registration struct hf_registration reg = {.pid = pid};
 	int r = hf_process_read(pid, &reg);
 
+	if (r == 0 && hf_confinement_read(pid, &h->apparmor, NULL) == -ENOMEM)
+		r = -ENOMEM;
 	if (r < 0)
 		return r;
 	h->uid = reg.guest.uid;
@@ -264,6 +271,8 @@ int hf_inherited_collect(const struct hf_cmdline *plan, pid_t pid, struct hf_man
 		r = note_fd(guest, &plan->fds[i], pid, table, e);
 	for (size_t i = 0; r == 0 && i < plan->n_sockets; i++)
 		r = note_helper(guest, plan->sockets[i], e);
+	if (r == 0)
+		r = hf_confinement_read(pid, &guest->apparmor, e);
 	if (r < 0 && !(e && e->err))
 		hf_error_set(e, r, HF_ERR_FAILED, NULL,
 			"can't find out what its QEMU was started with: %s", strerror(-r));
@@ -356,6 +365,7 @@ static int start_helper(sd_event *event, const struct hf_manifest_helper *h, str
 		.gid = h->gid,
 		.groups = h->groups,
 		.n_groups = h->n_groups,
+		.apparmor = h->apparmor,
 		.umask = 022,
 	};
 	cleanup_close int folder = -EBADF;

@@ -21,8 +21,8 @@
  * hf_inherited_collect() - Note what a running VMM has, in place of what was noted before.
  * @plan: of its command line
  *
- * Taps are also noted in guest->net. Does nothing for a plan that isn't libvirt's. Return: 0;
- * -EOPNOTSUPP something that can't be made anew, named; -errno.
+ * Also by what it is confined. Taps are also noted in guest->net. Does nothing for a plan that
+ * isn't libvirt's. Return: 0; -EOPNOTSUPP something that can't be made anew, named; -errno.
  */
 int hf_inherited_collect(const struct hf_cmdline *plan, pid_t pid, struct hf_manifest_guest *guest,
 	struct hf_error *error);

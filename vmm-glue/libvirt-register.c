@@ -19,6 +19,7 @@
 #include "common/json.h"
 #include "vmm-glue/cmdline-params.h"
 #include "vmm-glue/cmdline.h"
+#include "vmm-glue/confinement.h"
 #include "vmm-glue/libvirt-internal.h"
 #include "vmm-glue/process.h"
 #include "vmm-glue/registration.h"
@@ -170,23 +171,18 @@ static int take_monitor(struct hf_manifest_guest *g, struct hf_error *e)
 }
 
 /* A QEMU that is started outside of it could do what this one can't. */
-static void check_confinement(struct hf_registration *reg)
+static int check_confinement(struct hf_registration *reg)
 {
-	cleanup_free char *label = NULL;
-	char path[64], why[256];
+	cleanup_free char *profile = NULL;
+	struct hf_error e = {0};
+	int r = hf_confinement_read(reg->pid, &profile, &e);
 
-	snprintf(path, sizeof(path), "/proc/%d/attr/current", (int)reg->pid);
-	/* Without a security module there is nothing to be read. */
-	if (hf_file_read(path, 4096, &label, NULL) < 0 || !label[0] ||
-		strncmp(label, "unconfined", 10) == 0 || strncmp(label, "kernel", 6) == 0)
-		return;
-	snprintf(why, sizeof(why),
-		"libvirt has confined its QEMU (%.*s), and holdfast can't confine another one",
-		(int)HF_MIN(strcspn(label, "\n"), 120u), label);
-	refuse(reg,
-		"migrate it away for the update; `<seclabel type='none' model='apparmor'/>` in its "
-		"XML does without",
-		why);
+	if (r == 0 && profile)
+		r = hf_confinement_check_host(&e);
+	if (r != -EOPNOTSUPP && r != -ENOENT)
+		return r;
+	refuse(reg, e.remedy, e.message);
+	return 0;
 }
 
 static int describe(struct hf_registration *reg, struct json_object *domain, const char *uuid,
@@ -227,8 +223,8 @@ static int describe(struct hf_registration *reg, struct json_object *domain, con
 	else if (plan->reason[0])
 		refuse(reg, plan->remedy, plan->reason);
 	if (!reg->reason[0])
-		check_confinement(reg);
-	return reg->reason[0] ? 0 : add_ram(reg, plan);
+		r = check_confinement(reg);
+	return r < 0 || reg->reason[0] ? r : add_ram(reg, plan);
 }
 
 /* Return: 1 when the registration is there, of the process that runs; its settings are news. */

@@ -101,6 +101,27 @@ static int child_stdio(struct child_work *w)
 	return 0;
 }
 
+/* Here, as the kernel lets a process change only itself. Execution keeps the profile. */
+static int child_confine(const char *profile)
+{
+	char command[256];
+	int n = snprintf(command, sizeof(command), "changeprofile %s", profile);
+	int fd, r;
+
+	if (n >= (int)sizeof(command)) {
+		errno = ENAMETOOLONG;
+		return -1;
+	}
+	fd = open("/proc/self/attr/apparmor/current", O_WRONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -1;
+	r = write(fd, command, (size_t)n) == n ? 0 : -1;
+	n = errno;
+	close(fd);
+	errno = n;
+	return r;
+}
+
 static int child_descriptors(struct child_work *w)
 {
 	const struct hf_spawn_spec *s = w->spec;
@@ -135,6 +156,9 @@ static int child_main(void *arg)
 		return child_fail(w, "enter the folder it was started in");
 	if (child_stdio(w) < 0)
 		return child_fail(w, "open the standard streams");
+	/* Not earlier: its log need not be a file that it may open. */
+	if (s->apparmor && child_confine(s->apparmor) < 0)
+		return child_fail(w, "enter its AppArmor profile");
 	if (child_descriptors(w) < 0)
 		return child_fail(w, "arrange the file descriptors");
 	/* Not earlier: with as few descriptors as it may have, it could not be given any. */

@@ -42,6 +42,7 @@ struct hf_spawn_spec {
 	size_t n_groups;
 	mode_t umask;
 	const struct hf_manifest_limits *limits; /* NULL: as here */
+	const char *apparmor; /* profile to be confined by, which is loaded; NULL: as here */
 	const struct hf_spawn_fd *fds; /* numbers ascending from 3; all others are closed there */
 	size_t n_fds;
 	const char *stdio[3]; /* path to open again for fd 0, 1, 2; NULL or "": none known */

@@ -8,7 +8,7 @@
 #include "vmm-glue/spawner.h"
 
 #define MAGIC 0x50534648u /* HFSP */
-#define VERSION 1
+#define VERSION 2
 #define NO_STRING UINT32_MAX
 /* As the manifest has them. */
 #define MAX_STRINGS 4096
@@ -81,6 +81,7 @@ int hf_spawner_encode(const struct hf_spawn_spec *s, void **ret, size_t *ret_siz
 		put_u32(f, (uint32_t)s->limits->nice);
 		put_u32(f, (uint32_t)s->limits->oom_score_adj);
 	}
+	put_string(f, s->apparmor);
 	put_u32(f, s->n_fds);
 	for (size_t i = 0; i < s->n_fds; i++)
 		put_u32(f, (uint32_t)s->fds[i].number);
@@ -225,6 +226,7 @@ int hf_spawner_decode(const void *data, size_t size, struct hf_spawner_request *
 		get_limits(&r, &ret->limits);
 		s->limits = &ret->limits;
 	}
+	s->apparmor = get_string(&r);
 	s->fds = ret->fds;
 	s->n_fds = get_u32(&r, HF_ARRAY_SIZE(ret->fds));
 	for (size_t i = 0; i < s->n_fds; i++)

@@ -56,19 +56,27 @@ static int inventory(struct hf_vmm *vmm, struct hf_error *error)
 	return r < 0 ? r : hf_inherited_collect(plan, hf_child_pid(vmm->child), vmm->guest, error);
 }
 
+static void finish_attach(struct hf_vmm *vmm)
+{
+	vmm->attached = true;
+	hf_vmm_end(vmm);
+}
+
 static void one_answered(struct hf_vmm *vmm)
 {
 	struct hf_error e = {0};
+	int r;
 
 	if (--vmm->n_replies > 0)
 		return;
 	vmm->probe.state_estimate_bytes = estimate_state(vmm->other_ram_bytes);
-	if (inventory(vmm, &e) < 0) {
+	r = inventory(vmm, &e);
+	if (r == 0 && vmm->want_profile)
+		r = hf_vmm_load_profile(vmm, finish_attach, &e);
+	if (r < 0)
 		hf_vmm_fail(vmm, &e);
-		return;
-	}
-	vmm->attached = true;
-	hf_vmm_end(vmm);
+	else if (r == 0)
+		finish_attach(vmm);
 }
 
 static void malformed(struct hf_vmm *vmm, const char *what, int r)

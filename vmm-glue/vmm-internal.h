@@ -84,6 +84,10 @@ struct hf_vmm {
 	bool ptys_known;
 	struct hf_libvirt_pty ptys[HF_VMM_MAX_PTYS];
 	size_t n_ptys;
+	bool want_profile;
+	bool profile_loaded;
+	struct hf_child *loader; /* AppArmor's parser, while it runs */
+	void (*then_loaded)(struct hf_vmm *vmm);
 	bool want_roms;
 	char **roms; /* NULL-terminated once there is one */
 	size_t n_roms;
@@ -163,6 +167,17 @@ void hf_vmm_attach_on_ready(struct hf_vmm *vmm);
  * Return: 0, or -ESTALE.
  */
 int hf_vmm_check_monitor(const struct hf_qmp *q, pid_t pid, struct hf_error *error);
+
+/**
+ * hf_vmm_load_profile() - Have the guest's AppArmor profile loaded, if it has one.
+ * @then: called when it is, from the loop; if it can't be, the operation under way fails instead
+ *
+ * Return: 1 @then will be called; 0 there is nothing to wait for, and it won't; -errno.
+ */
+int hf_vmm_load_profile(struct hf_vmm *vmm, void (*then)(struct hf_vmm *vmm), struct hf_error *e);
+
+/** hf_vmm_drop_loader() - End what loads it. */
+void hf_vmm_drop_loader(struct hf_vmm *vmm);
 
 /** hf_vmm_ram_number() - The descriptor that a RAM file has in a QEMU started by an agent. */
 int hf_vmm_ram_number(const struct hf_vmm *vmm, size_t index);

@@ -309,6 +309,7 @@ static int spawn(struct hf_vmm *vmm, char **argv, int boot_fd, struct hf_error *
 		return hf_error_set(e, -ENOMEM, HF_ERR_FAILED, NULL, "out of memory");
 	spec.argv = argv;
 	spec.limits = &guest->limits;
+	spec.apparmor = guest->apparmor;
 	spec.fds = fds;
 	spec.n_fds = n + own;
 	for (size_t i = 0; i < guest->n_ram; i++)
@@ -391,6 +392,10 @@ void hf_vmm_start_new(struct hf_vmm *vmm)
 		hf_vmm_poll_after(vmm, BRIDGE_RETRY_USEC, hf_vmm_start_new);
 		return;
 	}
+	if (r == 0)
+		r = hf_vmm_load_profile(vmm, hf_vmm_start_new, &e);
+	if (r > 0)
+		return;
 	if (r == 0 && vmm->guest->inherits) {
 		r = hf_inherited_start(vmm->event, vmm->guest, vmm->helpers_started, &e);
 		vmm->helpers_started = true;
@@ -442,7 +447,7 @@ void hf_vmm_reset(struct hf_vmm *vmm)
 	vmm->attached = vmm->lost = vmm->save_begun = vmm->migrate_sent = false;
 	vmm->stream_ok = vmm->migration_completed = false;
 	vmm->incoming_sent = vmm->capability_off = false;
-	vmm->helpers_started = vmm->ptys_known = false;
+	vmm->helpers_started = vmm->ptys_known = vmm->profile_loaded = false;
 	vmm->stamps = (struct hf_vmm_stamps){0};
 	vmm->warning[0] = 0;
 }

@@ -107,6 +107,7 @@ void hf_vmm_free(struct hf_vmm *vmm)
 	vmm->settle = sd_event_source_disable_unref(vmm->settle);
 	vmm->qmp = hf_qmp_free(vmm->qmp);
 	hf_close(&vmm->stream_fd);
+	hf_vmm_drop_loader(vmm);
 	/* A half-loaded QEMU must not stay on the guest's RAM: nobody would know of it. */
 	if (vmm->child && (hf_vmm_starting(vmm) || vmm->killing))
 		hf_child_kill(vmm->child);
@@ -201,6 +202,7 @@ static void close_operation(struct hf_vmm *vmm)
 {
 	vmm->op.ended = true;
 	stop_timers(vmm);
+	hf_vmm_drop_loader(vmm);
 	hf_vmm_forget_commands(vmm);
 	hf_close(&vmm->stream_fd);
 	cancel_stream(vmm);

@@ -130,6 +130,13 @@ int hf_vmm_probe_check(const struct hf_vmm_probe *probe, struct hf_error *error)
 /** hf_vmm_want_roms() - Have the next hf_vmm_attach() ask for ROM files, too. */
 void hf_vmm_want_roms(struct hf_vmm *vmm);
 
+/**
+ * hf_vmm_want_profile() - Have hf_vmm_attach() load the AppArmor profile that QEMU has, once more.
+ *
+ * For an update: what can't be loaded now can't be when a new QEMU needs it.
+ */
+void hf_vmm_want_profile(struct hf_vmm *vmm);
+
 /** hf_vmm_want_details() - Have the next hf_vmm_attach() fill the end of the probe, too. */
 void hf_vmm_want_details(struct hf_vmm *vmm);
 

@@ -10,6 +10,7 @@ import xml.etree.ElementTree
 
 from guests import LIGHT, Guest
 from nested import GUEST_ADDRESS, GUEST_PORT, TEST_DIR, fail
+from updates import holdfast
 
 NETWORK = "outside"
 NETWORK_XML = f"""<network>
@@ -22,16 +23,27 @@ NETWORK_XML = f"""<network>
 MEMORY_BACKING = "<memoryBacking><source type='file'/><access mode='shared'/></memoryBacking>"
 
 # There are more guests here than elsewhere, and libvirt's own work besides.
-LIGHTER = "hf.report_ms=4000 hf.clock_ms=100 hf.mem=50"
+LIGHTER = "hf.report_ms=4000 hf.clock_ms=100 hf.disk_ms=500 hf.mem=50"
 
 # Libvirt takes no notice of the CPUs that it may use itself; see leave_first_cpu() in tools/hf-init.c.
 CPUS = "1-2"
+
+RAM_SIZE = "1g"
 
 IMAGES = "/var/lib/libvirt/images"
 
 
 def virsh(host, words, timeout=60, check=True):
     return host.run(f"virsh -q {words} 2>&1", timeout, check)
+
+
+def set_up(host):
+    """Prepare the host as an operator does: it says what it writes, and the second time there is nothing to do."""
+    print(holdfast(host, f"libvirt setup --size {RAM_SIZE}"))
+    holdfast(host, "libvirt setup --check")
+    # Without being restarted libvirt has the files in there from now on.
+    if host.run("findmnt -no FSTYPE /var/lib/libvirt/qemu/ram").out.strip() != "tmpfs":
+        fail("no tmpfs is mounted where domains have their memory")
 
 
 def start_network(host):
@@ -45,7 +57,7 @@ def start_network(host):
 class Domain(Guest):
     """A domain of libvirt that runs the witness as its init.
 
-    With cells it has so many NUMA cells, and as many CPUs as that at least. With net it has the address that
+    With cells it has so many NUMA cells, of which the first has the CPUs. With net it has the address that
     the outside reaches; agent is the channel of a guest agent. A transient one is gone once it ends.
     Its console is in the host's /var/log/guest-NAME.log, as that of other guests, and QEMU
     opens it itself: what <serial type='file'> or <log> give it is a descriptor of virtlogd's (-add-fd), which
@@ -66,7 +78,9 @@ class Domain(Guest):
         self.console = f"/var/log/guest-{name}.log"
         self.disk = f"{IMAGES}/{name}.img" if disk else None
         self.file = f"{TEST_DIR}/{name}.xml"
-        words = ("console=ttyS0 earlyprintk=ttyS0,115200 quiet panic=-1 kho=off liveupdate=off cgroup_disable=memory "
+        # The pseudo-terminal is the first serial line then, which nobody reads.
+        line = "ttyS1" if pty else "ttyS0"
+        words = (f"console={line} earlyprintk={line},115200 quiet panic=-1 kho=off liveupdate=off cgroup_disable=memory "
                  f"cgroup.memory=nokmem hf.name={name} hf.seed={sum(name.encode()) * 7919} hf.ram_mib={memory} "
                  f"{LIGHT} {LIGHTER}")
         devices = ""
@@ -86,14 +100,15 @@ class Domain(Guest):
             devices += (f"<interface type='network'><mac address='52:54:00:68:66:01'/><source network='{NETWORK}'/>"
                         "<model type='virtio'/><rom enabled='no'/></interface>")
             words += f" hf.ip={GUEST_ADDRESS}/24 hf.port={GUEST_PORT}"
-        numa = "".join(f"<cell id='{i}' cpus='{i}' memory='{memory // cells}' unit='MiB' memAccess='shared'/>"
+        cell_cpus = [f"cpus='0-{cpus - 1}'"] + [""] * cells
+        numa = "".join(f"<cell id='{i}' {cell_cpus[i]} memory='{memory // cells}' unit='MiB' memAccess='shared'/>"
                        for i in range(cells))
         self.xml = f"""<domain type='kvm' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
   <name>{name}</name>
   <uuid>{self.uuid}</uuid>
   <memory unit='MiB'>{memory}</memory>
   {MEMORY_BACKING}
-  <vcpu cpuset='{CPUS}'>{max(cpus, cells)}</vcpu>
+  <vcpu cpuset='{CPUS}'>{cpus}</vcpu>
   <os>
     <type arch='x86_64' machine='{machine}'>hvm</type>
     <kernel>{TEST_DIR}/bzImage-old</kernel>
@@ -240,6 +255,14 @@ def save_restore(host, domain):
     host.run(f"rm {image}")
     domain.wait_status(2)
     host.note(f"domain {domain.name} was saved to {size >> 20} MiB and restored by libvirt")
+
+
+def expect_confined(host, domains):
+    """AppArmor has each domain's QEMU in the domain's profile."""
+    for domain in domains:
+        label = host.run(f"cat /proc/{domain.pid()}/attr/apparmor/current").out.strip()
+        if label != f"libvirt-{domain.uuid} (enforce)":
+            fail(f"the QEMU of domain {domain.name} is confined as {label!r}")
 
 
 def destroy(host, domain):

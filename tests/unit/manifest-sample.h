@@ -71,6 +71,8 @@ static inline void sample_inherited(struct hf_manifest_guest *g)
 	helper->n_groups = 1;
 	helper->groups[0] = 111;
 	hf_manifest_set(&helper->socket, "/run/libvirt/qemu/swtpm/1-web-swtpm.sock");
+	hf_manifest_set(&helper->apparmor, "libvirt-0e4510b1-5792-5afc-be69-2b819927f355");
+	hf_manifest_set(&g->apparmor, "libvirt-0e4510b1-5792-5afc-be69-2b819927f355");
 	helper->socket_mode = 0600;
 	helper->socket_uid = 64055;
 	helper->socket_gid = 111;

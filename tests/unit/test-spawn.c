@@ -457,6 +457,12 @@ static void test_failures(void **state)
 	spec.cwd = "/nonexistent";
 	assert_int_equal(hf_spawn(event, &spec, NULL, NULL, &child, &e), -ENOENT);
 	assert_non_null(strstr(e.message, "folder"));
+	/* Nothing runs unconfined that was to be confined: neither without AppArmor nor without
+	 * that profile. */
+	spec.cwd = NULL;
+	spec.apparmor = "libvirt-not-loaded";
+	assert_int_equal(hf_spawn(event, &spec, NULL, NULL, &child, &e), -ENOENT);
+	assert_non_null(strstr(e.message, "AppArmor"));
 	assert_null(child);
 }
 
@@ -641,6 +647,7 @@ static void test_spawner_wire(void **state)
 		.n_groups = 2,
 		.umask = 027,
 		.limits = &limits,
+		.apparmor = "libvirt-x",
 		.fds = fds,
 		.n_fds = 2,
 		.stdio = {NULL, "", "/e"},
@@ -664,6 +671,7 @@ static void test_spawner_wire(void **state)
 	assert_true(q.spec.limits->rlimits[1] == UINT64_MAX && q.spec.limits->cpus[2] == 3);
 	assert_int_equal(q.spec.limits->nice, -5);
 	assert_int_equal(q.spec.limits->oom_score_adj, HF_MANIFEST_UNKNOWN);
+	assert_string_equal(q.spec.apparmor, "libvirt-x");
 	assert_int_equal(q.spec.fds[1].number, 9);
 	assert_null(q.spec.stdio[0]);
 	assert_string_equal(q.spec.stdio[1], "");

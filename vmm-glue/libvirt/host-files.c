@@ -206,6 +206,13 @@ char *hf_host_daemon_drop_in(const char *mount_unit)
 	return text;
 }
 
+char *hf_host_apparmor_drop_in(void)
+{
+	return strdup(HF_HOST_FILES_MARK
+		"# holdfastd, which isn't confined, speaks to a QEMU that it starts over sockets.\n"
+		"unix (send, receive) type=stream addr=none peer=(label=unconfined),\n");
+}
+
 char *hf_host_exec_stop(const char *unit)
 {
 	static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"

@@ -73,6 +73,14 @@ char *hf_host_mount_unit(const struct hf_host_ram *ram);
 char *hf_host_daemon_drop_in(const char *mount_unit);
 
 /**
+ * hf_host_apparmor_drop_in() - What profiles of QEMUs have to allow besides, for AppArmor.
+ *
+ * A QEMU that holdfast starts is spoken to over a socket that it is born with, which holdfastd, a
+ * process that isn't confined, has the other end of.
+ */
+char *hf_host_apparmor_drop_in(void);
+
+/**
  * hf_host_exec_stop() - The one command that a unit is stopped with.
  *
  * Return: NULL when there is none, or several, or one that is not plain words.

@@ -15,6 +15,7 @@
 #include <sys/wait.h>
 
 #include "common/fd.h"
+#include "vmm-glue/confinement.h"
 #include "vmm-glue/libvirt/host-files.h"
 #include "vmm-glue/libvirt/verbs.h"
 
@@ -288,6 +289,17 @@ static int plan_guests(struct setup *s, struct hf_error *e)
 		UNITS "/libvirt-guests.service.d/holdfast.conf");
 }
 
+/* Only where libvirt's profiles take additions from a folder: versions without it need none. */
+static int plan_apparmor(struct setup *s, struct hf_error *e)
+{
+	cleanup_free char *text = NULL;
+	int r = read_file(s, HF_APPARMOR_ABSTRACTION, &text, e);
+
+	if (r < 0 || !text || !strstr(text, HF_APPARMOR_DROP_IN_DIR))
+		return r;
+	return add_file(s, hf_host_apparmor_drop_in(), e, "%s", HF_APPARMOR_DROP_IN);
+}
+
 static int plan(struct setup *s, struct hf_error *e)
 {
 	static const char *const daemons[] = {"libvirtd.service", "virtqemud.service"};
@@ -314,7 +326,9 @@ static int plan(struct setup *s, struct hf_error *e)
 	for (size_t i = 0; r == 0 && i < HF_ARRAY_SIZE(daemons); i++)
 		r = add_file(s, hf_host_daemon_drop_in(s->mount_unit), e,
 			UNITS "/%s.d/holdfast.conf", daemons[i]);
-	return r < 0 ? r : plan_guests(s, e);
+	if (r == 0)
+		r = plan_guests(s, e);
+	return r < 0 ? r : plan_apparmor(s, e);
 }
 
 /* ---- doing it ---- */
