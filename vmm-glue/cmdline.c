@@ -113,6 +113,13 @@ static bool is_plain_shared_file(const struct hf_params *v)
 	       !hf_params_is_on(v, "pmem") && !hf_params_get(v, "offset");
 }
 
+/* QEMU shares them unless it is told otherwise. */
+static bool is_shared_memfd(const struct hf_params *v, const char *kind)
+{
+	return strcmp(kind, "memfd") == 0 &&
+	       (!hf_params_get(v, "share") || hf_params_is_on(v, "share"));
+}
+
 static int on_memory_object(struct hf_cmdline_parse *p, const struct hf_option *o,
 	const struct hf_params *v, const char *kind)
 {
@@ -131,7 +138,7 @@ static int on_memory_object(struct hf_cmdline_parse *p, const struct hf_option *
 		refuse_file(p, v, id);
 		return 0;
 	}
-	if (p->plan->libvirt && strcmp(kind, "file") != 0) {
+	if (p->plan->libvirt && strcmp(kind, "file") != 0 && !is_shared_memfd(v, kind)) {
 		hf_cmdline_refuse(p, REMEDY_LIBVIRT,
 			"RAM %.64s is memory that nobody else can open (memory-backend-%.64s)", id,
 			kind);
@@ -146,8 +153,11 @@ static int on_memory_object(struct hf_cmdline_parse *p, const struct hf_option *
 	}
 	if (hf_params_is_on(v, "hugetlb")) {
 		hf_cmdline_refuse(p,
-			"leave hugetlb out: RAM gets transparent huge pages where "
-			"/sys/kernel/mm/transparent_hugepage/shmem_enabled allows",
+			p->plan->libvirt
+				? "remove <hugepages/> from <memoryBacking>, then start "
+				  "the domain anew"
+				: "leave hugetlb out: RAM gets transparent huge pages where "
+				  "/sys/kernel/mm/transparent_hugepage/shmem_enabled allows",
 			"RAM %.64s is on hugetlb pages, which the kernel can't preserve", id);
 		return 0;
 	}

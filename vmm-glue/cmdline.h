@@ -121,8 +121,9 @@ int hf_cmdline_parse(
  * hf_cmdline_parse_libvirt() - The same of a command line that libvirt wrote.
  *
  * RAM may be in shared files here, because their owner, libvirt, makes a folder of its own for each
- * domain and forgets them with it; descriptors may have been handed over, where it is known what
- * they are; and a TPM may be emulated by another process.
+ * domain and forgets them with it, or on memfds, which are QEMU's own; private RAM may not;
+ * descriptors may have been handed over, where it is known what they are; and a TPM may be emulated
+ * by another process.
  */
 int hf_cmdline_parse_libvirt(
 	const char *const *argv, size_t n, struct hf_cmdline **ret, struct hf_error *e);

@@ -12,7 +12,9 @@
 #include "common/fd.h"
 #include "common/json.h"
 #include "common/tsc.h"
+#include "vmm-glue/cmdline.h"
 #include "vmm-glue/libvirt-internal.h"
+#include "vmm-glue/registration.h"
 #include "vmm-glue/spawn.h"
 
 #define RESULT_FD 3
@@ -208,11 +210,32 @@ static int new_call(sd_event *event, bool refresh, uint64_t timeout_ns, hf_libvi
 	return 0;
 }
 
+/*
+ * The arguments, with the domains that are known already: their QEMUs need not be asked for
+ * anything. The strings are those of @regs.
+ */
+static char **list_argv(char *path, struct hf_registration *regs, size_t n)
+{
+	char **argv = calloc(n + 3, sizeof(*argv));
+	size_t k = 0;
+
+	if (!argv)
+		return NULL;
+	argv[k++] = path;
+	argv[k++] = (char *)"list";
+	for (size_t i = 0; i < n; i++)
+		if (hf_guest_is_libvirt(&regs[i].guest) && !regs[i].reason[0])
+			argv[k++] = regs[i].guest.uuid;
+	return argv;
+}
+
 static void start_list(struct hf_libvirt_call *call)
 {
-	char path[512];
-	char *argv[] = {path, (char *)"list", NULL};
 	cleanup_close int theirs = -EBADF;
+	cleanup_free char **argv = NULL;
+	struct hf_registration *regs = NULL;
+	char path[512];
+	size_t n = 0;
 	int pair[2], r;
 
 	snprintf(path, sizeof(path), "%s/holdfast-libvirt", hf_libexec_dir());
@@ -225,7 +248,15 @@ static void start_list(struct hf_libvirt_call *call)
 	call->fd = pair[0];
 	theirs = pair[1];
 	fcntl(call->fd, F_SETFL, O_NONBLOCK);
-	r = run(call->event, argv, theirs, on_exited, call, &call->child, &call->error);
+	/* Without them it only takes longer. */
+	if (hf_registration_list(&regs, &n, NULL) < 0)
+		n = 0;
+	argv = list_argv(path, regs, n);
+	if (argv)
+		r = run(call->event, argv, theirs, on_exited, call, &call->child, &call->error);
+	else
+		r = hf_error_set(&call->error, -ENOMEM, HF_ERR_FAILED, NULL, "out of memory");
+	hf_registration_list_free(regs, n);
 	if (r == 0)
 		r = sd_event_add_io(call->event, &call->io, call->fd, EPOLLIN, on_result, call);
 	if (r < 0) {

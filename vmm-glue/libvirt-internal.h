@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include "common/fd.h"
 #include "vmm-glue/libvirt.h"
 
 struct json_object;
@@ -17,3 +18,22 @@ struct json_object;
  * -errno, @error filled.
  */
 int hf_libvirt_register(struct json_object *domains, struct hf_error *error);
+
+/**
+ * hf_libvirt_find_memfd() - Which open file of a QEMU is the memfd of one of its memory objects?
+ * @address: where QEMU has that memory, by its own word; 0: not known
+ * @ret_fd:  the lowest number under which it has the file open
+ *
+ * All of them have the same name, and may have the same size. So it is the one that is mapped at
+ * @address, or, without an address, the only one there is. Return: 0; -ENOENT there is none there;
+ * -ENOTUNIQ there are several, and no address; -errno.
+ */
+int hf_libvirt_find_memfd(
+	pid_t pid, uint64_t address, int *ret_fd, struct hf_inode *ret_inode, bool *ret_shmem);
+
+/**
+ * hf_libvirt_parse_map() - A line of /proc/PID/maps: pure.
+ *
+ * Return: is @address in it, and is it a shared mapping that can be written to?
+ */
+bool hf_libvirt_parse_map(const char *line, uint64_t address, struct hf_inode *ret);

@@ -117,7 +117,43 @@ static int find_file(
 	return r;
 }
 
-static int add_ram(struct hf_registration *reg, const struct hf_cmdline *plan)
+/* Where its QEMU says that it has a memory object; 0: it was not asked. */
+static uint64_t address_of(struct json_object *domain, const char *id)
+{
+	struct json_object *list = hf_json_get_array(domain, "memory");
+
+	for (size_t i = 0; i < hf_json_array_size(list); i++) {
+		struct json_object *block = json_object_array_get_idx(list, i);
+
+		if (strcmp(hf_json_get_string(block, "id", ""), id) == 0)
+			return (uint64_t)hf_json_get_int(block, "address", 0);
+	}
+	return 0;
+}
+
+static int find_ram(struct hf_registration *reg, const struct hf_params *v,
+	struct json_object *domain, size_t i, bool *ret_tmpfs)
+{
+	struct hf_manifest_ram *ram = &reg->guest.ram[i];
+	const char *type = hf_params_get(v, "qom-type"), *path = hf_params_get(v, "mem-path");
+
+	if (type && strcmp(type, "memory-backend-memfd") == 0)
+		return hf_libvirt_find_memfd(reg->pid, address_of(domain, ram->id), &ram->fd,
+			&reg->ram_inodes[i], ret_tmpfs);
+	return path ? find_file(reg->pid, path, &ram->fd, &reg->ram_inodes[i], ret_tmpfs) : -ENOENT;
+}
+
+/* One file under two names would be the guest's memory twice, and half of it lost. */
+static bool is_another(const struct hf_registration *reg, size_t i)
+{
+	for (size_t k = 0; k < i; k++)
+		if (hf_inode_equal(&reg->ram_inodes[k], &reg->ram_inodes[i]))
+			return true;
+	return false;
+}
+
+static int add_ram(
+	struct hf_registration *reg, const struct hf_cmdline *plan, struct json_object *domain)
 {
 	for (size_t i = 0; i < plan->n_ram; i++) {
 		struct hf_manifest_ram *ram = hf_manifest_add_ram(&reg->guest);
@@ -130,9 +166,13 @@ static int add_ram(struct hf_registration *reg, const struct hf_cmdline *plan)
 		ram->size = plan->ram[i].size;
 		r = hf_params_parse(plan->argv[plan->ram[i].arg], "qom-type", &v);
 		if (r == 0)
-			r = find_file(reg->pid, hf_params_get(&v, "mem-path"), &ram->fd,
-				&reg->ram_inodes[i], &tmpfs);
-		if (r < 0)
+			r = find_ram(reg, &v, domain, i, &tmpfs);
+		if (r == -ENOTUNIQ)
+			refuse(reg,
+				"try again; if that does not help, `<source type='file'/>` in its "
+				"<memoryBacking>, and start the domain anew",
+				"its QEMU has several memfds and does not say which is which");
+		else if (r < 0 || is_another(reg, i))
 			refuse(reg, "start the domain anew",
 				"the file that its RAM is in can't be found in its process");
 		else if (!tmpfs)
@@ -224,7 +264,7 @@ static int describe(struct hf_registration *reg, struct json_object *domain, con
 		refuse(reg, plan->remedy, plan->reason);
 	if (!reg->reason[0])
 		r = check_confinement(reg);
-	return r < 0 || reg->reason[0] ? r : add_ram(reg, plan);
+	return r < 0 || reg->reason[0] ? r : add_ram(reg, plan, domain);
 }
 
 /* Return: 1 when the registration is there, of the process that runs; its settings are news. */

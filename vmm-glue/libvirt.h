@@ -88,6 +88,14 @@ int hf_libvirt_check_known(
  */
 int hf_libvirt_open_monitor(sd_event *event, const char *uuid, int *ret_fd, struct hf_error *error);
 
+/**
+ * hf_libvirt_check_memfds() - Can this QEMU leave RAM out of the device state that is on memfds?
+ *
+ * guest->qemu_version is that of the process. Return: 0; -EOPNOTSUPP it can't; -errno.
+ */
+int hf_libvirt_check_memfds(
+	const struct hf_manifest_guest *guest, pid_t pid, struct hf_error *error);
+
 /** hf_libvirt_read_status() - Take a copy of a domain's status file. Return: 0 or -errno. */
 int hf_libvirt_read_status(struct hf_manifest_guest *guest, struct hf_error *error);
 

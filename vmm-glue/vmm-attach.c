@@ -52,7 +52,9 @@ static int inventory(struct hf_vmm *vmm, struct hf_error *error)
 	r = hf_cmdline_of_guest(vmm->guest, &plan, error);
 	if (r < 0)
 		return r;
-	r = hf_net_collect(plan, vmm->guest, error);
+	r = hf_libvirt_check_memfds(vmm->guest, hf_child_pid(vmm->child), error);
+	if (r == 0)
+		r = hf_net_collect(plan, vmm->guest, error);
 	return r < 0 ? r : hf_inherited_collect(plan, hf_child_pid(vmm->child), vmm->guest, error);
 }
 

@@ -101,13 +101,48 @@ static void test_respawn(void **state)
 	assert_true(defers && memory);
 }
 
+/* Memory on a memfd is a file to the new QEMU, and nothing of what made the memfd is left. */
+static void test_memfd(void **state)
+{
+	static const char *const argv[] = {"/usr/bin/qemu-system-x86_64", "-machine",
+		"pc-q35-7.2,memory-backend=pc.ram", "-object",
+		"{\"qom-type\":\"memory-backend-memfd\",\"id\":\"pc.ram\",\"share\":true,"
+		"\"x-use-canonical-path-for-ramblock-id\":false,\"prealloc\":true,"
+		"\"size\":134217728}",
+		"-incoming", "defer"};
+	cleanup_cmdline struct hf_cmdline *plan = NULL;
+	cleanup_free char **built = NULL;
+	const int fd = 31;
+	size_t n = 0;
+
+	assert_int_equal(hf_cmdline_parse_libvirt(argv, HF_ARRAY_SIZE(argv), &plan, NULL), 0);
+	assert_string_equal(plan->reason, "");
+	assert_int_equal(plan->n_ram, 1);
+	assert_string_equal(plan->ram[0].id, "pc.ram");
+	assert_int_equal(
+		hf_cmdline_build(plan, &(struct hf_cmdline_how){.ram_fds = &fd, .respawn = true},
+			&built, &n, NULL),
+		0);
+	assert_string_equal(built[4],
+		"{\"qom-type\":\"memory-backend-file\",\"id\":\"pc.ram\","
+		"\"x-use-canonical-path-for-ramblock-id\":false,\"size\":134217728,"
+		"\"share\":true,\"mem-path\":\"/proc/self/fd/31\",\"align\":2097152,"
+		"\"prealloc\":false}");
+}
+
 static void test_refused(void **state)
 {
 	static const struct {
 		const char *option, *value, *says;
 	} rows[] = {
-		{"-object", "{\"qom-type\":\"memory-backend-memfd\",\"id\":\"x\",\"size\":4096}",
+		{"-object",
+			"{\"qom-type\":\"memory-backend-memfd\",\"id\":\"x\",\"share\":false,"
+			"\"size\":4096}",
 			"nobody else can open"},
+		{"-object",
+			"{\"qom-type\":\"memory-backend-memfd\",\"id\":\"x\",\"hugetlb\":true,"
+			"\"size\":4096}",
+			"hugetlb pages"},
 		{"-object", "{\"qom-type\":\"memory-backend-ram\",\"id\":\"x\",\"size\":4096}",
 			"nobody else can open"},
 		{"-object", RAM("x", "/dev/hugepages/libvirt/qemu/1-d/x"), "hugetlbfs"},
@@ -160,6 +195,7 @@ int main(void)
 		cmocka_unit_test(test_q35),
 		cmocka_unit_test(test_not_for_others),
 		cmocka_unit_test(test_respawn),
+		cmocka_unit_test(test_memfd),
 		cmocka_unit_test(test_refused),
 		cmocka_unit_test(test_default_ram),
 	};

@@ -219,6 +219,48 @@ def update_of_domains(world):
     ours.wait_alive()
 
 
+@every_libvirt
+def memory_on_memfds(world):
+    """Cells of one size are told apart; and nobody needs a tmpfs. Newer QEMUs would put it into the device state."""
+    run("umount", libvirt_host.RAM)
+    one = Domain(world, "one", machine="pc", source="memfd")
+    cells = Domain(world, "cells", cpus=3, cells=3, memory=192, source="memfd", transient=True)
+    domains = [one, cells]
+    for domain in domains:
+        domain.wait_ready()
+        check(rig.memfds(domain.pid), f"{domain.name} has no memfd")
+    world.start_agent()
+    before, pids = [domain.seen() for domain in domains], [domain.pid for domain in domains]
+    if world.libvirt.version >= (11, 0):
+        world.expect(3, "check", says="its RAM is on memfds")
+        world.upgrade(code=3, says="holdfast libvirt enable one")
+        check_untouched(domains, before, pids)
+        return
+    for _ in range(2):
+        check_update(world, *domains)
+        for domain, was in zip(domains, before):
+            domain.check_seen(was)
+    for domain in domains:
+        image = world.path / f"{domain.name}.saved"
+        domain.virsh("save", image)
+        check(image.stat().st_size > 48 << 20, f"{domain.name}'s image has {image.stat().st_size} bytes: RAM is missing")
+        world.virsh("restore", image)
+        domain.wait_alive()
+    # Their memory is on memfds of the restored QEMUs now.
+    check_update(world, *domains)
+
+
+@test
+def private_memory_on_memfds(world):
+    """Nobody else has what QEMU has written there."""
+    domain = Domain(world, "g", machine="pc", source="memfd", access="private").wait_ready()
+    world.start_agent()
+    before, pid = domain.seen(), domain.pid
+    world.expect(3, "check", says="holdfast libvirt enable g")
+    world.upgrade(code=3, says="g: ")
+    check_untouched([domain], [before], [pid])
+
+
 def booted(domain):
     return len([r for r in domain.records() if r["tag"] == "READY"])
 

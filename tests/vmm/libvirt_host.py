@@ -230,7 +230,8 @@ def canonical(text):
 class Domain(Guest):
     """A guest of libvirt's, with a witness."""
 
-    def __init__(self, world, name, machine="q35", cpus=1, memory=96, cells=1, shared=True, disk=False, tpm=False,
+    def __init__(self, world, name, machine="q35", cpus=1, memory=96, cells=1, shared=True, source="file",
+                 access="shared", disk=False, tpm=False,
                  vnc=False, pty=False, agent=False, tap=None, devices="", metadata="", append="", transient=False,
                  emulator=None, logged=False, start=True):
         self.world, self.name, self.transient = world, name, transient
@@ -266,7 +267,7 @@ class Domain(Guest):
             devices += (f"<interface type='bridge'><source bridge='{tap.name}'/><model type='virtio'/></interface>")
             words.append(f"hf.ip={tap.guest}/24 hf.port=7000")
         numa = "".join(f"<cell id='{i}' cpus='{i}' memory='{memory // cells}' unit='MiB'/>" for i in range(cells))
-        backing = "<memoryBacking><source type='file'/><access mode='shared'/></memoryBacking>" if shared else ""
+        backing = f"<memoryBacking><source type='{source}'/><access mode='{access}'/></memoryBacking>" if shared else ""
         self.xml = world.path / f"{name}.xml"
         self.xml.write_text(f"""
 <domain type='qemu' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
