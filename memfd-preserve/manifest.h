@@ -101,6 +101,7 @@ enum hf_manifest_fd_kind {
 	HF_FD_LISTEN, /* a UNIX socket that listens at `path` */
 	HF_FD_TAP,    /* a queue of the tap called `path` */
 	HF_FD_VHOST,  /* /dev/vhost-net */
+	HF_FD_FILE,   /* the file `path`, to write at its end */
 	HF_FD_N_,
 };
 
@@ -108,7 +109,7 @@ struct hf_manifest_fd {
 	int32_t fd;    /* number that argv refers to */
 	uint32_t kind; /* enum hf_manifest_fd_kind */
 	char *path;
-	uint32_t mode; /* of a socket, as are its owners */
+	uint32_t mode; /* of a socket or file, as are its owners */
 	uint32_t uid;
 	uint32_t gid;
 };

@@ -60,9 +60,86 @@ static int add_fd(struct hf_cmdline_parse *p, const struct hf_option *o,
 		return -ENOMEM;
 	}
 	plan->fds = fds;
-	fds[plan->n_fds++] = (struct hf_cmdline_fd){.fd = (int)n, .kind = kind, .id = copy};
+	fds[plan->n_fds++] =
+		(struct hf_cmdline_fd){.fd = (int)n, .kind = kind, .id = copy, .set = -1};
 	return 0;
 }
+
+/* ---- files of consoles ---- */
+
+#define FDSET "/dev/fdset/"
+
+static struct hf_cmdline_fd *file_of_set(struct hf_cmdline *plan, const char *set)
+{
+	char *end;
+	long n = strtol(set, &end, 10);
+
+	if (!isdigit((unsigned char)*set) || *end)
+		return NULL;
+	for (size_t i = 0; i < plan->n_fds; i++)
+		if (plan->fds[i].kind == HF_FD_FILE && plan->fds[i].set == n)
+			return &plan->fds[i];
+	return NULL;
+}
+
+/* libvirt hands over what a console writes to as a set of one, which a chardev then names. */
+static int on_add_fd(struct hf_cmdline_parse *p, const struct hf_option *o)
+{
+	cleanup_params struct hf_params v = {0};
+	const char *set, *fd, *end = "";
+	int r;
+
+	r = p->plan->libvirt ? hf_params_parse(o->value, NULL, &v) : -EBADMSG;
+	if (r == -ENOMEM)
+		return r;
+	set = r == 0 ? hf_params_get(&v, "set") : NULL;
+	fd = r == 0 ? hf_params_get(&v, "fd") : NULL;
+	if (!set || !fd || !hf_params_get(&v, "opaque") || v.n != 3 ||
+		!isdigit((unsigned char)*set) || strlen(set) > 6 ||
+		set[strspn(set, "0123456789")] || file_of_set(p->plan, set)) {
+		refuse_fd(p, o);
+		return 0;
+	}
+	r = add_fd(p, o, HF_FD_FILE, hf_params_get(&v, "opaque"), fd, &end);
+	if (r < 0 || p->plan->reason[0])
+		return r;
+	p->plan->fds[p->plan->n_fds - 1].set = atoi(set);
+	if (*end)
+		refuse_fd(p, o);
+	return 0;
+}
+
+/* A chardev that writes to such a set: both have to have the name of the same device. */
+static void on_fdset(struct hf_cmdline_parse *p, const struct hf_option *o,
+	const struct hf_params *v, const struct hf_param *param)
+{
+	const char *id = hf_params_get_first(v, "id"), *type = hf_params_get(v, "backend");
+	bool log = strcmp(param->key, "logfile") == 0;
+	struct hf_cmdline_fd *f = NULL;
+	char opaque[256];
+
+	if (p->plan->libvirt && o->kind == HF_OPTION_CHARDEV && !v->json && id && type &&
+		has_prefix(id, "char") && has_prefix(param->value, FDSET) &&
+		hf_params_is_on(v, log ? "logappend" : "append") &&
+		(log || (strcmp(param->key, "path") == 0 && strcmp(type, "file") == 0)))
+		f = file_of_set(p->plan, param->value + strlen(FDSET));
+	snprintf(opaque, sizeof(opaque), "%.200s-%s", id ? id + 4 : "", log ? "log" : "source");
+	if (!f || f->used || strcmp(f->id, opaque) != 0)
+		refuse_fd(p, o);
+	else
+		f->used = true;
+}
+
+void hf_cmdline_check_files(struct hf_cmdline_parse *p)
+{
+	const struct hf_option o = {.name = "add-fd"};
+
+	for (size_t i = 0; i < p->plan->n_fds; i++)
+		if (p->plan->fds[i].kind == HF_FD_FILE && !p->plan->fds[i].used)
+			refuse_fd(p, &o);
+}
+
+/* ---- other descriptors ---- */
 
 /* What libvirt hands to QEMU, as far as it can be made anew: sockets that listen, queues of taps.
  */
@@ -111,6 +188,8 @@ static int scan_fds(
 
 		if (is_fd_key(key) && p->plan->libvirt)
 			r = libvirt_fd(p, o, v, &v->v[i]);
+		else if (has_prefix(v->v[i].value, FDSET))
+			on_fdset(p, o, v, &v->v[i]);
 		else if (is_fd_key(key) || is_fd_path(v->v[i].value))
 			refuse_fd(p, o);
 		if (r < 0)
@@ -327,9 +406,6 @@ static const char *implied_key(enum hf_option_kind kind)
 static bool on_simple(struct hf_cmdline_parse *p, const struct hf_option *o)
 {
 	switch (o->kind) {
-	case HF_OPTION_ADD_FD:
-		refuse_fd(p, o);
-		return true;
 	case HF_OPTION_DAEMONIZE:
 		p->plan->daemonize = true;
 		hf_cmdline_refuse(p, "let a service manager run it in the background",
@@ -387,6 +463,8 @@ int hf_cmdline_device(struct hf_cmdline_parse *p, const struct hf_option *o)
 
 	if (on_simple(p, o))
 		return 0;
+	if (o->kind == HF_OPTION_ADD_FD)
+		return on_add_fd(p, o);
 	if (o->kind == HF_OPTION_PLAIN || o->kind == HF_OPTION_IMAGE) {
 		if (is_fd_path(o->kind == HF_OPTION_IMAGE ? o->name : o->value))
 			refuse_fd(p, o);

@@ -104,5 +104,8 @@ void hf_cmdline_refuse(struct hf_cmdline_parse *p, const char *remedy, const cha
  */
 int hf_cmdline_device(struct hf_cmdline_parse *p, const struct hf_option *o);
 
+/** hf_cmdline_check_files() - Refuse files that were handed over for something unknown. */
+void hf_cmdline_check_files(struct hf_cmdline_parse *p);
+
 /** hf_cmdline_replaced() - Is this a key of a memory object that the builder leaves out? */
 bool hf_cmdline_replaced(const char *key);

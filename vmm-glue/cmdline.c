@@ -400,6 +400,7 @@ static int finish(struct hf_cmdline_parse *p)
 	plan->memory_bytes = (bytes + MEMORY_ALIGN - 1) & ~(MEMORY_ALIGN - 1ULL);
 	if (plan->kind == HF_CMDLINE_PROBE)
 		return 0;
+	hf_cmdline_check_files(p);
 	if (!id) {
 		if (plan->machine)
 			hf_cmdline_refuse(p, "use pc, q35, isapc or microvm",

@@ -54,7 +54,9 @@ struct hf_cmdline_tap {
 struct hf_cmdline_fd {
 	int fd;
 	enum hf_manifest_fd_kind kind;
-	char *id; /* of the chardev or netdev that it belongs to */
+	char *id;  /* of the chardev or netdev that it belongs to; of a file: libvirt's opaque */
+	int set;   /* of a file: number of its set, by which a chardev names it */
+	bool used; /* of a file: a chardev that is understood does */
 };
 
 struct hf_cmdline {

@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <linux/if_tun.h>
 #include <linux/openat2.h>
 #include <net/if.h>
@@ -17,6 +18,7 @@
 
 #include "common/fd.h"
 #include "vmm-glue/confinement.h"
+#include "vmm-glue/libvirt.h"
 #include "vmm-glue/net.h"
 #include "vmm-glue/process.h"
 #include "vmm-glue/spawn-internal.h"
@@ -25,6 +27,35 @@
 #define UNIX_TABLE_MAX (16u << 20)
 #define VHOST_NET "/dev/vhost-net"
 #define TUN_DEVICE "/dev/net/tun"
+
+/*
+ * These folders belong to QEMU's user, and a QEMU that was taken over by its guest may put links
+ * there. So what is done with the rights of root is done to what was opened, and was reached
+ * without any link.
+ */
+static int open_unlinked(const char *path, uint64_t flags)
+{
+	struct open_how how = {
+		.flags = flags | O_CLOEXEC | O_NOFOLLOW, .resolve = RESOLVE_NO_SYMLINKS};
+	int fd = (int)syscall(SYS_openat2, AT_FDCWD, path, &how, sizeof(how));
+
+	return fd < 0 ? -errno : fd;
+}
+
+/* Its folder, and where its name begins. */
+static int open_parent(const char *path, const char **ret_name)
+{
+	cleanup_free char *folder = strdup(path);
+	char *slash = folder ? strrchr(folder, '/') : NULL;
+
+	if (!folder)
+		return -ENOMEM;
+	if (!slash || slash == folder || !slash[1])
+		return -EINVAL;
+	*slash = 0;
+	*ret_name = path + (slash - folder) + 1;
+	return open_unlinked(folder, O_PATH | O_DIRECTORY);
+}
 
 /* ---- looking ---- */
 
@@ -134,6 +165,98 @@ static int note_tap(struct hf_manifest_guest *g, struct hf_manifest_fd *f, pid_t
 	return r < 0 ? r : hf_net_note(g, id, name, e);
 }
 
+/* As libvirt makes them. */
+#define NEW_FILE_MODE 0600
+
+/*
+ * What the console of a domain is written to. QEMU has a pipe to virtlogd or the file itself, under
+ * a number that nobody knows: the path is libvirt's word.
+ */
+static int note_file(struct hf_manifest_guest *g, struct hf_manifest_fd *f, const char *opaque,
+	struct hf_error *e)
+{
+	cleanup_close int fd = -EBADF, folder = -EBADF;
+	char path[PATH_MAX], what[400];
+	struct stat st;
+	const char *name;
+	int r = 0;
+
+	if (!g->libvirt_status)
+		r = hf_libvirt_read_status(g, e);
+	if (r < 0)
+		return r;
+	if (hf_libvirt_console_path(g->libvirt_status, opaque, path, sizeof(path)) < 0 ||
+		path[0] != '/') {
+		snprintf(what, sizeof(what),
+			"was handed %.80s, of which libvirt's status file doesn't say what it is",
+			opaque);
+		return unknown(what, e);
+	}
+	/* As it will be opened, so that what stands in the way does so now. */
+	r = folder = open_parent(path, &name);
+	if (r >= 0)
+		r = fd = open_unlinked(path, O_WRONLY | O_APPEND | O_NONBLOCK);
+	if (fd == -ENOENT)
+		r = faccessat(folder, ".", W_OK, 0) < 0 ? -errno : 0;
+	if (r < 0)
+		return hf_error_set(e, r, HF_ERR_NOT_READY,
+			"give the console's file in its XML without symbolic links, in a folder "
+			"that "
+			"is there, and start the domain anew; or shut it down for the update",
+			"the file that its console is written to can't be opened again: %s: %s",
+			path,
+			r == -ELOOP || r == -ENOTDIR ? "there is a symbolic link in the path"
+						     : strerror(-r));
+	/* Moved away and not made again: that is done then. */
+	f->mode = NEW_FILE_MODE;
+	if (fd >= 0) {
+		if (fstat(fd, &st) < 0)
+			return -errno;
+		if (!S_ISREG(st.st_mode) || st.st_nlink != 1) {
+			snprintf(what, sizeof(what),
+				"writes its console to %.300s, no plain file with one name", path);
+			return unknown(what, e);
+		}
+		f->mode = st.st_mode & 07777;
+		f->uid = st.st_uid;
+		f->gid = st.st_gid;
+	}
+	r = hf_manifest_set(&f->path, path);
+	return r == 0 ? note_folder(g, path) : r;
+}
+
+/* Is there anything in this pipe? Whoever has no reader any more loses it either way. */
+static bool pipe_is_full(const char *link)
+{
+	cleanup_close int fd = open(link, O_WRONLY | O_NONBLOCK | O_CLOEXEC);
+	int n = 0;
+
+	return fd >= 0 && ioctl(fd, FIONREAD, &n) == 0 && n > 0;
+}
+
+bool hf_inherited_is_being_written(const struct hf_manifest_guest *guest, pid_t pid)
+{
+	bool any = false, full = false;
+	char folder[64], link[384], target[64];
+	DIR *dir;
+
+	for (size_t i = 0; i < guest->n_fds; i++)
+		any = any || guest->fds[i].kind == HF_FD_FILE;
+	snprintf(folder, sizeof(folder), "/proc/%d/fd", (int)pid);
+	dir = any ? opendir(folder) : NULL;
+	for (struct dirent *d; dir && !full && (d = readdir(dir));) {
+		ssize_t n;
+
+		snprintf(link, sizeof(link), "%s/%s", folder, d->d_name);
+		n = readlink(link, target, sizeof(target) - 1);
+		target[n < 0 ? 0 : n] = 0;
+		full = strncmp(target, "pipe:[", 6) == 0 && pipe_is_full(link);
+	}
+	if (dir)
+		closedir(dir);
+	return full;
+}
+
 static int note_fd(struct hf_manifest_guest *g, const struct hf_cmdline_fd *known, pid_t pid,
 	const char *table, struct hf_error *e)
 {
@@ -145,6 +268,8 @@ static int note_fd(struct hf_manifest_guest *g, const struct hf_cmdline_fd *know
 		return -ENOMEM;
 	f->fd = known->fd;
 	f->kind = known->kind;
+	if (known->kind == HF_FD_FILE)
+		return note_file(g, f, known->id, e);
 	r = read_fd_link(pid, known->fd, link, sizeof(link));
 	if (r < 0)
 		return r;
@@ -289,35 +414,6 @@ int hf_inherited_first_free(const struct hf_manifest_guest *guest)
 }
 
 /* ---- making ---- */
-
-/*
- * These folders belong to QEMU's user, and a QEMU that was taken over by its guest may put links
- * there. So what is done with the rights of root is done to what was opened, and was reached
- * without any link.
- */
-static int open_unlinked(const char *path, uint64_t flags)
-{
-	struct open_how how = {
-		.flags = flags | O_CLOEXEC | O_NOFOLLOW, .resolve = RESOLVE_NO_SYMLINKS};
-	int fd = (int)syscall(SYS_openat2, AT_FDCWD, path, &how, sizeof(how));
-
-	return fd < 0 ? -errno : fd;
-}
-
-/* Its folder, and where its name begins. */
-static int open_parent(const char *path, const char **ret_name)
-{
-	cleanup_free char *folder = strdup(path);
-	char *slash = folder ? strrchr(folder, '/') : NULL;
-
-	if (!folder)
-		return -ENOMEM;
-	if (!slash || slash == folder || !slash[1])
-		return -EINVAL;
-	*slash = 0;
-	*ret_name = path + (slash - folder) + 1;
-	return open_unlinked(folder, O_PATH | O_DIRECTORY);
-}
 
 /* Gives a socket away. */
 static int give_socket(int folder, const char *name, uid_t uid, gid_t gid)
@@ -470,6 +566,37 @@ static int open_tap(const struct hf_manifest_guest *guest, const struct hf_manif
 	return TAKE_FD(fd);
 }
 
+/*
+ * Who may write to the folder may put something else there. So it has to be the file of the one who
+ * it was before, and of no other name.
+ */
+static int open_file(const struct hf_manifest_fd *f)
+{
+	cleanup_close int fd = -EBADF, folder = -EBADF;
+	const char *name;
+	struct stat st;
+
+	if (!f->path || f->path[0] != '/')
+		return -EBADMSG;
+	folder = open_parent(f->path, &name);
+	if (folder < 0)
+		return folder;
+	/* Without waiting, should it be a pipe. */
+	fd = openat(folder, name, O_WRONLY | O_APPEND | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	if (fd < 0 && errno == ENOENT) {
+		fd = openat(folder, name,
+			O_WRONLY | O_APPEND | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+		/* In this order: the agent may not change modes of what isn't its own. */
+		if (fd >= 0 && (fchmod(fd, f->mode & 0777) < 0 || fchown(fd, f->uid, f->gid) < 0))
+			return -errno;
+	}
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return -errno;
+	if (!S_ISREG(st.st_mode) || st.st_nlink != 1 || st.st_uid != f->uid)
+		return -EPERM;
+	return fcntl(fd, F_SETFL, O_APPEND) < 0 ? -errno : TAKE_FD(fd);
+}
+
 static int open_one(const struct hf_manifest_guest *guest, const struct hf_manifest_fd *f)
 {
 	int fd;
@@ -482,6 +609,8 @@ static int open_one(const struct hf_manifest_guest *guest, const struct hf_manif
 	case HF_FD_VHOST:
 		fd = open(VHOST_NET, O_RDWR | O_CLOEXEC);
 		return fd < 0 ? -errno : fd;
+	case HF_FD_FILE:
+		return open_file(f);
 	default:
 		return -EPROTONOSUPPORT;
 	}
@@ -498,13 +627,28 @@ static int by_number(const void *a, const void *b)
 	return ((const struct hf_spawn_fd *)a)->number - ((const struct hf_spawn_fd *)b)->number;
 }
 
-int hf_inherited_open(
-	const struct hf_manifest_guest *guest, struct hf_spawn_fd *ret, struct hf_error *e)
+/* A guest isn't left standing for what its console says: that goes nowhere then. */
+static int open_instead(const struct hf_manifest_fd *f, int r, char *missed, size_t size)
 {
+	int fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return -errno;
+	snprintf(missed, size, "the file %.200s for its console (%s)", f->path ? f->path : "",
+		strerror(-r));
+	return fd;
+}
+
+int hf_inherited_open(const struct hf_manifest_guest *guest, struct hf_spawn_fd *ret, char *missed,
+	size_t size, struct hf_error *e)
+{
+	missed[0] = 0;
 	for (size_t i = 0; i < guest->n_fds; i++) {
 		const struct hf_manifest_fd *f = &guest->fds[i];
 
 		ret[i] = (struct hf_spawn_fd){.fd = open_one(guest, f), .number = f->fd};
+		if (ret[i].fd < 0 && f->kind == HF_FD_FILE)
+			ret[i].fd = open_instead(f, ret[i].fd, missed, size);
 		if (ret[i].fd < 0) {
 			int r = ret[i].fd;
 

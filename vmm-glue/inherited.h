@@ -27,6 +27,13 @@
 int hf_inherited_collect(const struct hf_cmdline *plan, pid_t pid, struct hf_manifest_guest *guest,
 	struct hf_error *error);
 
+/**
+ * hf_inherited_is_being_written() - Is what its consoles said still on the way to their files?
+ *
+ * Of a VMM that stands still, and writes to virtlogd's pipes.
+ */
+bool hf_inherited_is_being_written(const struct hf_manifest_guest *guest, pid_t pid);
+
 /** hf_inherited_first_free() - The lowest number above all that the VMM inherits, 3 or more. */
 int hf_inherited_first_free(const struct hf_manifest_guest *guest);
 
@@ -41,12 +48,14 @@ int hf_inherited_start(
 
 /**
  * hf_inherited_open() - Make the descriptors.
- * @ret:   room for guest->n_fds; ascending by number. All the caller's on success, none on failure.
+ * @ret:    room for guest->n_fds; ascending by number. All the caller's on success, none on
+ * failure.
+ * @missed: @size bytes for what it gets /dev/null instead of, "" when there is nothing
  *
  * Taps have to be there: hf_net_restore().
  */
-int hf_inherited_open(
-	const struct hf_manifest_guest *guest, struct hf_spawn_fd *ret, struct hf_error *error);
+int hf_inherited_open(const struct hf_manifest_guest *guest, struct hf_spawn_fd *ret, char *missed,
+	size_t size, struct hf_error *error);
 
 /** hf_inherited_close() - Close what hf_inherited_open() made. */
 void hf_inherited_close(struct hf_spawn_fd *fds, size_t n);

@@ -93,6 +93,100 @@ static void put_with_ptys(struct out *o, const char *xml, const char *from, cons
 		put(o, from, to - from);
 }
 
+/* ---- files of consoles ---- */
+
+/*
+ * Where the domain's devices begin. Metadata are anybody's elements, and have to be behind it; all
+ * other texts have no `<` in them.
+ */
+static const char *find_devices(const char *xml, const char **ret_end)
+{
+	static const char metadata[] = "<metadata", end_metadata[] = "</metadata>";
+	const char *status = strstr(xml, "<domstatus "), *domain, *skip, *devices;
+
+	domain = status ? strstr(status, "<domain ") : NULL;
+	if (!domain)
+		return NULL;
+	devices = strstr(domain, "<devices>");
+	skip = strstr(domain, metadata);
+	if (skip && devices && skip < devices) {
+		for (const char *s = skip; (s = strstr(s, end_metadata)); s++)
+			skip = s;
+		devices = strstr(skip, "<devices>");
+	}
+	*ret_end = devices ? strstr(devices, "</devices>") : NULL;
+	return *ret_end ? devices : NULL;
+}
+
+/* The value of an attribute that begins here, without its references. */
+static int take_value(const char *s, char *ret, size_t size)
+{
+	static const struct {
+		const char *name;
+		char c;
+	} references[] = {
+		{"&amp;", '&'}, {"&lt;", '<'}, {"&gt;", '>'}, {"&apos;", '\''}, {"&quot;", '"'}};
+	size_t n = 0;
+
+	for (; *s && *s != '\''; s++) {
+		char c = *s;
+
+		for (size_t i = 0; *s == '&' && i < HF_ARRAY_SIZE(references); i++)
+			if (strncmp(s, references[i].name, strlen(references[i].name)) == 0) {
+				c = references[i].c;
+				s += strlen(references[i].name) - 1;
+			}
+		if (c == '&' && *s == '&')
+			return -EBADMSG;
+		if (n + 1 >= size)
+			return -ENAMETOOLONG;
+		ret[n++] = c;
+	}
+	ret[n] = 0;
+	return *s ? 0 : -EBADMSG;
+}
+
+/* The first place of a text before @end. */
+static const char *find_before(const char *from, const char *end, const char *text)
+{
+	const char *s = strstr(from, text);
+
+	return s && s < end ? s : NULL;
+}
+
+int hf_libvirt_console_path(const char *xml, const char *opaque, char *ret, size_t size)
+{
+	static const char source[] = "<source path='", log[] = "<log file='";
+	const char *dash = strrchr(opaque, '-'), *end, *devices = find_devices(xml, &end);
+	const char *element, *alias, *tag;
+	bool is_log = dash && strcmp(dash, "-log") == 0;
+	char want[160];
+
+	if (!devices)
+		return -EBADMSG;
+	if (!dash || (!is_log && strcmp(dash, "-source") != 0))
+		return -ENOENT;
+	if (snprintf(want, sizeof(want), "<alias name='%.*s'/>", (int)(dash - opaque), opaque) >=
+		(int)sizeof(want))
+		return -ENOENT;
+	alias = find_before(devices, end, want);
+	element = alias ? device_of(devices, alias) : NULL;
+	/* Another alias between them: that is the one of this element. */
+	if (!element || find_before(element, alias, "<alias name='"))
+		return -ENOENT;
+	if (is_log) {
+		tag = find_before(element, alias, log);
+		return tag ? take_value(tag + strlen(log), ret, size) : -ENOENT;
+	}
+	tag = strchr(element, '>');
+	if (!tag || !find_before(element, tag, " type='file'"))
+		return -ENOENT;
+	tag = find_before(tag, alias, source);
+	return tag ? take_value(tag + strlen(source), ret, size) : -ENOENT;
+}
+
+/* ---- another process ---- */
+
 int hf_libvirt_patch_status(const char *xml, pid_t pid, const struct hf_libvirt_pty *ptys,
 	size_t n_ptys, char **ret_xml)
 {

@@ -114,6 +114,16 @@ struct hf_libvirt_pty {
 int hf_libvirt_patch_status(const char *xml, pid_t pid, const struct hf_libvirt_pty *ptys,
 	size_t n_ptys, char **ret_xml);
 
+/**
+ * hf_libvirt_console_path() - The file that a device of a domain writes to: pure.
+ * @xml:    libvirt's status file
+ * @opaque: libvirt's name for what it handed over: ALIAS-source or ALIAS-log
+ *
+ * Return: 0; -ENOENT no such device, or it has no such file; -EBADMSG that is no status file, or a
+ * path that can't be read; -ENAMETOOLONG.
+ */
+int hf_libvirt_console_path(const char *xml, const char *opaque, char *ret, size_t size);
+
 /** hf_libvirt_log_path() - Where libvirt has a domain's log. Return: 0 or -errno. */
 int hf_libvirt_log_path(const struct hf_manifest_guest *guest, char *ret, size_t size);
 

@@ -126,6 +126,7 @@ struct hf_vmm {
 	bool pause_first;
 	bool emulated; /* its CPUs: it must not run while it is copied */
 	bool stream_ok;
+	unsigned int n_waits; /* left, for what its consoles said to be written */
 	struct hf_error stream_error;
 	struct hf_stream_result result;
 	struct hf_sink *sink;	  /* borrowed: save */

@@ -301,7 +301,7 @@ static int spawn(struct hf_vmm *vmm, char **argv, int boot_fd, struct hf_error *
 	const struct hf_manifest_guest *guest = vmm->guest;
 	size_t n = guest->n_fds, own = guest->n_ram + 1;
 	cleanup_free struct hf_spawn_fd *fds = calloc(n + own, sizeof(*fds));
-	char log[512], missed[400];
+	char log[512], missed[400], files[400];
 	struct hf_spawn_spec spec = hf_spawn_spec_of(guest);
 	int r;
 
@@ -323,16 +323,17 @@ static int spawn(struct hf_vmm *vmm, char **argv, int boot_fd, struct hf_error *
 	if (log_path(guest, log, sizeof(log)) == 0)
 		spec.log_path = log;
 	vmm->stamps.spawn = hf_tsc_now();
-	r = hf_inherited_open(guest, fds, e);
+	r = hf_inherited_open(guest, fds, files, sizeof(files), e);
 	if (r < 0)
 		return r;
 	r = hf_spawn(vmm->event, &spec, hf_vmm_on_child_exit, vmm, &vmm->child, e);
 	hf_inherited_close(fds, n);
 	if (r == 0)
 		hf_child_missed(vmm->child, missed, sizeof(missed));
-	if (r == 0 && missed[0])
+	if (r == 0 && (missed[0] || files[0]))
 		snprintf(vmm->warning, sizeof(vmm->warning),
-			"its QEMU runs, but not as before: it could not be given %s", missed);
+			"its QEMU runs, but not as before: it could not be given %.250s%s%.180s",
+			files, files[0] && missed[0] ? ", " : "", missed);
 	if (r == 0 && hf_vmm_in(vmm, HF_VMM_OP_COLD_BOOT))
 		r = vmm->spawned(vmm, vmm->op.data, e);
 	return r;

@@ -17,9 +17,26 @@
 
 #include "common/fault.h"
 #include "vmm-glue/cmdline.h"
+#include "vmm-glue/inherited.h"
 #include "vmm-glue/vmm-internal.h"
 
+/* A fifth of a second at most: what a console said is worth no more of a blackout. */
+#define WRITTEN_RETRY_USEC 2000
+#define WRITTEN_RETRIES 100
+
 static void ask_outcome(struct hf_vmm *vmm);
+
+/* virtlogd reads at once; a kernel that ends would take what it has not read yet. */
+static void end_when_written(struct hf_vmm *vmm)
+{
+	if (vmm->n_waits > 0 &&
+		hf_inherited_is_being_written(vmm->guest, hf_child_pid(vmm->child))) {
+		vmm->n_waits--;
+		hf_vmm_poll_after(vmm, WRITTEN_RETRY_USEC, end_when_written);
+		return;
+	}
+	hf_vmm_end(vmm);
+}
 
 static void succeed(struct hf_vmm *vmm)
 {
@@ -28,7 +45,8 @@ static void succeed(struct hf_vmm *vmm)
 	guest->tsc_saved = hf_tsc_now();
 	guest->state_length = vmm->result.length;
 	guest->state_xxh3 = vmm->result.xxh3;
-	hf_vmm_end(vmm);
+	vmm->n_waits = WRITTEN_RETRIES;
+	end_when_written(vmm);
 }
 
 static void on_final_status(struct hf_qmp *q, int err, struct json_object *ret,

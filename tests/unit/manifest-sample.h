@@ -2,7 +2,7 @@
 /**
  * DOC: A manifest with every field set, for the manifest's test and its golden file.
  *
- * Part of the contract: tests/golden/manifest-v6.bin is this, as it is encoded now. The golden
+ * Part of the contract: tests/golden/manifest-v7.bin is this, as it is encoded now. The golden
  * files of older versions are what it was then.
  */
 #pragma once
@@ -61,6 +61,11 @@ static inline void sample_inherited(struct hf_manifest_guest *g)
 	fd = hf_manifest_add_fd(g);
 	fd->fd = 31;
 	fd->kind = HF_FD_VHOST;
+	fd = hf_manifest_add_fd(g);
+	fd->fd = 33;
+	fd->kind = HF_FD_FILE;
+	hf_manifest_set(&fd->path, "/var/log/libvirt/qemu/web-serial0.log");
+	fd->mode = 0600;
 	hf_manifest_set(&folder->path, "/run/libvirt/qemu/swtpm");
 	folder->mode = 0770;
 	folder->uid = 64055;

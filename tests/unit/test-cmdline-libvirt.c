@@ -30,7 +30,10 @@ static const char *const q35[] = {"/usr/bin/qemu-system-x86_64", "-name", "guest
 	"socket,id=charmonitor,fd=30,server=on,wait=off", "-mon",
 	"chardev=charmonitor,id=monitor,mode=control", "-netdev", tap, "-chardev",
 	"socket,id=chrtpm,path=/run/libvirt/qemu/swtpm/1-d-swtpm.sock", "-tpmdev",
-	"emulator,id=tpm-tpm0,chardev=chrtpm", "-incoming", "fd:32"};
+	"emulator,id=tpm-tpm0,chardev=chrtpm", "-add-fd", "set=0,fd=36,opaque=serial0-source",
+	"-chardev", "file,id=charserial0,path=/dev/fdset/0,append=on", "-add-fd",
+	"set=3,fd=37,opaque=serial1-log", "-chardev",
+	"pty,id=charserial1,logfile=/dev/fdset/3,logappend=on", "-incoming", "fd:32"};
 
 static void expect_fd(const struct hf_cmdline *plan, size_t i, int fd,
 	enum hf_manifest_fd_kind kind, const char *id)
@@ -52,12 +55,14 @@ static void test_q35(void **state)
 	assert_int_equal(plan->ram[1].size, 128 << 20);
 	/* libvirt's -S doesn't mean that the domain is to stay paused. */
 	assert_false(plan->paused);
-	assert_int_equal(plan->n_fds, 5);
+	assert_int_equal(plan->n_fds, 7);
 	expect_fd(plan, 0, 30, HF_FD_LISTEN, "charmonitor");
 	expect_fd(plan, 1, 31, HF_FD_TAP, "hostnet0");
 	expect_fd(plan, 2, 33, HF_FD_TAP, "hostnet0");
 	expect_fd(plan, 3, 34, HF_FD_VHOST, "hostnet0");
 	expect_fd(plan, 4, 35, HF_FD_VHOST, "hostnet0");
+	expect_fd(plan, 5, 36, HF_FD_FILE, "serial0-source");
+	expect_fd(plan, 6, 37, HF_FD_FILE, "serial1-log");
 	assert_int_equal(plan->n_taps, 0);
 	assert_int_equal(plan->n_sockets, 1);
 	assert_string_equal(plan->sockets[0], "/run/libvirt/qemu/swtpm/1-d-swtpm.sock");
@@ -77,7 +82,7 @@ static void test_respawn(void **state)
 {
 	cleanup_cmdline struct hf_cmdline *plan = NULL;
 	cleanup_free char **argv = NULL;
-	const int fds[] = {36, 37};
+	const int fds[] = {38, 39};
 	bool defers = false, memory = false;
 	size_t n = 0;
 
@@ -92,7 +97,7 @@ static void test_respawn(void **state)
 		defers = defers ||
 			 (strcmp(argv[i], "defer") == 0 && strcmp(argv[i - 1], "-incoming") == 0);
 		if (strstr(argv[i], "\"ram-node1\"") && argv[i][0] == '{') {
-			assert_non_null(strstr(argv[i], "\"mem-path\":\"/proc/self/fd/37\""));
+			assert_non_null(strstr(argv[i], "\"mem-path\":\"/proc/self/fd/39\""));
 			/* The block has the name it had, whatever that was. */
 			assert_null(strstr(argv[i], "ramblock-id"));
 			memory = true;
@@ -157,6 +162,15 @@ static void test_refused(void **state)
 		{"-netdev", "{\"type\":\"tap\",\"fds\":\"40:\",\"id\":\"n\"}", "file descriptor"},
 		{"-netdev", "{\"type\":\"stream\",\"fd\":\"40\",\"id\":\"n\"}", "file descriptor"},
 		{"-add-fd", "set=1,fd=40", "file descriptor"},
+		/* Nothing that is understood writes there. */
+		{"-add-fd", "set=9,fd=40,opaque=serial9-source", "file descriptor"},
+		{"-add-fd", "set=0,fd=40,opaque=serial0-source", "file descriptor"},
+		{"-add-fd", "set=x,fd=40,opaque=serial9-source", "file descriptor"},
+		{"-add-fd", "set=9,fd=2,opaque=serial9-source", "file descriptor"},
+		{"-chardev", "file,id=charserial0,path=/dev/fdset/0,append=on", "file descriptor"},
+		{"-chardev", "file,id=charserial7,path=/dev/fdset/7,append=on", "file descriptor"},
+		{"-blockdev", "{\"driver\":\"file\",\"filename\":\"/dev/fdset/0\"}",
+			"file descriptor"},
 		{"-tpmdev", "passthrough,id=t", "TPM"},
 		{"-device", "{\"driver\":\"vfio-pci\",\"host\":\"0000:01:00.0\"}",
 			"passed through"},
@@ -174,6 +188,43 @@ static void test_refused(void **state)
 			hf_cmdline_parse_libvirt(argv, HF_ARRAY_SIZE(argv), &plan, NULL), 0);
 		if (!strstr(plan->reason, rows[i].says))
 			fail_msg("%s: `%s`", rows[i].value, plan->reason);
+	}
+}
+
+/* Each is what it says, or nobody knows what it is. */
+static void test_files_that_do_not_match(void **state)
+{
+	static const char *const rows[][2] = {
+		{"set=9,fd=40,opaque=serial9-source", "file,id=charserial9,path=/dev/fdset/9"},
+		{"set=9,fd=40,opaque=serial9-source",
+			"file,id=charserial8,path=/dev/fdset/9,append=on"},
+		{"set=9,fd=40,opaque=serial9-log",
+			"file,id=charserial9,path=/dev/fdset/9,append=on"},
+		{"set=9,fd=40,opaque=serial9-source",
+			"pipe,id=charserial9,path=/dev/fdset/9,append=on"},
+		{"set=9,fd=40,opaque=serial9-log",
+			"pty,id=charserial9,logfile=/dev/fdset/9,logappend=off"},
+		{"set=9,fd=40,opaque=serial9-log,x=y",
+			"pty,id=charserial9,logfile=/dev/fdset/9,logappend=on"},
+		{"set=9,fd=40,opaque=serial9-log",
+			"pty,id=charserial9,logfile=/dev/fdset/8,logappend=on"},
+		{"set=9,fd=40,opaque=serial9-log",
+			"pty,id=charserial9,logfile=/dev/fdset/9x,logappend=on"},
+	};
+
+	for (size_t i = 0; i < HF_ARRAY_SIZE(rows); i++) {
+		cleanup_cmdline struct hf_cmdline *plan = NULL;
+		const char *argv[HF_ARRAY_SIZE(q35) + 4];
+
+		memcpy(argv, q35, sizeof(q35));
+		argv[HF_ARRAY_SIZE(q35)] = "-add-fd";
+		argv[HF_ARRAY_SIZE(q35) + 1] = rows[i][0];
+		argv[HF_ARRAY_SIZE(q35) + 2] = "-chardev";
+		argv[HF_ARRAY_SIZE(q35) + 3] = rows[i][1];
+		assert_int_equal(
+			hf_cmdline_parse_libvirt(argv, HF_ARRAY_SIZE(argv), &plan, NULL), 0);
+		if (!strstr(plan->reason, "file descriptor"))
+			fail_msg("%s, %s: `%s`", rows[i][0], rows[i][1], plan->reason);
 	}
 }
 
@@ -197,6 +248,7 @@ int main(void)
 		cmocka_unit_test(test_respawn),
 		cmocka_unit_test(test_memfd),
 		cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_files_that_do_not_match),
 		cmocka_unit_test(test_default_ram),
 	};
 

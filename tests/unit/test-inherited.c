@@ -95,6 +95,7 @@ static void test_socket(void **state)
 {
 	struct world *w = *state;
 	struct hf_spawn_fd fds[1];
+	char missed[256];
 	struct hf_error e = {0};
 	struct stat st;
 
@@ -112,7 +113,7 @@ static void test_socket(void **state)
 	close(w->fd);
 	w->fd = -EBADF;
 	assert_false(can_connect(w->path));
-	assert_int_equal(hf_inherited_open(w->guest, fds, &e), 0);
+	assert_int_equal(hf_inherited_open(w->guest, fds, missed, sizeof(missed), &e), 0);
 	assert_int_equal(fds[0].number, w->guest->fds[0].fd);
 	assert_true(can_connect(w->path));
 	assert_int_equal(stat(w->path, &st), 0);
@@ -126,6 +127,7 @@ static void test_link(void **state)
 {
 	struct world *w = *state;
 	struct hf_spawn_fd fds[1];
+	char missed[256];
 	struct hf_error e = {0};
 	char link[96], moved[128];
 
@@ -134,7 +136,7 @@ static void test_link(void **state)
 	assert_int_equal(symlink(w->folder, link), 0);
 	snprintf(moved, sizeof(moved), "%s/monitor.sock", link);
 	hf_manifest_set(&w->guest->fds[0].path, moved);
-	assert_int_equal(hf_inherited_open(w->guest, fds, &e), -ENOTDIR);
+	assert_int_equal(hf_inherited_open(w->guest, fds, missed, sizeof(missed), &e), -ENOTDIR);
 	assert_non_null(strstr(e.message, moved));
 	/* Nothing was removed there. */
 	assert_true(can_connect(w->path));
@@ -164,12 +166,192 @@ static void test_unknown(void **state)
 	assert_int_equal(hf_inherited_collect(w->plan, getpid(), w->guest, &e), -ENOENT);
 }
 
+/* ---- files of consoles ---- */
+
+static void plan_with_file(struct world *w, const char *path)
+{
+	static const char *const argv[] = {"/usr/bin/qemu-system-x86_64", "-machine",
+		"pc-i440fx-7.2,memory-backend=pc.ram", "-object", ram, "-add-fd",
+		"set=0,fd=31,opaque=serial0-source", "-chardev",
+		"file,id=charserial0,path=/dev/fdset/0,append=on"};
+	char status[512];
+
+	hf_cmdline_free(w->plan);
+	assert_int_equal(hf_cmdline_parse_libvirt(argv, HF_ARRAY_SIZE(argv), &w->plan, NULL), 0);
+	assert_string_equal(w->plan->reason, "");
+	snprintf(status, sizeof(status),
+		"<domstatus pid='1'><domain type='kvm'><devices>\n<serial type='file'>\n"
+		"<source path='%s'/>\n<alias name='serial0'/>\n</serial></devices></domain>"
+		"</domstatus>",
+		path);
+	assert_int_equal(hf_manifest_set(&w->guest->libvirt_status, status), 0);
+}
+
+static void write_file(const char *path, const char *text)
+{
+	cleanup_close int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0640);
+
+	assert_int_equal(write(fd, text, strlen(text)), strlen(text));
+}
+
+static void expect_file(const char *path, const char *wanted)
+{
+	cleanup_free char *text = NULL;
+
+	assert_int_equal(hf_file_read(path, 4096, &text, NULL), 0);
+	assert_string_equal(text, wanted);
+}
+
+static void test_file(void **state)
+{
+	struct world *w = *state;
+	struct hf_spawn_fd fds[1];
+	struct hf_error e = {0};
+	char path[96], missed[256];
+	struct stat st;
+
+	snprintf(path, sizeof(path), "%s/console.log", w->folder);
+	plan_with_file(w, path);
+	write_file(path, "before\n");
+	chmod(path, 0640);
+	assert_int_equal(hf_inherited_collect(w->plan, getpid(), w->guest, &e), 0);
+	assert_int_equal(w->guest->n_fds, 1);
+	assert_int_equal(w->guest->fds[0].kind, HF_FD_FILE);
+	assert_string_equal(w->guest->fds[0].path, path);
+	assert_int_equal(w->guest->fds[0].mode, 0640);
+	assert_int_equal(w->guest->fds[0].uid, geteuid());
+
+	assert_int_equal(hf_inherited_open(w->guest, fds, missed, sizeof(missed), &e), 0);
+	assert_string_equal(missed, "");
+	assert_int_equal(fds[0].number, 31);
+	assert_int_equal(fcntl(fds[0].fd, F_GETFL) & (O_ACCMODE | O_APPEND | O_NONBLOCK),
+		O_WRONLY | O_APPEND);
+	assert_int_equal(write(fds[0].fd, "after\n", 6), 6);
+	hf_inherited_close(fds, 1);
+	expect_file(path, "before\nafter\n");
+
+	/* It is gone, as with the file system that it was on. */
+	unlink(path);
+	assert_int_equal(hf_inherited_open(w->guest, fds, missed, sizeof(missed), &e), 0);
+	assert_string_equal(missed, "");
+	assert_int_equal(write(fds[0].fd, "new\n", 4), 4);
+	hf_inherited_close(fds, 1);
+	expect_file(path, "new\n");
+	assert_int_equal(stat(path, &st), 0);
+	assert_int_equal(st.st_mode & 07777, 0640);
+
+	/* And before it was looked at: moved away by whoever keeps logs short. */
+	unlink(path);
+	assert_int_equal(hf_inherited_collect(w->plan, getpid(), w->guest, &e), 0);
+	assert_int_equal(w->guest->fds[0].mode, 0600);
+}
+
+/* What is there instead of the file is left alone, and the guest goes on. */
+static void expect_null(struct world *w, const char *path)
+{
+	struct hf_spawn_fd fds[1];
+	struct hf_error e = {0};
+	char link[64], target[64], missed[256];
+	ssize_t n;
+
+	assert_int_equal(hf_inherited_open(w->guest, fds, missed, sizeof(missed), &e), 0);
+	assert_non_null(strstr(missed, path));
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fds[0].fd);
+	n = readlink(link, target, sizeof(target) - 1);
+	target[n < 0 ? 0 : n] = 0;
+	assert_string_equal(target, "/dev/null");
+	hf_inherited_close(fds, 1);
+}
+
+static void test_file_replaced(void **state)
+{
+	struct world *w = *state;
+	struct hf_error e = {0};
+	char path[96], other[96];
+
+	snprintf(path, sizeof(path), "%s/console.log", w->folder);
+	snprintf(other, sizeof(other), "%s/other", w->folder);
+	plan_with_file(w, path);
+	write_file(path, "");
+	write_file(other, "theirs\n");
+	assert_int_equal(hf_inherited_collect(w->plan, getpid(), w->guest, &e), 0);
+	unlink(path);
+	assert_int_equal(symlink(other, path), 0);
+	expect_null(w, path);
+	unlink(path);
+	assert_int_equal(link(other, path), 0);
+	expect_null(w, path);
+	unlink(path);
+	assert_int_equal(mkfifo(path, 0600), 0);
+	expect_null(w, path);
+	unlink(path);
+	write_file(path, "");
+	w->guest->fds[0].uid = geteuid() + 1;
+	expect_null(w, path);
+	unlink(path);
+	expect_file(other, "theirs\n");
+	unlink(other);
+}
+
+static void test_file_refused(void **state)
+{
+	struct world *w = *state;
+	struct hf_error e = {0};
+	char path[96];
+
+	/* Of the device that it belongs to nothing is known. */
+	snprintf(path, sizeof(path), "%s/console.log", w->folder);
+	plan_with_file(w, path);
+	hf_manifest_set(&w->guest->libvirt_status, "<domstatus pid='1'/>");
+	assert_int_equal(hf_inherited_collect(w->plan, getpid(), w->guest, &e), -EOPNOTSUPP);
+	assert_non_null(strstr(e.message, "serial0-source"));
+	plan_with_file(w, path);
+	assert_int_equal(symlink("/dev/null", path), 0);
+	hf_error_clear(&e);
+	assert_int_equal(hf_inherited_collect(w->plan, getpid(), w->guest, &e), -ELOOP);
+	assert_non_null(strstr(e.message, "symbolic link"));
+	assert_true(e.remedy[0]);
+	unlink(path);
+	plan_with_file(w, "/nonexistent-folder/console.log");
+	hf_error_clear(&e);
+	assert_int_equal(hf_inherited_collect(w->plan, getpid(), w->guest, &e), -ENOENT);
+	assert_non_null(strstr(e.message, "/nonexistent-folder/console.log"));
+	plan_with_file(w, w->folder);
+	hf_error_clear(&e);
+	assert_true(hf_inherited_collect(w->plan, getpid(), w->guest, &e) < 0);
+}
+
+/* A pipe counts as long as something is in it, and only of those whose consoles are in files. */
+static void test_being_written(void **state)
+{
+	struct world *w = *state;
+	struct hf_error e = {0};
+	char path[96], c;
+	int pair[2];
+
+	snprintf(path, sizeof(path), "%s/console.log", w->folder);
+	plan_with_file(w, path);
+	assert_int_equal(pipe2(pair, O_CLOEXEC), 0);
+	assert_int_equal(write(pair[1], "x", 1), 1);
+	assert_false(hf_inherited_is_being_written(w->guest, getpid()));
+	assert_int_equal(hf_inherited_collect(w->plan, getpid(), w->guest, &e), 0);
+	assert_true(hf_inherited_is_being_written(w->guest, getpid()));
+	assert_int_equal(read(pair[0], &c, 1), 1);
+	assert_false(hf_inherited_is_being_written(w->guest, getpid()));
+	close(pair[0]);
+	close(pair[1]);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_socket, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_link, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_unknown, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_file, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_file_replaced, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_file_refused, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_being_written, set_up, tear_down),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -82,12 +82,63 @@ static void test_malformed(void **state)
 	assert_null(xml);
 }
 
+static const char consoles[] =
+	"<domstatus state='running' pid='1'>\n  <devices>\n    <device alias='serial0'/>\n  "
+	"</devices>\n  <domain type='kvm' id='1'>\n"
+	"    <metadata>\n      <metadata/><devices><serial type='file'><source path='/etc/shadow'/>"
+	"<alias name='serial0'/></serial></devices>\n    </metadata>\n"
+	"    <devices>\n"
+	"      <disk type='file'>\n        <source file='/d'/>\n        <alias name='disk0'/>\n"
+	"      </disk>\n"
+	"      <serial type='file'>\n        <source path='/log/a&amp;b&apos;&lt;&gt;&quot;' "
+	"append='on'/>\n        <alias name='serial0'/>\n      </serial>\n"
+	"      <serial type='pty'>\n        <source path='/dev/pts/3'/>\n"
+	"        <log file='/log/pty' append='off'/>\n        <alias name='serial1'/>\n"
+	"      </serial>\n"
+	"      <console type='file'>\n        <source path='/log/console'/>\n"
+	"        <alias name='console1'/>\n      </console>\n"
+	"      <console type='file'>\n        <source path='/log/odd&#10;'/>\n"
+	"        <alias name='console2'/>\n      </console>\n"
+	"      <rng model='virtio'>\n        <source path='/log/no'/>\n"
+	"        <alias name='rng0'/>\n      </rng>\n"
+	"    </devices>\n  </domain>\n</domstatus>\n";
+
+static void test_console_paths(void **state)
+{
+	static const struct {
+		const char *opaque, *path;
+		int r;
+	} rows[] = {{"serial0-source", "/log/a&b'<>\"", 0}, {"serial1-log", "/log/pty", 0},
+		{"console1-source", "/log/console", 0}, {"serial0-log", NULL, -ENOENT},
+		/* A terminal. */
+		{"serial1-source", NULL, -ENOENT}, {"console2-source", NULL, -EBADMSG},
+		{"rng0-source", NULL, -ENOENT}, {"disk0-source", NULL, -ENOENT},
+		{"gone-source", NULL, -ENOENT}, {"serial0", NULL, -ENOENT},
+		{"serial0-other", NULL, -ENOENT}};
+	char path[64];
+
+	for (size_t i = 0; i < HF_ARRAY_SIZE(rows); i++) {
+		int r = hf_libvirt_console_path(consoles, rows[i].opaque, path, sizeof(path));
+
+		if (r != rows[i].r)
+			fail_msg("%s: %d", rows[i].opaque, r);
+		if (r == 0)
+			assert_string_equal(path, rows[i].path);
+	}
+	assert_int_equal(
+		hf_libvirt_console_path(consoles, "console1-source", path, 5), -ENAMETOOLONG);
+	assert_int_equal(hf_libvirt_console_path("<domstatus pid='1'>\n<devices>", "serial0-source",
+				 path, sizeof(path)),
+		-EBADMSG);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_patch),
 		cmocka_unit_test(test_nothing_else),
 		cmocka_unit_test(test_malformed),
+		cmocka_unit_test(test_console_paths),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

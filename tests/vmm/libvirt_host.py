@@ -238,10 +238,10 @@ class Domain(Guest):
         self.console = world.path / f"{name}.console"
         self.console.touch()
         self.console.chmod(0o666)
-        words = [append, witness_words(name, memory, console=f"ttyS{int(pty)}")]
+        words = [append, witness_words(name, memory, console=f"ttyS{int(pty and not logged)}")]
         if logged:
             # By libvirt's own means, which are a pipe from virtlogd.
-            devices += f"<serial type='file'><source path='{self.console}' append='on'/></serial>"
+            devices = f"<serial type='file'><source path='{self.console}' append='on'/></serial>" + devices
             serial = ""
         else:
             serial = f"""<qemu:commandline>
