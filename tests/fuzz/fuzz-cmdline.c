@@ -4,7 +4,8 @@
  *
  * Whatever it says, it parses (or is too long); a guest that can be preserved can be built both
  * ways; building leaves the user's other arguments as they are and where they are; and what was
- * built holds no RAM outside files: it is refused when parsed again.
+ * built holds no RAM outside files: it is refused when parsed again. As libvirt's, it has no file
+ * handed over that no console of the same name writes to.
  */
 #include <assert.h>
 #include <stdint.h>
@@ -75,6 +76,29 @@ static void check_adopted(const char *const *argv, size_t n)
 	free(made);
 }
 
+static void check_libvirt(const char *const *argv, size_t n)
+{
+	int fds[HF_MANIFEST_MAX_RAM] = {0};
+	const struct hf_cmdline_how how = {.ram_fds = fds, .respawn = true};
+	struct hf_cmdline *plan;
+	char **built = NULL;
+
+	if (hf_cmdline_parse_libvirt(argv, n, &plan, NULL) < 0)
+		return;
+	assert(!plan->reason[0] == !plan->remedy[0]);
+	for (size_t i = 0; i < plan->n_fds; i++) {
+		assert(plan->fds[i].fd >= 3 && plan->fds[i].id);
+		assert(plan->reason[0] || plan->kind != HF_CMDLINE_GUEST ||
+			plan->fds[i].kind != HF_FD_FILE ||
+			(plan->fds[i].used && plan->fds[i].set >= 0));
+	}
+	if (plan->kind == HF_CMDLINE_GUEST && !plan->reason[0] &&
+		hf_cmdline_build(plan, &how, &built, NULL, NULL) < 0)
+		abort();
+	free(built);
+	hf_cmdline_free(plan);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	const char *argv[MAX_ARGS] = {"qemu-system-x86_64"};
@@ -105,6 +129,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		hf_cmdline_free(plan);
 	}
 	check_adopted(argv, n);
+	check_libvirt(argv, n);
 	free(text);
 	return 0;
 }
