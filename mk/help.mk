@@ -11,7 +11,8 @@ Build
   make clean               remove build/
 
 See it work
-  make demo                three guests live through a change of their host's kernel (root the first time)
+  make demo                three guests live through a change of their host's kernel (root the first time);
+                           LIBVIRT=1: three domains of libvirt's, and a guest that is none
 
 Check
   make check-fast          under a minute, no root: build, layers, unit tests
@@ -29,6 +30,7 @@ Nested host: a real kexec inside a virtual machine
   make nested CASE=name    one case; KEEP=1 leaves everything to look at
   make soak                N=20 live updates of the same guests, one after the other; nothing may grow
   make nested-list         what cases there are
+  make bench-libvirt       blackout of libvirt's domains beside guests of holdfast-vmm; BENCH_ARGS="-o json"
   make bench-blackout      blackout beside a bare kexec; BENCH_ARGS="-o json --quick"
   make kernels             make the two test kernels now
   make qemus               make the QEMUs of other Debian releases now

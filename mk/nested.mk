@@ -2,7 +2,7 @@
 # The nested host: a real kexec with real KVM guests, inside a virtual machine. Needs root once, to
 # make the host's root file system; kernels and roots are kept under ~/.cache/holdfast.
 
-.PHONY: demo nested nested-list soak bench-blackout kernels qemus
+.PHONY: demo nested nested-list soak bench-blackout bench-libvirt kernels qemus
 
 # Three guests live through a change of the host's kernel.
 demo:
@@ -23,6 +23,10 @@ soak:
 # make bench-blackout [BENCH_ARGS="-o json --quick"]
 bench-blackout:
 	@tests/bench/blackout.py $(BENCH_ARGS)
+
+# make bench-libvirt [BENCH_ARGS="-o json"]
+bench-libvirt:
+	@tests/bench/libvirt.py $(BENCH_ARGS)
 
 # What the nested host and the vmm suite are made with; both are made when needed, too.
 kernels:
