@@ -23,7 +23,7 @@ import xml.etree.ElementTree as ElementTree
 
 import libvirt_host
 import rig
-from libvirt_host import SAVE, Bridge, Domain, Events, LibvirtWorld, run
+from libvirt_host import SAVE, Bridge, Domain, Events, LibvirtWorld, Neighbour, run
 from rig import TESTS, TOP, Guest, PrivateQemu, check, guest_json, kernel, poll, test
 
 import witness_client  # in the folder that rig has put on the path
@@ -237,6 +237,27 @@ def what_libvirt_saved_before_is_restored_after(world):
         domain.wait_alive()
 
 
+def files_of(pid):
+    """Devices and inodes of the files that a process has mapped shared."""
+    maps = pathlib.Path(f"/proc/{pid}/maps").read_text().splitlines()
+    return {tuple(line.split()[3:5]) for line in maps if line.split()[1].endswith("s") and line.split()[4] != "0"}
+
+
+@every_libvirt
+def domain_is_migrated_after_an_update(world):
+    """By libvirt, and with its memory: what holdfast sets for saving without it is not set any more."""
+    domain = Domain(world, "g", machine="pc").wait_ready()
+    neighbour = Neighbour(world)
+    world.start_agent()
+    check_update(world, domain)
+    pid, files = domain.pid, files_of(domain.pid)
+    run(*neighbour.migrate(domain))
+    check(not os.path.exists(f"/proc/{pid}") and neighbour.pid(domain) != pid, "it is in the same QEMU")
+    check(files and not files & files_of(neighbour.pid(domain)), "its memory is in the same files")
+    neighbour.check_has(domain)
+    check(domain.state.startswith("shut off"), f"here it is {domain.state}")
+
+
 # ---- nothing happens
 
 
@@ -390,6 +411,88 @@ def domain_defined_anew_while_prepared(world):
     check(domain.pid != pid, "the domain has its old QEMU")
     domain.check_seen({**before, "inactive": inactive})
     domain.wait_alive()
+
+
+@test
+def domain_undefined_while_prepared(world):
+    """It is transient from then on, and comes along as such."""
+    domain = Domain(world, "g").wait_ready()
+    world.start_agent()
+    before, pid = domain.seen(), domain.pid
+    world.expect(0, "prepare", "--kernel", kernel())
+    domain.virsh("undefine")
+    world.expect(0, "commit")
+    world.wait_libvirt()
+    check(domain.pid != pid, "the domain has its old QEMU")
+    domain.transient = True
+    domain.check_seen({**before, "persistent": "no", "inactive": None})
+    check(not domain.guard.exists(), "libvirt is kept from starting it")
+    domain.wait_alive()
+
+
+@test
+def domain_that_leaves_while_prepared(world):
+    """It ends by itself, is saved or migrated away by libvirt: each is the end of the update, and takes nothing away
+    from the domain."""
+    stays, quits = Domain(world, "g").wait_ready(), Domain(world, "quits", machine="pc").wait_ready()
+    saved, moves = Domain(world, "saved", machine="pc").wait_ready(), Domain(world, "moves", machine="pc").wait_ready()
+    neighbour = Neighbour(world)
+    world.start_agent()
+    before, pid = stays.seen(), stays.pid
+
+    def leaves(domain, how):
+        world.expect(0, "prepare", "--kernel", kernel())
+        how()
+        poll(lambda: world.state == "normal", 30, f"the roll-back for {domain.name}")
+        check(f"{domain.name}" in world.log(), "the log does not name the domain")
+        check(domain.state.startswith("shut off"), f"{domain.name} is {domain.state}")
+
+    leaves(quits, lambda: quits.qmp("quit"))
+    leaves(saved, lambda: saved.virsh("managedsave"))
+    leaves(moves, lambda: run(*neighbour.migrate(moves)))
+    check_untouched([stays], [before], [pid])
+    neighbour.check_has(moves)
+    saved.virsh("start")
+    saved.wait_alive()
+    quits.boot()
+    check_update(world, stays, saved, quits)
+
+
+@test
+def domain_is_migrating(world):
+    """What libvirt does with a domain is neither disturbed nor waited for, and is no harm to it."""
+    stays, moves = Domain(world, "g").wait_ready(), Domain(world, "moves", machine="pc").wait_ready()
+    neighbour = Neighbour(world)
+    world.start_agent()
+    before, pids = [each.seen() for each in (stays, moves)], [each.pid for each in (stays, moves)]
+
+    def begin_migration():
+        # So slow that it doesn't come to its end.
+        migration = subprocess.Popen([*neighbour.migrate(moves), "--bandwidth", "1"], stdin=subprocess.DEVNULL,
+                                     stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        poll(lambda: moves.qmp("query-migrate").get("status") == "active", 30, "the migration to begin")
+        return migration
+
+    def end_migration(migration):
+        check(migration.poll() is None, f"the migration has ended, with {migration.returncode}")
+        moves.virsh("domjobabort")
+        check(migration.wait(30) != 0, "the migration was not aborted")
+        poll(lambda: run_state(moves) == "running", 10, "the domain to run")
+
+    migration = begin_migration()
+    world.expect(3, "check", says="moves")
+    world.expect(3, "prepare", "--kernel", kernel(), says="moves")
+    check(world.state == "normal", f"the host is {world.state}")
+    end_migration(migration)
+    check_untouched([stays, moves], before, pids)
+
+    world.expect(0, "prepare", "--kernel", kernel())
+    migration = begin_migration()
+    world.expect(5, "commit", says="moves")
+    poll(lambda: world.state == "normal", 30, "the roll-back")
+    end_migration(migration)
+    check_untouched([stays, moves], before, pids)
+    check_update(world, stays, moves)
 
 
 @test
@@ -570,6 +673,78 @@ def held_domain_is_retried(world):
     check_update(world, good, bad)
     bad.virsh("destroy")
     bad.boot()
+
+
+@test
+def domain_whose_disk_comes_late(world):
+    """Such as one on the network: held until it is there, with the reason."""
+    good, bad = Domain(world, "good").wait_ready(), Domain(world, "bad", disk=True).wait_ready()
+    world.start_agent()
+    before = bad.seen()
+    away = bad.disk.with_suffix(".away")
+    works = world.libvirt.hook.read_text()
+    # When all is saved, and before the old QEMUs end.
+    rig.write_program(world.libvirt.hook, f"[ $1 = start ] || mv {bad.disk} {away}\n{works.splitlines()[1]}")
+    world.upgrade(code=6, says="bad +held")
+    world.libvirt.hook.write_text(works)
+    world.wait_libvirt()
+    held = guest_json(world, "bad")
+    check(held["status"] == "held" and "bad.img" in str(held), f"it does not say why: {held}")
+    done = world.cli("retry", "bad")
+    check(done.returncode != 0 and "bad.img" in done.stderr, f"retry: {done.returncode}: {done.stderr}")
+    world.wait_libvirt()
+    good.wait_alive()
+    away.rename(bad.disk)
+    world.expect(0, "retry", "bad")
+    world.wait_libvirt()
+    check(world.state == "normal", f"the host is {world.state}")
+    bad.check_seen(before)
+    check(not bad.guard.exists(), "libvirt is kept from starting it")
+    for domain in (good, bad):
+        domain.wait_alive()
+
+
+@test
+def domain_whose_bridge_comes_late(world):
+    """It runs without it: its tap is put on the bridge by whoever starts libvirtd when there is one."""
+    bridge = Bridge()
+    domain = Domain(world, "g", tap=bridge).wait_ready()
+    world.start_agent()
+    before = domain.seen()
+    world.expect(0, "prepare", "--kernel", kernel())
+    run("ip", "link", "del", "br0")
+    world.expect(0, "commit")
+    world.wait_libvirt()
+    domain.check_seen(before)
+    domain.wait_alive()
+    bridge = Bridge()
+    world.libvirt.stop()
+    world.libvirt.start()
+    poll(lambda: list(pathlib.Path("/sys/class/net/br0/brif").iterdir()), 10, "the tap to be on the bridge")
+    client = witness_client.WitnessClient(bridge.guest, 7000)
+    client.start()
+    check(client.wait_connected(60), "the guest can't be reached")
+    result = client.stop()
+    check(result["ok"], f"the conversation: {result}")
+    domain.wait_alive()
+
+
+@test
+def held_domain_is_taken_from_libvirt(world):
+    """libvirt refuses to rename it and to undefine it. Told to forget it all the same, it gets it back."""
+    private, good, bad, before = held_domain(world)
+    private.works()
+    bad.virsh("domrename", "other", code=1)
+    bad.virsh("undefine", code=1)
+    check(bad.guard.exists(), "nothing keeps libvirt from starting it")
+    bad.virsh("undefine", "--managed-save")
+    check("bad" not in world.virsh("list", "--all", "--name").split(), "libvirt knows it")
+    world.expect(0, "retry", "bad")
+    world.wait_libvirt()
+    bad.transient = True
+    bad.check_seen({**before, "persistent": "no", "inactive": None})
+    for domain in (good, bad):
+        domain.wait_alive()
 
 
 @test
