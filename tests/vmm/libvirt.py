@@ -613,6 +613,154 @@ def libvirtd_that_does_not_answer(world):
     check_update(world, domain)
 
 
+# ---- domains that libvirt saves for the update
+
+
+SAVED = "not-eligible=managed-save"
+
+
+def private(world, name, **how):
+    """A domain that can't come along, and is saved."""
+    return Domain(world, name, machine="pc", shared=False, **how)
+
+
+def domains_of(answer):
+    return {d["name"]: d["outcome"] for d in answer.get("domains") or []}
+
+
+def wait_started_again(world, domains, boots):
+    """From their images, with all that they had in memory."""
+    poll(lambda: all(run_state(domain) == "running" for domain in domains), 60, "the domains to run again")
+    poll(lambda: not domains_of(world.ask("status")), 20, f"the agent to be done with them: {world.ask('status')}")
+    check(not (world.path / "state/saved-domains").exists(), "the file that names them is still there")
+    for domain in domains:
+        check(not domain.guard.exists(), f"{domain.name}: its image is still there")
+        check(booted(domain) == boots, f"{domain.name} was booted")
+        domain.wait_alive()
+
+
+@every_libvirt
+def domains_are_saved_for_an_update(world):
+    """By their policy: they run again afterwards, or are paused, as they were, with their memory."""
+    world.configure(f"[defaults]\n{SAVED}\n")
+    metadata = "<holdfast:policy xmlns:holdfast='urn:holdfast:libvirt:1' not-eligible='managed-save'/>"
+    comes, saved = Domain(world, "comes").wait_ready(), private(world, "saved", metadata=metadata).wait_ready()
+    sleeper = private(world, "sleeper").wait_ready()
+    sleeper.virsh("suspend")
+    world.start_agent()
+    world.expect(0, "check", says="saved: .*libvirt saves it to disk|libvirt saves it to disk")
+    world.expect(0, "plan", says="saved by libvirt first")
+    world.expect(0, "upgrade", "--kernel", kernel(), "--dry-run")
+    check(saved.state.startswith("running"), f"it is {saved.state}")
+    before, pids = [each.seen() for each in (comes, saved)], [each.pid for each in (comes, saved, sleeper)]
+    world.upgrade()
+    world.wait_libvirt()
+    wait_started_again(world, [saved], 1)
+    check(world.state == "normal", f"the host is {world.state}")
+    check(not set(pids) & {each.pid for each in (comes, saved, sleeper)}, "one has its old QEMU")
+    comes.check_seen(before[0])
+    comes.wait_alive()
+    check(saved.virsh("dumpxml", "--inactive") == before[1]["inactive"], "another definition")
+    check(run_state(sleeper) == "paused", f"it is {sleeper.state}")
+    sleeper.check_quiet()
+    sleeper.virsh("resume")
+    sleeper.wait_alive()
+    report = world.ask("report")["report"]
+    check([g["name"] for g in report["guests"]] == ["comes"], f"the report has {report['guests']}")
+    check(domains_of(report) == {"saved": "running", "sleeper": "running"}, f"the report has {report.get('domains')}")
+
+
+@test
+def saved_domains_when_there_is_no_update(world):
+    """Aborted, rolled back, or the agent is killed: they are started again in each case."""
+    world.configure(f"[defaults]\n{SAVED}\n")
+    comes, saved = Domain(world, "comes").wait_ready(), private(world, "saved").wait_ready()
+    world.start_agent()
+    pid = comes.pid
+
+    def prepare():
+        world.expect(0, "prepare", "--kernel", kernel())
+        check(saved.state.startswith("shut off") and saved.guard.exists(), f"it is {saved.state}")
+        check(domains_of(world.ask("status")) == {"saved": "saved"}, f"{world.ask('status')}")
+
+    prepare()
+    world.expect(0, "abort")
+    wait_started_again(world, [saved], 1)
+    check(domains_of(world.ask("report")["report"]) == {"saved": "running"}, "the report does not tell")
+
+    prepare()
+    world.agent.kill()
+    world.agent.wait()
+    check(saved.state.startswith("shut off"), f"it is {saved.state}")
+    world.start_agent()
+    wait_started_again(world, [saved], 1)
+
+    prepare()
+    # Somebody else does, which is the end of the update.
+    saved.virsh("start")
+    world.expect(5, "commit", says="saved: .*started after")
+    wait_started_again(world, [saved], 1)
+    comes.wait_alive()
+    check(comes.pid == pid and world.state == "normal", f"the host is {world.state}")
+
+
+@test
+def domain_that_libvirt_cant_save(world):
+    """The update is refused, and those that were saved by then are started again."""
+    world.configure(f"[defaults]\n{SAVED}\n")
+    saved, large = private(world, "saved").wait_ready(), private(world, "large", memory=192).wait_ready()
+    world.start_agent()
+    # Room for one of them.
+    run("mount", "-t", "tmpfs", "-o", "size=110m", "save", SAVE)
+    pid = large.pid
+    world.upgrade(code=1, says="large: ")
+    wait_started_again(world, [saved, large], 1)
+    check(world.state == "normal" and large.pid == pid, f"the host is {world.state}")
+    run("umount", SAVE)
+    # One that has no definition to be saved with, one that takes too long, and a guest of ours.
+    fleeting = private(world, "fleeting", transient=True).wait_ready()
+    pids = [saved.pid, large.pid, fleeting.pid]
+    world.upgrade(code=3, says="fleeting: .*transient")
+    check(pids == [saved.pid, large.pid, fleeting.pid], "a domain was saved for nothing")
+    fleeting.virsh("destroy")
+    world.configure(f"[defaults]\n{SAVED}\n[guest large]\nshutdown-timeout=1s\n")
+    os.kill(large.pid, signal.SIGSTOP)
+    world.upgrade(code=3, says="large: libvirt did not save it in time")
+    os.kill(large.pid, signal.SIGCONT)
+    wait_started_again(world, [saved, large], 1)
+    world.configure("[defaults]\nnot-eligible=shutdown\n")
+    world.upgrade(code=3, says="isn't done with libvirt's domains")
+
+
+@test
+def libvirtd_that_comes_late_for_saved_domains(world):
+    """It is waited for; what it can't start is reported, and keeps its image until somebody does."""
+    world.configure(f"[defaults]\n{SAVED}\n")
+    saved, bad = private(world, "saved").wait_ready(), private(world, "bad", disk=True).wait_ready()
+    world.env["HOLDFAST_LIBVIRT_START_SECONDS"] = "20"
+    world.start_agent()
+    world.expect(0, "prepare", "--kernel", kernel())
+    world.agent.kill()
+    world.agent.wait()
+    world.libvirt.stop()
+    away = bad.disk.with_suffix(".away")
+    bad.disk.rename(away)
+    world.start_agent()
+    poll(lambda: "can't be started again yet" in world.log(), 20, "the first try")
+    check(domains_of(world.ask("status")) == {"saved": "saved", "bad": "saved"}, f"{world.ask('status')}")
+    world.upgrade(code=75, says="started again")
+    world.libvirt.start()
+    poll(lambda: run_state(saved) == "running", 30, "the domain to run again")
+    poll(lambda: domains_of(world.ask("status")) == {"bad": "failed"}, 60, "the agent to give the other one up")
+    done = world.cli("status")
+    check("bad.img" in done.stdout and "virsh start bad" in done.stdout, f"it does not say what to do: {done.stdout}")
+    check(bad.guard.exists() and booted(bad) == 1, "its image is gone")
+    away.rename(bad.disk)
+    bad.virsh("start")
+    wait_started_again(world, [saved, bad], 1)
+    check(world.state == "normal", f"the host is {world.state}")
+
+
 # ---- domains that don't come up
 
 
