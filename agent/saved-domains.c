@@ -69,7 +69,7 @@ static bool parse_line(const char *line, size_t len, struct hf_saved_name *ret)
 
 static void free_names(struct hf_saved_name *names, int n)
 {
-	for (int i = 0; i < n; i++)
+	for (int i = 0; names && i < n; i++)
 		free(names[i].name);
 	free(names);
 }
@@ -481,25 +481,28 @@ void hf_saved_domains_load(struct hf_agent *agent)
 	cleanup_free char *text = NULL;
 	char path[4096];
 	size_t bad = 0;
-	int n, r;
+	int n, n_names, r;
 
 	path_of_file(path, sizeof(path));
 	r = hf_file_read(path, FILE_MAX_BYTES, &text, NULL);
 	if (r == -ENOENT)
 		return;
 	n = r == 0 ? hf_saved_domains_parse(text, &names, &bad) : r;
-	s = n >= 0 ? get(agent) : NULL;
-	for (int i = 0; i < n; i++)
-		if (s && !find(s, names[i].uuid) && add(s, names[i].uuid, names[i].name) < 0)
-			r = -ENOMEM;
-	free_names(names, n);
-	/* A turn of the loop, when all else is under way. */
-	if (r < 0 || bad > 0 || !s || wake_after(s, FIRST_PAUSE_US) < 0)
+	n_names = n;
+	s = names ? get(agent) : NULL;
+	for (int i = 0; s && i < n_names; i++)
+		if (!find(s, names[i].uuid) && add(s, names[i].uuid, names[i].name) < 0)
+			n = -ENOMEM;
+	/* Begins in a turn of the loop, when all else is under way. */
+	if (names && (!s || wake_after(s, FIRST_PAUSE_US) < 0))
+		r = -ENOMEM;
+	if (r < 0 || n < 0 || bad > 0)
 		hf_log(LOG_ERR, NULL,
 			"can't read all of %s, which says what domains libvirt saved for an "
 			"update: see "
 			"`virsh list --all --managed-save`",
 			path);
+	free_names(names, n_names);
 }
 
 void hf_saved_domains_free(struct hf_saved_domains *s)

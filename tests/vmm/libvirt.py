@@ -705,6 +705,40 @@ def saved_domains_when_there_is_no_update(world):
 
 
 @test
+def agent_killed_while_libvirt_saves(world):
+    """The save goes on without it: the next agent stops it, or starts the domain from what came of it."""
+    world.configure(f"[defaults]\n{SAVED}\n")
+    domain = private(world, "g").wait_ready()
+    world.start_agent()
+    os.kill(domain.pid, signal.SIGSTOP)
+    pid, upgrade = domain.pid, begin(world, "upgrade", "--kernel", kernel())
+    poll(lambda: "being saved" in world.log(), 30, "the save to begin")
+    time.sleep(1)
+    world.agent.kill()
+    world.agent.wait()
+    upgrade.communicate()
+    check((world.path / "state/saved-domains").exists(), "nobody knows of it")
+    world.start_agent()
+    time.sleep(2)
+    os.kill(pid, signal.SIGCONT)
+    wait_started_again(world, [domain], 1)
+
+
+@test
+def power_is_lost_while_domains_are_saved(world):
+    """They are on the disk, and so is which they are. A kernel that was jumped into finds no more than that."""
+    world.configure(f"[defaults]\n{SAVED}\n")
+    domain = private(world, "g").wait_ready()
+    world.start_agent()
+    world.expect(0, "prepare", "--kernel", kernel())
+    world.power_loss()
+    world.start_agent()
+    check(domains_of(world.ask("status")) == {"g": "saved"}, f"{world.ask('status')}")
+    world.libvirt.start()
+    wait_started_again(world, [domain], 1)
+
+
+@test
 def domain_that_libvirt_cant_save(world):
     """The update is refused, and those that were saved by then are started again."""
     world.configure(f"[defaults]\n{SAVED}\n")
