@@ -58,7 +58,7 @@ static bool parse_line(const char *line, size_t len, struct hf_saved_name *ret)
 {
 	char uuid[HF_UUID_CHARS] = "";
 
-	if (len <= HF_UUID_CHARS || line[HF_UUID_CHARS - 1] != ' ')
+	if (len <= HF_UUID_CHARS || line[HF_UUID_CHARS - 1] != ' ' || memchr(line, 0, len))
 		return false;
 	memcpy(uuid, line, HF_UUID_CHARS - 1);
 	if (!hf_uuid_parse(uuid, ret->uuid))
@@ -74,21 +74,23 @@ static void free_names(struct hf_saved_name *names, int n)
 	free(names);
 }
 
-int hf_saved_domains_parse(const char *text, struct hf_saved_name **ret, size_t *ret_bad)
+int hf_saved_domains_parse(
+	const void *data, size_t size, struct hf_saved_name **ret, size_t *ret_bad)
 {
+	const char *line = data, *end = line + size, *stop;
 	struct hf_saved_name *names = NULL;
-	size_t len;
 	int n = 0;
 
 	*ret_bad = 0;
-	for (const char *line = text; *line; line += len + (line[len] == '\n')) {
+	for (; line < end; line = stop + (stop < end)) {
 		struct hf_saved_name *more =
 			reallocarray(names, (size_t)n + 1, sizeof(struct hf_saved_name));
 
-		len = strcspn(line, "\n");
+		stop = memchr(line, '\n', (size_t)(end - line));
+		stop = stop ? stop : end;
 		if (more)
 			names = more;
-		if (more && !parse_line(line, len, &names[n]))
+		if (more && !parse_line(line, (size_t)(stop - line), &names[n]))
 			++*ret_bad;
 		else if (!more || !names[n++].name) {
 			free_names(names, n);
@@ -480,14 +482,14 @@ void hf_saved_domains_load(struct hf_agent *agent)
 	struct hf_saved_name *names = NULL;
 	cleanup_free char *text = NULL;
 	char path[4096];
-	size_t bad = 0;
+	size_t bad = 0, size = 0;
 	int n, n_names, r;
 
 	path_of_file(path, sizeof(path));
-	r = hf_file_read(path, FILE_MAX_BYTES, &text, NULL);
+	r = hf_file_read(path, FILE_MAX_BYTES, &text, &size);
 	if (r == -ENOENT)
 		return;
-	n = r == 0 ? hf_saved_domains_parse(text, &names, &bad) : r;
+	n = r == 0 ? hf_saved_domains_parse(text, size, &names, &bad) : r;
 	n_names = n;
 	s = names ? get(agent) : NULL;
 	for (int i = 0; s && i < n_names; i++)

@@ -61,10 +61,11 @@ struct hf_saved_name {
 };
 
 /**
- * hf_saved_domains_parse() - Read the file's text: lines of "UUID NAME". Pure.
+ * hf_saved_domains_parse() - Read what is in the file: lines of "UUID NAME". Pure.
  * @ret:     free() each name, and it
  * @ret_bad: lines that make no sense, which are left out
  *
  * Return: how many domains there are; -ENOMEM.
  */
-int hf_saved_domains_parse(const char *text, struct hf_saved_name **ret, size_t *ret_bad);
+int hf_saved_domains_parse(
+	const void *data, size_t size, struct hf_saved_name **ret, size_t *ret_bad);

@@ -21,7 +21,7 @@
 static int parse(const char *text, size_t *ret_bad, char *names, size_t size)
 {
 	struct hf_saved_name *found = NULL;
-	int n = hf_saved_domains_parse(text, &found, ret_bad);
+	int n = hf_saved_domains_parse(text, strlen(text), &found, ret_bad);
 
 	names[0] = 0;
 	for (int i = 0; i < n; i++) {
