@@ -12,6 +12,7 @@
  */
 #include <libvirt/libvirt.h>
 #include <libvirt/virterror.h>
+#include <poll.h>
 #include <string.h>
 #include <time.h>
 
@@ -24,12 +25,22 @@
 #define LOOK_MS 100
 #define ABORT_S 30
 
+/* The next agent looks whether the domain is being saved, and must not be overtaken by that. */
+static bool agent_is_gone(void)
+{
+	struct pollfd p = {.fd = RESULT_FD};
+
+	return poll(&p, 1, 0) > 0 && (p.revents & POLLERR);
+}
+
 static int save(virDomainPtr domain, const char **ret, struct hf_error *e)
 {
 	if (virDomainIsPersistent(domain) != 1)
 		return hf_error_set(e, -EOPNOTSUPP, HF_ERR_NOT_READY,
 			"define it, or shut it down for the update",
 			"libvirt can't save a transient domain by itself");
+	if (agent_is_gone())
+		return hf_error_set(e, -EPIPE, HF_ERR_FAILED, NULL, "nobody waits for it any more");
 	/* For as long as the agent waits: it knows how long that may be. */
 	hf_libvirt_no_hurry();
 	if (virDomainManagedSave(domain, 0) < 0)
@@ -38,32 +49,52 @@ static int save(virDomainPtr domain, const char **ret, struct hf_error *e)
 	return 0;
 }
 
-/* Whether it is being saved right now. */
-static bool is_being_saved(virDomainPtr domain)
+enum saving { NOT_SAVED, BEING_SAVED, UNKNOWN };
+
+/*
+ * Whether it is being saved right now. When its job is over it may still run for a
+ * moment, paused for being saved, before libvirt ends it or lets it go on.
+ */
+static enum saving is_being_saved(virDomainPtr domain)
 {
-	virTypedParameterPtr params = NULL;
 	int type = VIR_DOMAIN_JOB_NONE, n = 0, operation = VIR_DOMAIN_JOB_OPERATION_UNKNOWN;
+	virTypedParameterPtr params = NULL;
+	int state = 0, reason = 0;
 
 	hf_libvirt_patience();
-	if (virDomainGetJobStats(domain, &type, &params, &n, 0) < 0)
-		return false;
+	if (virDomainIsActive(domain) != 1)
+		return NOT_SAVED;
+	if (virDomainGetJobStats(domain, &type, &params, &n, 0) < 0 ||
+		virDomainGetState(domain, &state, &reason, 0) < 0) {
+		virTypedParamsFree(params, n);
+		return UNKNOWN;
+	}
 	if (type != VIR_DOMAIN_JOB_NONE)
 		virTypedParamsGetInt(params, n, VIR_DOMAIN_JOB_OPERATION, &operation);
 	virTypedParamsFree(params, n);
-	return operation == VIR_DOMAIN_JOB_OPERATION_SAVE;
+	if (operation == VIR_DOMAIN_JOB_OPERATION_SAVE ||
+		(state == VIR_DOMAIN_PAUSED && reason == VIR_DOMAIN_PAUSED_SAVE))
+		return BEING_SAVED;
+	return NOT_SAVED;
 }
 
 /* A save may also come to its end before the abort does. */
 static int stop_saving(virDomainPtr domain, struct hf_error *e)
 {
 	const struct timespec pause = {.tv_nsec = LOOK_MS * 1000000L};
+	struct timespec begin, now;
+	enum saving saving;
 
-	for (int i = 0; is_being_saved(domain); i++) {
-		if (i == ABORT_S * 1000 / LOOK_MS)
+	clock_gettime(CLOCK_MONOTONIC, &begin);
+	while ((saving = is_being_saved(domain)) != NOT_SAVED) {
+		clock_gettime(CLOCK_MONOTONIC, &now);
+		if (now.tv_sec - begin.tv_sec > ABORT_S)
 			return hf_error_set(e, -ETIMEDOUT, HF_ERR_FAILED,
 				"see: virsh domjobinfo, virsh domjobabort",
 				"libvirt is still saving it, and does not stop");
-		virDomainAbortJob(domain);
+		/* Another job is somebody else's. */
+		if (saving == BEING_SAVED)
+			virDomainAbortJob(domain);
 		nanosleep(&pause, NULL);
 	}
 	return 0;
