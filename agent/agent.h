@@ -32,6 +32,7 @@ struct hf_adopt;
 struct hf_recheck;
 struct hf_authority;
 struct hf_libvirt_gate;
+struct hf_saved_domains;
 
 struct hf_agent {
 	sd_event *event;
@@ -49,7 +50,8 @@ struct hf_agent {
 	struct hf_recheck *recheck;	      /* looking at an unhealthy guest again, or NULL */
 	struct hf_survey *survey;	      /* asking all guests how they are, or NULL */
 	struct hf_libvirt_gate *libvirt_gate; /* keeps libvirt's daemon away, or NULL: never did */
-	bool shutting_down;		      /* guests that can't come along; see shut-down.h */
+	struct hf_saved_domains *saved_domains; /* by libvirt, for an update, or NULL */
+	bool shutting_down;			/* guests that can't come along; see shut-down.h */
 	unsigned int n_looking;	  /* kernel images that are looked into, or wait for it */
 	struct hf_tsc_mark start; /* of this process: the earliest reading there is */
 	uint64_t update_begin_ns; /* CLOCK_MONOTONIC, for elapsed times */

@@ -7,6 +7,8 @@
 #include "agent/adopt-policy.h"
 #include "agent/check-guest.h"
 #include "common/json.h"
+#include "vmm-glue/cmdline.h"
+#include "vmm-glue/libvirt.h"
 
 static const char *const verdict_names[] = {"ok", "warning", "refusal"};
 
@@ -68,6 +70,26 @@ int hf_policy_adopt(const struct hf_survey_guest *g, struct hf_error *error)
 	return error->err;
 }
 
+static enum hf_fate managed_save(const struct hf_survey_guest *g, struct hf_error *e)
+{
+	int r = 0;
+
+	hf_error_clear(e);
+	if (!hf_guest_is_libvirt(&g->reg.guest))
+		r = hf_error_set(e, -EOPNOTSUPP, HF_ERR_NOT_READY,
+			"use not-eligible=shutdown or adopt", "it is no domain of libvirt's");
+	if (r == 0)
+		r = hf_libvirt_may_save(&g->reg.guest, hf_survey_is_luo(g->survey), e);
+	if (r < 0) {
+		hf_error_prefix(e, "its policy is to have libvirt save it, which can't be done");
+		return HF_FATE_REFUSES;
+	}
+	hf_error_set(e, -EOPNOTSUPP, HF_ERR_NOT_READY, NULL,
+		"by its policy libvirt saves it to disk when an update is prepared, and starts it "
+		"again after the update");
+	return HF_FATE_SAVED;
+}
+
 /* What its policy makes of a guest that can't come along, in words. */
 static enum hf_fate fate(const struct hf_survey_guest *g, struct hf_error *e)
 {
@@ -79,7 +101,17 @@ static enum hf_fate fate(const struct hf_survey_guest *g, struct hf_error *e)
 		hf_error_set(e, -EOPNOTSUPP, HF_ERR_NOT_READY, NULL,
 			"by its policy it is adopted when an update is prepared");
 		return HF_FATE_ADOPTED;
+	case HF_NOT_ELIGIBLE_MANAGED_SAVE:
+		return managed_save(g, e);
 	case HF_NOT_ELIGIBLE_SHUTDOWN:
+		/* Its monitor is libvirt's, and who shuts it down has to start it again. */
+		if (hf_guest_is_libvirt(&g->reg.guest)) {
+			hf_error_set(e, -EOPNOTSUPP, HF_ERR_NOT_READY,
+				"use not-eligible=managed-save, or `virsh shutdown` it",
+				"its policy is to shut it down, which isn't done with libvirt's "
+				"domains");
+			return HF_FATE_REFUSES;
+		}
 		if (!g->reg.guest.qmp_path) {
 			hf_error_set(e, -ENOTCONN, HF_ERR_NOT_READY,
 				"shut it down by hand, and start it with --policy "

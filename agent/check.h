@@ -30,6 +30,7 @@ enum hf_fate {
 	HF_FATE_REFUSES,   /* it keeps the update from being made */
 	HF_FATE_SHUT_DOWN, /* it is powered down first */
 	HF_FATE_ADOPTED,   /* its RAM is moved first, then it comes along */
+	HF_FATE_SAVED,	   /* libvirt saves it to disk first, and starts it again afterwards */
 };
 
 /** hf_check_fate() - By what was found of a guest, and its policy. */

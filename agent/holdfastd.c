@@ -25,6 +25,7 @@
 #include "agent/libvirt-gate.h"
 #include "agent/log.h"
 #include "agent/recheck.h"
+#include "agent/saved-domains.h"
 #include "agent/service.h"
 #include "agent/update.h"
 #include "common/fd.h"
@@ -297,6 +298,7 @@ static int on_post(sd_event_source *s, void *userdata)
 {
 	struct hf_agent *agent = userdata;
 
+	hf_saved_domains_tend(agent);
 	if (agent->stopping && !agent->update && !agent->adopt && !agent->arrival)
 		sd_event_exit(sd_event_source_get_event(s), 0);
 	return 0;
@@ -360,6 +362,8 @@ static int start(struct hf_agent *agent, const struct options *o, struct hf_erro
 	r = hf_stream_ring_new(agent->event, &agent->ring, error);
 	if (r < 0)
 		return r;
+	/* Before the arrival, whose report has them. */
+	hf_saved_domains_load(agent);
 	r = hf_arrival_start(agent, o->readahead, error);
 	if (r < 0) {
 		hf_log(LOG_ERR, NULL, "%s. %s", error->message, error->remedy);
@@ -383,6 +387,7 @@ static void stop(struct hf_agent *agent)
 	hf_inhibit_stop(agent);
 	agent->installed = hf_installed_free(agent->installed);
 	hf_libvirt_gate_free(agent->libvirt_gate);
+	hf_saved_domains_free(agent->saved_domains);
 	hf_stream_ring_free(agent->ring);
 	hf_carrier_free(agent->kept);
 	hf_carrier_free(agent->carrier);

@@ -112,6 +112,7 @@ static struct json_object *guest_json(const struct hf_survey_guest *g, const cha
 		refused			    ? "refuse"
 		: fate == HF_FATE_SHUT_DOWN ? "shut_down"
 		: fate == HF_FATE_ADOPTED   ? "adopt"
+		: fate == HF_FATE_SAVED	    ? "managed_save"
 		: paused		    ? "keep_paused"
 					    : "carry");
 	hf_json_add_int(o, "ram_bytes", (int64_t)bytes);
@@ -120,7 +121,7 @@ static struct json_object *guest_json(const struct hf_survey_guest *g, const cha
 			o, "message", first_of(findings, refused ? HF_REFUSAL : HF_WARNING));
 	else
 		hf_json_add_string(o, "message", if_it_fails(&g->policy));
-	if (refused || fate == HF_FATE_SHUT_DOWN) {
+	if (refused || fate == HF_FATE_SHUT_DOWN || fate == HF_FATE_SAVED) {
 		hf_json_add(o, "phases", json_object_new_array());
 		return o;
 	}

@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "agent/log.h"
+#include "agent/saved-domains.h"
 #include "common/fd.h"
 #include "common/json.h"
 #include "common/tsc.h"
@@ -123,7 +124,7 @@ static void add_time(struct json_object *o)
 static struct json_object *report_head(struct hf_agent *agent, const struct hf_manifest *m,
 	const char *outcome, const char *message)
 {
-	struct json_object *o = json_object_new_object();
+	struct json_object *o = json_object_new_object(), *domains;
 	struct utsname uts;
 
 	uname(&uts);
@@ -137,6 +138,9 @@ static struct json_object *report_head(struct hf_agent *agent, const struct hf_m
 	hf_json_add_string(o, "to_version", "holdfast " HF_VERSION);
 	hf_json_add_string(o, "message", message);
 	hf_json_add_int(o, "agent_rss_bytes", hf_agent_rss_bytes());
+	domains = hf_saved_domains_json(agent);
+	if (domains)
+		hf_json_add(o, "domains", domains);
 	return o;
 }
 
@@ -339,4 +343,27 @@ int hf_report_load(const char *id, struct json_object **ret)
 	make_path(path, sizeof(path), id);
 	r = hf_file_read(path, MAX_REPORT_BYTES, &text, &size);
 	return r < 0 ? r : hf_json_parse(text, size, 16, ret);
+}
+
+void hf_report_amend_domain(struct hf_agent *agent, struct json_object *domain)
+{
+	cleanup_json struct json_object *o = NULL;
+	const char *uuid = hf_json_get_string(domain, "uuid", "");
+	struct json_object *domains;
+
+	if (hf_report_load(NULL, &o) < 0)
+		return;
+	domains = hf_json_get_array(o, "domains");
+	for (size_t i = 0; i < hf_json_array_size(domains); i++) {
+		struct json_object *d = json_object_array_get_idx(domains, i);
+
+		const char *outcome = hf_json_get_string(d, "outcome", "");
+
+		/* Once settled it stays: another time it is for an update without a report. */
+		if (strcmp(hf_json_get_string(d, "uuid", ""), uuid) != 0 ||
+			(strcmp(outcome, "saved") != 0 && strcmp(outcome, "failed") != 0))
+			continue;
+		json_object_array_put_idx(domains, i, json_object_get(domain));
+		store(agent, o);
+	}
 }

@@ -34,6 +34,12 @@ void hf_report_rolled_back(
 	struct hf_agent *agent, const struct hf_manifest *manifest, const struct hf_error *cause);
 
 /**
+ * hf_report_amend_domain() - Put into the newest report what became of a domain that libvirt saved.
+ * @domain: a SavedDomain, borrowed; one that is not in that report is not added
+ */
+void hf_report_amend_domain(struct hf_agent *agent, struct json_object *domain);
+
+/**
  * hf_report_load() - Read a report back.
  * @id:  an update's id, or NULL for the newest
  * @ret: the object, owned by the caller

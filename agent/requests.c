@@ -11,6 +11,7 @@
 #include "agent/guest-json.h"
 #include "agent/history.h"
 #include "agent/plan.h"
+#include "agent/saved-domains.h"
 #include "agent/shut-down.h"
 #include "agent/survey.h"
 #include "agent/update.h"
@@ -31,6 +32,7 @@ struct request {
 	bool keep_loaded;
 	bool shut_down; /* guests were: what still can't come along stays in the way */
 	bool adopted;	/* guests were; likewise */
+	bool saved;	/* domains were, by libvirt; likewise */
 	bool plan;	/* wants the history, too */
 	struct hf_history history;
 	int history_error;
@@ -43,6 +45,9 @@ struct request {
 
 static void request_free(struct request *q)
 {
+	/* There is an update that they are saved for, or there won't be one. */
+	if (q->saved)
+		hf_saved_domains_let_go(q->agent);
 	hf_varlink_call_unref(q->call);
 	hf_target_clear(&q->target);
 	hf_history_clear(&q->history);
@@ -381,23 +386,28 @@ static void on_made_ready(const struct hf_error *error, void *data)
 
 /*
  * Nothing else stands in the way of the update than guests that can't come along: they are adopted,
- * or shut down, all of them, but once only. Takes the request.
+ * or saved by libvirt, or shut down, all of them, but once only. Takes the request.
  */
-static void make_ready(struct request *q, const struct hf_survey *survey, bool adopt)
+static void make_ready(struct request *q, const struct hf_survey *survey, enum hf_fate fate)
 {
-	bool *begun = adopt ? &q->adopted : &q->shut_down;
+	bool adopt = fate == HF_FATE_ADOPTED, save = fate == HF_FATE_SAVED;
+	bool *begun = adopt ? &q->adopted : save ? &q->saved : &q->shut_down;
 	struct hf_error e = {0};
 	int r = 0;
 
 	if (*begun)
 		r = hf_error_set(&e, -EBUSY, HF_ERR_NOT_READY, "see `holdfast check`",
 			"guests that can't come along were %s, and there are such again",
-			adopt ? "adopted" : "shut down");
+			adopt  ? "adopted"
+			: save ? "saved by libvirt"
+			       : "shut down");
 	*begun = true;
 	if (r == 0 && hf_varlink_call_wants_more(q->call))
 		hf_agent_watch(q->agent, q->call);
 	if (r == 0 && adopt)
 		r = hf_adopt_all_start(q->agent, survey, on_made_ready, q, &e);
+	else if (r == 0 && save)
+		r = hf_saved_domains_save(q->agent, survey, on_made_ready, q, &e);
 	else if (r == 0)
 		r = hf_shut_down_start(q->agent, survey, on_made_ready, q, &e);
 	if (r < 0) {
@@ -434,11 +444,16 @@ static void on_checked(const struct hf_survey *survey, void *data)
 	} else if (hf_check_count(survey, HF_FATE_ADOPTED) > 0) {
 		/* Before others are shut down: it may fail, and then nothing is lost by it. */
 		json_object_put(findings);
-		make_ready(q, survey, true);
+		make_ready(q, survey, HF_FATE_ADOPTED);
+		return;
+	} else if (hf_check_count(survey, HF_FATE_SAVED) > 0) {
+		/* Likewise: what libvirt has saved it starts again. */
+		json_object_put(findings);
+		make_ready(q, survey, HF_FATE_SAVED);
 		return;
 	} else if (hf_check_count(survey, HF_FATE_SHUT_DOWN) > 0) {
 		json_object_put(findings);
-		make_ready(q, survey, false);
+		make_ready(q, survey, HF_FATE_SHUT_DOWN);
 		return;
 	} else {
 		json_object_put(findings);

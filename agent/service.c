@@ -14,6 +14,7 @@
 #include "agent/interface.h"
 #include "agent/report.h"
 #include "agent/requests.h"
+#include "agent/saved-domains.h"
 #include "agent/survey.h"
 #include "agent/update.h"
 #include "common/json.h"
@@ -133,7 +134,7 @@ static void handle_guests(struct hf_varlink_call *call, struct json_object *para
 
 static struct json_object *status_json(struct hf_agent *agent, const struct hf_survey *survey)
 {
-	struct json_object *params = json_object_new_object();
+	struct json_object *params = json_object_new_object(), *domains;
 	char newest[HF_UUID_BYTES];
 	struct utsname uts;
 
@@ -148,6 +149,9 @@ static struct json_object *status_json(struct hf_agent *agent, const struct hf_s
 	hf_json_add_string(
 		params, "last_update_id", hf_report_newest_id(newest) == 0 ? newest : NULL);
 	hf_json_add(params, "guests", hf_guest_json_list(agent, survey, NULL));
+	domains = hf_saved_domains_json(agent);
+	if (domains)
+		hf_json_add(params, "domains", domains);
 	return params;
 }
 

@@ -234,6 +234,11 @@ const struct hf_survey_guest *hf_survey_guests(const struct hf_survey *s, size_t
 	return s->guests;
 }
 
+bool hf_survey_is_luo(const struct hf_survey *s)
+{
+	return hf_agent_is_luo(s->agent);
+}
+
 const struct hf_config *hf_survey_config(const struct hf_survey *s)
 {
 	return s->config;

@@ -43,6 +43,9 @@ const struct hf_survey_guest *hf_survey_guests(const struct hf_survey *survey, s
 /** hf_survey_config() - The configuration, with its problems. NULL when there was no memory. */
 const struct hf_config *hf_survey_config(const struct hf_survey *survey);
 
+/** hf_survey_is_luo() - Would an update leave this kernel? See hf_agent_is_luo(). */
+bool hf_survey_is_luo(const struct hf_survey *survey);
+
 /** hf_survey_list_error() - Why the guests of this host are not all known; NULL: they are. */
 const struct hf_error *hf_survey_list_error(const struct hf_survey *survey);
 

@@ -11,6 +11,7 @@
 #include "agent/log.h"
 #include "agent/prepared-note.h"
 #include "agent/report.h"
+#include "agent/saved-domains.h"
 #include "common/fault.h"
 #include "common/worker.h"
 #include "vmm-glue/disks.h"
@@ -255,6 +256,10 @@ int hf_update_may_prepare(const struct hf_agent *agent, struct hf_error *error)
 	if (agent->shutting_down)
 		return hf_error_set(error, -EBUSY, HF_ERR_BUSY, "try again when it is over",
 			"guests are being shut down for another update");
+	if (hf_saved_domains_busy(agent))
+		return hf_error_set(error, -EBUSY, HF_ERR_BUSY,
+			"try again when it is over; see `holdfast status`",
+			"domains are being saved for another update, or started again after one");
 	if (agent->state == HF_STATE_NORMAL && !agent->adopt && hf_freeze_note_exists())
 		return hf_error_set(error, -EBUSY, HF_ERR_BUSY,
 			"see `holdfast guests` and the agent's log; holdfastd tries again when it "

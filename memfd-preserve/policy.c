@@ -10,6 +10,7 @@ const char *const hf_policy_not_eligible_names[] = {
 	[HF_NOT_ELIGIBLE_REFUSE] = "refuse",
 	[HF_NOT_ELIGIBLE_ADOPT] = "adopt",
 	[HF_NOT_ELIGIBLE_SHUTDOWN] = "shutdown",
+	[HF_NOT_ELIGIBLE_MANAGED_SAVE] = "managed-save",
 	NULL,
 };
 const char *const hf_policy_save_failure_names[] = {

@@ -32,8 +32,14 @@ enum hf_policy_key {
 	HF_POLICY_N_,
 };
 
-/* A guest that can't be preserved: refuse the update, adopt the guest, or shut it down. */
-enum hf_not_eligible { HF_NOT_ELIGIBLE_REFUSE, HF_NOT_ELIGIBLE_ADOPT, HF_NOT_ELIGIBLE_SHUTDOWN };
+/* A guest that can't be preserved: refuse the update, adopt the guest, shut it down, or have
+ * libvirt save it to disk. */
+enum hf_not_eligible {
+	HF_NOT_ELIGIBLE_REFUSE,
+	HF_NOT_ELIGIBLE_ADOPT,
+	HF_NOT_ELIGIBLE_SHUTDOWN,
+	HF_NOT_ELIGIBLE_MANAGED_SAVE,
+};
 /* A guest that can't be saved: undo the whole update, or give up its memory and boot it anew. */
 enum hf_save_failure { HF_SAVE_FAILURE_ROLLBACK, HF_SAVE_FAILURE_COLD_BOOT };
 /* A guest that can't be brought back after the jump: keep its RAM, or give it up and boot anew. */

@@ -21,12 +21,25 @@
 #define RESULT_MAX_BYTES (64u << 20)
 #define RESULT_DEPTH 8
 
+enum question { LIST, SAVE, START, DAEMON };
+
+/* Verbs of holdfast-libvirt, and what is said where there is no answer in time. */
+static const struct {
+	const char *verb, *late;
+} questions[] = {
+	[LIST] = {"list", "libvirt does not answer when it is asked for its domains"},
+	[SAVE] = {"save", "libvirt did not save it in time"},
+	[START] = {"start", "libvirt did not start it from its saved image in time"},
+	[DAEMON] = {NULL, "libvirt's daemon does not stop or start"},
+};
+
 struct hf_libvirt_call {
 	sd_event *event;
 	hf_libvirt_done_fn done;
 	void *data;
-	bool refresh;
-	bool running;
+	enum question question;
+	char uuid[HF_UUID_CHARS]; /* of SAVE and START */
+	bool gone;		  /* an answer of START */
 	struct hf_child *child;
 	int fd; /* of the result */
 	char *text;
@@ -85,9 +98,8 @@ static int on_deadline(sd_event_source *source, uint64_t usec, void *data)
 	struct hf_libvirt_call *call = data;
 
 	hf_error_set(&call->error, -ETIMEDOUT, HF_ERR_NOT_READY,
-		"look at libvirtd (or virtqemud): `virsh list`, its log",
-		call->refresh ? "libvirt does not answer when it is asked for its domains"
-			      : "libvirt's daemon does not stop or start");
+		"look at libvirtd (or virtqemud): `virsh list`, its log", "%s",
+		questions[call->question].late);
 	end(call);
 	return 0;
 }
@@ -120,9 +132,10 @@ static int on_result(sd_event_source *source, int fd, uint32_t revents, void *da
 	return 0;
 }
 
-static void take_list(struct hf_libvirt_call *call)
+static void take_answer(struct hf_libvirt_call *call)
 {
 	cleanup_json struct json_object *answer = NULL;
+	const char *verb = questions[call->question].verb;
 	const char *text;
 	char how[256];
 
@@ -132,11 +145,17 @@ static void take_list(struct hf_libvirt_call *call)
 		hf_child_describe(call->child, how, sizeof(how));
 		hf_error_set(&call->error, -EBADMSG, HF_ERR_NOT_READY,
 			"reinstall holdfast, and see that libvirt's client library is there",
-			"`holdfast-libvirt list` %s without a list of the domains", how);
+			"`holdfast-libvirt %s` %s without an answer", verb, how);
 		return;
 	}
 	text = hf_json_get_string(answer, "error", NULL);
-	if (text)
+	call->gone = strcmp(hf_json_get_string(answer, "domain", ""), "gone") == 0;
+	if (text && call->question != LIST)
+		hf_error_set(&call->error, -EIO, HF_ERR_FAILED,
+			hf_json_get_string(answer, "remedy", NULL), "%s", text);
+	else if (call->question != LIST)
+		return;
+	else if (text)
 		hf_error_set(&call->error, -ENOTCONN, HF_ERR_NOT_READY,
 			"look at libvirtd (or virtqemud): `virsh list`, its log",
 			"libvirt can't be asked for its domains: %s", text);
@@ -149,8 +168,8 @@ static void on_exited(struct hf_child *child, void *data)
 	struct hf_libvirt_call *call = data;
 	char how[256];
 
-	if (call->refresh) {
-		take_list(call);
+	if (call->question != DAEMON) {
+		take_answer(call);
 	} else if (!hf_child_succeeded(child)) {
 		hf_child_describe(child, how, sizeof(how));
 		hf_error_set(&call->error, -EIO, HF_ERR_FAILED, "see its log",
@@ -181,8 +200,8 @@ static int run(sd_event *event, char *const *argv, int fd, hf_child_exit_fn on_e
 	return hf_spawn(event, &spec, on_exit, data, ret, e);
 }
 
-static int new_call(sd_event *event, bool refresh, uint64_t timeout_ns, hf_libvirt_done_fn done,
-	void *data, struct hf_libvirt_call **ret)
+static int new_call(sd_event *event, enum question question, uint64_t timeout_ns,
+	hf_libvirt_done_fn done, void *data, struct hf_libvirt_call **ret)
 {
 	struct hf_libvirt_call *call = calloc(1, sizeof(*call));
 	int r;
@@ -193,7 +212,7 @@ static int new_call(sd_event *event, bool refresh, uint64_t timeout_ns, hf_libvi
 		.event = sd_event_ref(event),
 		.done = done,
 		.data = data,
-		.refresh = refresh,
+		.question = question,
 		.fd = -EBADF,
 	};
 	r = sd_event_add_defer(event, &call->finish, on_finish, call);
@@ -211,25 +230,22 @@ static int new_call(sd_event *event, bool refresh, uint64_t timeout_ns, hf_libvi
 }
 
 /*
- * The arguments, with the domains that are known already: their QEMUs need not be asked for
- * anything. The strings are those of @regs.
+ * The arguments after the verb: the one domain that is asked for; or, of a list, the domains that
+ * are known already, whose QEMUs need not be asked for anything. The strings are those of @call and
+ * @regs.
  */
-static char **list_argv(char *path, struct hf_registration *regs, size_t n)
+static void fill_argv(
+	char **argv, struct hf_libvirt_call *call, struct hf_registration *regs, size_t n)
 {
-	char **argv = calloc(n + 3, sizeof(*argv));
-	size_t k = 0;
-
-	if (!argv)
-		return NULL;
-	argv[k++] = path;
-	argv[k++] = (char *)"list";
+	if (call->uuid[0])
+		*argv++ = call->uuid;
 	for (size_t i = 0; i < n; i++)
 		if (hf_guest_is_libvirt(&regs[i].guest) && !regs[i].reason[0])
-			argv[k++] = regs[i].guest.uuid;
-	return argv;
+			*argv++ = regs[i].guest.uuid;
 }
 
-static void start_list(struct hf_libvirt_call *call)
+/* Starts holdfast-libvirt with the question's verb. */
+static void ask(struct hf_libvirt_call *call)
 {
 	cleanup_close int theirs = -EBADF;
 	cleanup_free char **argv = NULL;
@@ -249,18 +265,22 @@ static void start_list(struct hf_libvirt_call *call)
 	theirs = pair[1];
 	fcntl(call->fd, F_SETFL, O_NONBLOCK);
 	/* Without them it only takes longer. */
-	if (hf_registration_list(&regs, &n, NULL) < 0)
+	if (call->question != LIST || hf_registration_list(&regs, &n, NULL) < 0)
 		n = 0;
-	argv = list_argv(path, regs, n);
-	if (argv)
+	argv = calloc(n + 4, sizeof(*argv));
+	if (argv) {
+		argv[0] = path;
+		argv[1] = (char *)(uintptr_t)questions[call->question].verb;
+		fill_argv(argv + 2, call, regs, n);
 		r = run(call->event, argv, theirs, on_exited, call, &call->child, &call->error);
-	else
+	} else {
 		r = hf_error_set(&call->error, -ENOMEM, HF_ERR_FAILED, NULL, "out of memory");
+	}
 	hf_registration_list_free(regs, n);
 	if (r == 0)
 		r = sd_event_add_io(call->event, &call->io, call->fd, EPOLLIN, on_result, call);
 	if (r < 0) {
-		hf_error_prefix(&call->error, "libvirt can't be asked for its domains");
+		hf_error_prefix(&call->error, "libvirt can't be asked");
 		end(call);
 	}
 }
@@ -288,12 +308,12 @@ int hf_libvirt_refresh(sd_event *event, uint64_t timeout_ns, hf_libvirt_done_fn 
 	struct hf_libvirt_call **ret)
 {
 	struct hf_libvirt_call *call;
-	int r = new_call(event, true, timeout_ns, done, data, &call);
+	int r = new_call(event, LIST, timeout_ns, done, data, &call);
 
 	if (r < 0)
 		return r;
 	if (hf_libvirt_has_daemon()) {
-		start_list(call);
+		ask(call);
 	} else {
 		if (hf_libvirt_has_domains())
 			hf_error_set(&call->error, -ENOTCONN, HF_ERR_NOT_READY,
@@ -307,6 +327,31 @@ int hf_libvirt_refresh(sd_event *event, uint64_t timeout_ns, hf_libvirt_done_fn 
 	return 0;
 }
 
+int hf_libvirt_put_away(sd_event *event, const char *uuid, bool save, uint64_t timeout_ns,
+	hf_libvirt_done_fn done, void *data, struct hf_libvirt_call **ret)
+{
+	struct hf_libvirt_call *call;
+	int r = new_call(event, save ? SAVE : START, timeout_ns, done, data, &call);
+
+	if (r < 0)
+		return r;
+	snprintf(call->uuid, sizeof(call->uuid), "%s", uuid);
+	if (hf_libvirt_has_daemon()) {
+		ask(call);
+	} else {
+		hf_error_set(&call->error, -ENOTCONN, HF_ERR_NOT_READY,
+			"start libvirtd (or virtqemud)", "libvirt's daemon doesn't run");
+		end(call);
+	}
+	*ret = call;
+	return 0;
+}
+
+bool hf_libvirt_call_is_gone(const struct hf_libvirt_call *call)
+{
+	return call->gone;
+}
+
 int hf_libvirt_daemon(sd_event *event, bool start, uint64_t timeout_ns, hf_libvirt_done_fn done,
 	void *data, struct hf_libvirt_call **ret)
 {
@@ -314,7 +359,7 @@ int hf_libvirt_daemon(sd_event *event, bool start, uint64_t timeout_ns, hf_libvi
 	struct hf_libvirt_call *call;
 	char path[512];
 	char *argv[] = {path, (char *)(start ? "start" : "stop"), NULL};
-	int r = new_call(event, false, timeout_ns, done, data, &call);
+	int r = new_call(event, DAEMON, timeout_ns, done, data, &call);
 
 	if (r < 0)
 		return r;

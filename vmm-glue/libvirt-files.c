@@ -5,9 +5,11 @@
 #include <assert.h>
 #include <dirent.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <signal.h>
 
 #include "common/fd.h"
@@ -109,6 +111,25 @@ void hf_libvirt_withdraw(const struct hf_manifest_guest *guest)
 	for (size_t i = 0; i < HF_ARRAY_SIZE(suffixes); i++)
 		if (path_of(guest, HF_LIBVIRT_RUN_DIR, suffixes[i], path, sizeof(path)) == 0)
 			unlink(path);
+}
+
+int hf_libvirt_may_save(const struct hf_manifest_guest *guest, bool jump, struct hf_error *e)
+{
+	struct statfs fs;
+	char path[512];
+	int r = path_of(guest, HF_LIBVIRT_CONFIG_DIR, ".xml", path, sizeof(path));
+
+	if (r < 0 || access(path, F_OK) < 0)
+		return hf_error_set(e, -EOPNOTSUPP, HF_ERR_NOT_READY,
+			"define it (`virsh define`), or shut it down for the update",
+			"libvirt can't save a transient domain by itself");
+	if (jump && statfs(HF_LIBVIRT_SAVE_DIR, &fs) == 0 &&
+		(fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC))
+		return hf_error_set(e, -EOPNOTSUPP, HF_ERR_NOT_READY,
+			"mount a disk there, or shut the domain down for the update",
+			"libvirt would save it to %s, which is in memory and gone after the jump",
+			HF_LIBVIRT_SAVE_DIR);
+	return 0;
 }
 
 /* ---- guard ---- */

@@ -30,6 +30,7 @@
 
 #define HF_LIBVIRT_RUN_DIR "/run/libvirt/qemu"
 #define HF_LIBVIRT_SAVE_DIR "/var/lib/libvirt/qemu/save"
+#define HF_LIBVIRT_CONFIG_DIR "/etc/libvirt/qemu"
 #define HF_LIBVIRT_LOG_DIR "/var/log/libvirt/qemu"
 
 /** hf_libexec_dir() - Where holdfast's own programs are: $HOLDFAST_LIBEXEC_DIR or as installed. */
@@ -58,6 +59,27 @@ int hf_libvirt_refresh(sd_event *event, uint64_t timeout_ns, hf_libvirt_done_fn 
  */
 int hf_libvirt_daemon(sd_event *event, bool start, uint64_t timeout_ns, hf_libvirt_done_fn done,
 	void *data, struct hf_libvirt_call **ret);
+
+/**
+ * hf_libvirt_put_away() - Have libvirt save a domain into its own image, or start it from there.
+ * @save: save it; else start it, after a save that is still under way was stopped
+ *
+ * A save that takes too long goes on in libvirt's daemon. Starting a domain that runs is no error,
+ * and none is booted afresh: see hf_libvirt_call_is_gone().
+ */
+int hf_libvirt_put_away(sd_event *event, const char *uuid, bool save, uint64_t timeout_ns,
+	hf_libvirt_done_fn done, void *data, struct hf_libvirt_call **ret);
+
+/** hf_libvirt_call_is_gone() - Was there no image to start it from, or no such domain? In @done. */
+bool hf_libvirt_call_is_gone(const struct hf_libvirt_call *call);
+
+/**
+ * hf_libvirt_may_save() - Can libvirt put a domain into an image of its own, and is it there later?
+ * @jump: there will be another kernel then, and nothing that is in memory
+ *
+ * Return: 0 as far as files tell; or -errno with the reason.
+ */
+int hf_libvirt_may_save(const struct hf_manifest_guest *guest, bool jump, struct hf_error *error);
 
 /** hf_libvirt_call_free() - End a call; its callback is not called any more. NULL is fine. */
 struct hf_libvirt_call *hf_libvirt_call_free(struct hf_libvirt_call *call);

@@ -263,12 +263,58 @@ static int grow(void *data, struct hf_sink *sink, struct hf_error *e)
 	return vmm->grow(vmm->op.data, sink, e);
 }
 
-int hf_vmm_save(struct hf_vmm *vmm, struct hf_sink *sink, hf_stream_grow_fn grow_fn,
-	uint64_t timeout_ns, hf_vmm_done_fn done, void *data)
+static void begin(struct hf_vmm *vmm)
 {
 	cleanup_close int theirs = -EBADF;
 	struct hf_error e = {0};
 	int pair[2];
+
+	/* As libvirt describes it running: it sees the pause, too. */
+	if (hf_guest_is_libvirt(vmm->guest) && hf_libvirt_read_status(vmm->guest, &e) < 0) {
+		hf_vmm_fail(vmm, &e);
+		return;
+	}
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0) {
+		hf_vmm_failf(vmm, -errno, NULL, "can't make a socket: %s", strerror(errno));
+		return;
+	}
+	theirs = pair[1];
+	if (hf_stream_save(vmm->ring, pair[0], vmm->sink, grow, hf_vmm_on_stream_done, vmm,
+		    &vmm->stream, &e) < 0) {
+		hf_vmm_fail(vmm, &e);
+		return;
+	}
+	vmm->streaming = true;
+	vmm->save_begun = true;
+	vmm->guest->tsc_pause = hf_tsc_now();
+	submit(vmm, theirs);
+}
+
+/*
+ * Paused, and with its bandwidth set free, a migration of somebody else's would come to its end at
+ * once, and a rollback would let the guest run here beside the one that runs there.
+ */
+static void on_free(struct hf_qmp *q, int err, struct json_object *ret,
+	const struct hf_error *error, void *data)
+{
+	struct hf_vmm *vmm = data;
+	struct hf_qmp_migration m;
+
+	if (!hf_vmm_check_reply(vmm, err, error))
+		return;
+	if (hf_qmp_parse_migration(ret, &m) < 0)
+		hf_vmm_failf(vmm, -EBADMSG, NULL, "QEMU's answer to query-migrate makes no sense");
+	else if (m.status != HF_QMP_MIGRATION_NONE && !hf_qmp_migration_over(m.status))
+		hf_vmm_failf(vmm, -EBUSY, "wait until that is over, or abort it",
+			"somebody else is migrating or saving it");
+	else
+		begin(vmm);
+}
+
+int hf_vmm_save(struct hf_vmm *vmm, struct hf_sink *sink, hf_stream_grow_fn grow_fn,
+	uint64_t timeout_ns, hf_vmm_done_fn done, void *data)
+{
+	struct hf_error e = {0};
 	int r;
 
 	if (!vmm->attached)
@@ -278,33 +324,14 @@ int hf_vmm_save(struct hf_vmm *vmm, struct hf_sink *sink, hf_stream_grow_fn grow
 		return r;
 	vmm->grow = grow_fn;
 	vmm->sink = sink;
-	if (!vmm->qmp && hf_vmm_connect(vmm, timeout_ns, &e) < 0) {
-		hf_vmm_fail(vmm, &e);
-		return 0;
-	}
-	/* As libvirt describes it running: it sees the pause, too. */
-	if (hf_guest_is_libvirt(vmm->guest) && hf_libvirt_read_status(vmm->guest, &e) < 0) {
-		hf_vmm_fail(vmm, &e);
-		return 0;
-	}
 	vmm->stream_ok = vmm->migration_completed = vmm->status_known = vmm->refused = false;
 	vmm->stream_error = (struct hf_error){0};
 	vmm->guest->tsc_paused = vmm->guest->tsc_saved = 0;
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0) {
-		hf_vmm_failf(vmm, -errno, NULL, "can't make a socket: %s", strerror(errno));
-		return 0;
-	}
-	theirs = pair[1];
-	r = hf_stream_save(
-		vmm->ring, pair[0], sink, grow, hf_vmm_on_stream_done, vmm, &vmm->stream, &e);
-	if (r < 0) {
+	vmm->waiting = "say whether it is being migrated";
+	if (!vmm->qmp && hf_vmm_connect(vmm, timeout_ns, &e) < 0)
 		hf_vmm_fail(vmm, &e);
-		return 0;
-	}
-	vmm->streaming = true;
-	vmm->save_begun = true;
-	vmm->guest->tsc_pause = hf_tsc_now();
-	submit(vmm, theirs);
+	else
+		HF_VMM_SEND(vmm, on_free, hf_qmp_query_migrate);
 	return 0;
 }
 

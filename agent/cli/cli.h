@@ -279,6 +279,9 @@ int hf_cli_follow(struct hf_cli *cli, const char *method, struct json_object *pa
 
 /* ---- orderly.c ---- */
 
+/** hf_cli_show_domains() - Print what became of domains that libvirt saved; NULL: nothing. */
+void hf_cli_show_domains(const struct hf_cli *cli, struct json_object *domains);
+
 /**
  * hf_cli_orderly_settle() - See to it that every guest outlasts a shutdown of the host by systemd.
  *

@@ -48,6 +48,8 @@ static const char *action_text(const char *action)
 		return "carried over, stays paused";
 	if (strcmp(action, "adopt") == 0)
 		return "adopted, then carried over";
+	if (strcmp(action, "managed_save") == 0)
+		return "saved by libvirt first";
 	if (strcmp(action, "shut_down") == 0)
 		return "shut down first";
 	return strcmp(action, "refuse") == 0 ? "REFUSES THE UPDATE" : action;

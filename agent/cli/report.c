@@ -205,6 +205,7 @@ int hf_cli_show_report(const struct hf_cli *cli, struct json_object *report)
 		show_host(report);
 		show_phases(cli, report);
 		show_guests(cli, hf_json_get_array(report, "guests"));
+		hf_cli_show_domains(cli, hf_json_get_array(report, "domains"));
 		show_clocks(cli, hf_json_get_array(report, "guests"));
 	}
 	if (strcmp(outcome, "done") == 0)

@@ -30,6 +30,38 @@ static void show_held(struct json_object *guest)
 	printf("  To give it up, with its memory:   holdfast release %s --yes\n", name);
 }
 
+void hf_cli_show_domains(const struct hf_cli *cli, struct json_object *domains)
+{
+	struct hf_cli_table table = {0};
+
+	if (hf_json_array_size(domains) == 0)
+		return;
+	puts("\nDomains that libvirt saved to disk for an update");
+	hf_cli_table_column(&table, "DOMAIN");
+	hf_cli_table_column(&table, "OUTCOME");
+	hf_cli_table_column(&table, "MESSAGE");
+	for (size_t i = 0; i < hf_json_array_size(domains); i++) {
+		struct json_object *d = json_object_array_get_idx(domains, i);
+
+		hf_cli_table_cell(&table, hf_json_get_string(d, "name", "?"));
+		hf_cli_table_cell(&table, hf_json_get_string(d, "outcome", "?"));
+		hf_cli_table_cell(&table, hf_json_get_string(d, "message", ""));
+	}
+	hf_cli_table_print(cli, &table);
+}
+
+/* Its memory is safe, and what is to be done is libvirt's business. */
+static void show_not_started(struct json_object *domains)
+{
+	for (size_t i = 0; i < hf_json_array_size(domains); i++) {
+		struct json_object *d = json_object_array_get_idx(domains, i);
+
+		if (strcmp(hf_json_get_string(d, "outcome", ""), "failed") == 0)
+			printf("  To start it from its saved image: virsh start %s\n",
+				hf_cli_clean(hf_json_get_string(d, "name", "?")));
+	}
+}
+
 static void show_status(const struct hf_cli *cli, struct json_object *status)
 {
 	static const char *const fields[][2] = {
@@ -45,12 +77,14 @@ static void show_status(const struct hf_cli *cli, struct json_object *status)
 
 	for (size_t i = 0; i < HF_ARRAY_SIZE(fields); i++)
 		hf_cli_field(fields[i][0], hf_json_get_string(status, fields[i][1], NULL));
-	if (hf_json_array_size(guests) == 0)
-		return;
-	puts("");
-	hf_cli_show_guests(cli, guests, true);
+	if (hf_json_array_size(guests) > 0) {
+		puts("");
+		hf_cli_show_guests(cli, guests, true);
+	}
 	for (size_t i = 0; i < hf_json_array_size(guests); i++)
 		show_held(json_object_array_get_idx(guests, i));
+	hf_cli_show_domains(cli, hf_json_get_array(status, "domains"));
+	show_not_started(hf_json_get_array(status, "domains"));
 }
 
 /* One line for one change. */

@@ -3,8 +3,9 @@
  * DOC: Any file in the place of each note in the runtime folder.
  *
  * Every input is given to every parser: the notes of the resume journal, the freeze note, the note
- * of file systems made read-only, and that of an unhealthy guest. What is taken from them is what
- * an agent acts on after another one's death: processes that can be, absolute paths, whole lines.
+ * of file systems made read-only, that of an unhealthy guest, and the list of domains that libvirt
+ * saved. What is taken from them is what an agent acts on after another one's death: processes that
+ * can be, absolute paths, whole lines.
  */
 #include <assert.h>
 #include <stdint.h>
@@ -14,6 +15,7 @@
 #include "agent/freeze-note.h"
 #include "agent/health.h"
 #include "agent/resume-journal.h"
+#include "agent/saved-domains.h"
 #include "common/json.h"
 #include "vmm-glue/disks.h"
 
@@ -86,11 +88,29 @@ static void unhealthy(const uint8_t *data, size_t size)
 		assert(!strchr(remark.message, '\n') && strlen(remark.message) < size);
 }
 
+static void saved_domains(const uint8_t *data, size_t size)
+{
+	struct hf_saved_name *names = NULL;
+	size_t bad = 0, lines = 1;
+	int n = hf_saved_domains_parse(data, size, &names, &bad);
+
+	for (size_t i = 0; i < size; i++)
+		lines += data[i] == '\n';
+	assert(n >= 0 && (size_t)n + bad <= lines);
+	for (int i = 0; i < n; i++) {
+		assert(strlen(names[i].uuid) == HF_UUID_CHARS - 1);
+		assert(names[i].name[0] && !strchr(names[i].name, '\n'));
+		free(names[i].name);
+	}
+	free(names);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	resume_journal(data, size);
 	freeze_note(data, size);
 	read_only(data, size);
 	unhealthy(data, size);
+	saved_domains(data, size);
 	return 0;
 }

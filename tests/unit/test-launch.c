@@ -173,7 +173,8 @@ static void test_usage(void **state)
 	assert_int_equal(run_line("@ --policy not-elligible=adopt -- /bin/true"), 2);
 	expect_output("did you mean `not-eligible`?");
 	assert_int_equal(run_line("@ --policy not-eligible=kill -- /bin/true"), 2);
-	expect_output("`kill` is no value of not-eligible (refuse, adopt or shutdown)");
+	expect_output(
+		"`kill` is no value of not-eligible (refuse, adopt, shutdown or managed-save)");
 	assert_int_equal(run_line("@ --policy priority=3 --policy priority=4 -- /bin/true"), 2);
 	expect_output("priority is given twice");
 	assert_int_equal(run_line("@ --uuid 12 -- /bin/true"), 2);

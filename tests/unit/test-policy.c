@@ -81,6 +81,7 @@ static void test_values(void **state)
 		{"not-eligible", "refuse", "refuse"},
 		{"not-eligible", "adopt", "adopt"},
 		{"not-eligible", "shutdown", "shutdown"},
+		{"not-eligible", "managed-save", "managed-save"},
 		{"save-failure", "rollback", "rollback"},
 		{"save-failure", "cold-boot", "cold-boot"},
 		{"resume-failure", "hold", "hold"},
@@ -131,7 +132,7 @@ static void test_refusals(void **state)
 		{"priorities=5", "no setting", "did you mean `priority`?"},
 		{"Priority=5", "no setting `Priority`", "did you mean `priority`?"},
 		{"not-eligible=ignore", "`ignore` is no value of not-eligible",
-			"refuse, adopt or shutdown"},
+			"refuse, adopt, shutdown or managed-save"},
 		{"save-failure=shutdown", "no value of save-failure", "rollback or cold-boot"},
 		{"resume-failure=", "`` is no value", "hold or cold-boot"},
 		{"clock=stopped", "no value of clock", "catch-up or frozen"},
@@ -205,7 +206,7 @@ static void test_repair(void **state)
 	cleanup_policy struct hf_policy p;
 
 	hf_policy_init(&p);
-	p.not_eligible = 3;
+	p.not_eligible = 4;
 	p.save_failure = 2;
 	p.clock = UINT32_MAX;
 	p.priority = 101;

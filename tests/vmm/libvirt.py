@@ -24,7 +24,7 @@ import xml.etree.ElementTree as ElementTree
 
 import libvirt_host
 import rig
-from libvirt_host import SAVE, Bridge, Domain, Events, LibvirtWorld, run
+from libvirt_host import SAVE, Bridge, Domain, Events, LibvirtWorld, Neighbour, run
 from rig import TESTS, TOP, Guest, PrivateQemu, check, guest_json, kernel, poll, test
 
 import witness_client  # in the folder that rig has put on the path
@@ -363,6 +363,27 @@ def what_libvirt_saved_before_is_restored_after(world):
         domain.wait_alive()
 
 
+def files_of(pid):
+    """Devices and inodes of the files that a process has mapped shared."""
+    maps = pathlib.Path(f"/proc/{pid}/maps").read_text().splitlines()
+    return {tuple(line.split()[3:5]) for line in maps if line.split()[1].endswith("s") and line.split()[4] != "0"}
+
+
+@every_libvirt
+def domain_is_migrated_after_an_update(world):
+    """By libvirt, and with its memory: what holdfast sets for saving without it is not set any more."""
+    domain = Domain(world, "g", machine="pc").wait_ready()
+    neighbour = Neighbour(world)
+    world.start_agent()
+    check_update(world, domain)
+    pid, files = domain.pid, files_of(domain.pid)
+    run(*neighbour.migrate(domain))
+    check(not os.path.exists(f"/proc/{pid}") and neighbour.pid(domain) != pid, "it is in the same QEMU")
+    check(files and not files & files_of(neighbour.pid(domain)), "its memory is in the same files")
+    neighbour.check_has(domain)
+    check(domain.state.startswith("shut off"), f"here it is {domain.state}")
+
+
 # ---- nothing happens
 
 
@@ -519,6 +540,88 @@ def domain_defined_anew_while_prepared(world):
 
 
 @test
+def domain_undefined_while_prepared(world):
+    """It is transient from then on, and comes along as such."""
+    domain = Domain(world, "g").wait_ready()
+    world.start_agent()
+    before, pid = domain.seen(), domain.pid
+    world.expect(0, "prepare", "--kernel", kernel())
+    domain.virsh("undefine")
+    world.expect(0, "commit")
+    world.wait_libvirt()
+    check(domain.pid != pid, "the domain has its old QEMU")
+    domain.transient = True
+    domain.check_seen({**before, "persistent": "no", "inactive": None})
+    check(not domain.guard.exists(), "libvirt is kept from starting it")
+    domain.wait_alive()
+
+
+@test
+def domain_that_leaves_while_prepared(world):
+    """It ends by itself, is saved or migrated away by libvirt: each is the end of the update, and takes nothing away
+    from the domain."""
+    stays, quits = Domain(world, "g").wait_ready(), Domain(world, "quits", machine="pc").wait_ready()
+    saved, moves = Domain(world, "saved", machine="pc").wait_ready(), Domain(world, "moves", machine="pc").wait_ready()
+    neighbour = Neighbour(world)
+    world.start_agent()
+    before, pid = stays.seen(), stays.pid
+
+    def leaves(domain, how):
+        world.expect(0, "prepare", "--kernel", kernel())
+        how()
+        poll(lambda: world.state == "normal", 30, f"the roll-back for {domain.name}")
+        check(f"{domain.name}" in world.log(), "the log does not name the domain")
+        check(domain.state.startswith("shut off"), f"{domain.name} is {domain.state}")
+
+    leaves(quits, lambda: quits.qmp("quit"))
+    leaves(saved, lambda: saved.virsh("managedsave"))
+    leaves(moves, lambda: run(*neighbour.migrate(moves)))
+    check_untouched([stays], [before], [pid])
+    neighbour.check_has(moves)
+    saved.virsh("start")
+    saved.wait_alive()
+    quits.boot()
+    check_update(world, stays, saved, quits)
+
+
+@test
+def domain_is_migrating(world):
+    """What libvirt does with a domain is neither disturbed nor waited for, and is no harm to it."""
+    stays, moves = Domain(world, "g").wait_ready(), Domain(world, "moves", machine="pc").wait_ready()
+    neighbour = Neighbour(world)
+    world.start_agent()
+    before, pids = [each.seen() for each in (stays, moves)], [each.pid for each in (stays, moves)]
+
+    def begin_migration():
+        # So slow that it doesn't come to its end.
+        migration = subprocess.Popen([*neighbour.migrate(moves), "--bandwidth", "1"], stdin=subprocess.DEVNULL,
+                                     stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        poll(lambda: moves.qmp("query-migrate").get("status") == "active", 30, "the migration to begin")
+        return migration
+
+    def end_migration(migration):
+        check(migration.poll() is None, f"the migration has ended, with {migration.returncode}")
+        moves.virsh("domjobabort")
+        check(migration.wait(30) != 0, "the migration was not aborted")
+        poll(lambda: run_state(moves) == "running", 10, "the domain to run")
+
+    migration = begin_migration()
+    world.expect(3, "check", says="moves")
+    world.expect(3, "prepare", "--kernel", kernel(), says="moves")
+    check(world.state == "normal", f"the host is {world.state}")
+    end_migration(migration)
+    check_untouched([stays, moves], before, pids)
+
+    world.expect(0, "prepare", "--kernel", kernel())
+    migration = begin_migration()
+    world.expect(5, "commit", says="moves")
+    poll(lambda: world.state == "normal", 30, "the roll-back")
+    end_migration(migration)
+    check_untouched([stays, moves], before, pids)
+    check_update(world, stays, moves)
+
+
+@test
 def agent_killed_while_prepared(world):
     domain = Domain(world, "g").wait_ready()
     world.start_agent()
@@ -623,6 +726,188 @@ def libvirtd_that_does_not_answer(world):
     check_update(world, domain)
 
 
+# ---- domains that libvirt saves for the update
+
+
+SAVED = "not-eligible=managed-save"
+
+
+def private(world, name, **how):
+    """A domain that can't come along, and is saved."""
+    return Domain(world, name, machine="pc", shared=False, **how)
+
+
+def domains_of(answer):
+    return {d["name"]: d["outcome"] for d in answer.get("domains") or []}
+
+
+def wait_started_again(world, domains, boots):
+    """From their images, with all that they had in memory."""
+    poll(lambda: all(run_state(domain) == "running" for domain in domains), 60, "the domains to run again")
+    poll(lambda: not domains_of(world.ask("status")), 20, f"the agent to be done with them: {world.ask('status')}")
+    check(not (world.path / "state/saved-domains").exists(), "the file that names them is still there")
+    for domain in domains:
+        check(not domain.guard.exists(), f"{domain.name}: its image is still there")
+        check(booted(domain) == boots, f"{domain.name} was booted")
+        domain.wait_alive()
+
+
+@every_libvirt
+def domains_are_saved_for_an_update(world):
+    """By their policy: they run again afterwards, or are paused, as they were, with their memory."""
+    world.configure(f"[defaults]\n{SAVED}\n")
+    metadata = "<holdfast:policy xmlns:holdfast='urn:holdfast:libvirt:1' not-eligible='managed-save'/>"
+    comes, saved = Domain(world, "comes").wait_ready(), private(world, "saved", metadata=metadata).wait_ready()
+    sleeper = private(world, "sleeper").wait_ready()
+    sleeper.virsh("suspend")
+    world.start_agent()
+    world.expect(0, "check", says="saved: .*libvirt saves it to disk|libvirt saves it to disk")
+    world.expect(0, "plan", says="saved by libvirt first")
+    world.expect(0, "upgrade", "--kernel", kernel(), "--dry-run")
+    check(saved.state.startswith("running"), f"it is {saved.state}")
+    before, pids = [each.seen() for each in (comes, saved)], [each.pid for each in (comes, saved, sleeper)]
+    world.upgrade()
+    world.wait_libvirt()
+    wait_started_again(world, [saved], 1)
+    check(world.state == "normal", f"the host is {world.state}")
+    check(not set(pids) & {each.pid for each in (comes, saved, sleeper)}, "one has its old QEMU")
+    comes.check_seen(before[0])
+    comes.wait_alive()
+    check(saved.virsh("dumpxml", "--inactive") == before[1]["inactive"], "another definition")
+    check(run_state(sleeper) == "paused", f"it is {sleeper.state}")
+    sleeper.check_quiet()
+    sleeper.virsh("resume")
+    sleeper.wait_alive()
+    report = world.ask("report")["report"]
+    check([g["name"] for g in report["guests"]] == ["comes"], f"the report has {report['guests']}")
+    check(domains_of(report) == {"saved": "running", "sleeper": "running"}, f"the report has {report.get('domains')}")
+
+
+@test
+def saved_domains_when_there_is_no_update(world):
+    """Aborted, rolled back, or the agent is killed: they are started again in each case."""
+    world.configure(f"[defaults]\n{SAVED}\n")
+    comes, saved = Domain(world, "comes").wait_ready(), private(world, "saved").wait_ready()
+    world.start_agent()
+    pid = comes.pid
+
+    def prepare():
+        world.expect(0, "prepare", "--kernel", kernel())
+        check(saved.state.startswith("shut off") and saved.guard.exists(), f"it is {saved.state}")
+        check(domains_of(world.ask("status")) == {"saved": "saved"}, f"{world.ask('status')}")
+
+    prepare()
+    world.expect(0, "abort")
+    wait_started_again(world, [saved], 1)
+    check(domains_of(world.ask("report")["report"]) == {"saved": "running"}, "the report does not tell")
+
+    prepare()
+    world.agent.kill()
+    world.agent.wait()
+    check(saved.state.startswith("shut off"), f"it is {saved.state}")
+    world.start_agent()
+    wait_started_again(world, [saved], 1)
+
+    prepare()
+    # Somebody else does, which is the end of the update.
+    saved.virsh("start")
+    world.expect(5, "commit", says="saved: .*started after")
+    wait_started_again(world, [saved], 1)
+    comes.wait_alive()
+    check(comes.pid == pid and world.state == "normal", f"the host is {world.state}")
+
+
+@test
+def agent_killed_while_libvirt_saves(world):
+    """The save goes on without it: the next agent stops it, or starts the domain from what came of it."""
+    world.configure(f"[defaults]\n{SAVED}\n")
+    domain = private(world, "g").wait_ready()
+    world.start_agent()
+    os.kill(domain.pid, signal.SIGSTOP)
+    pid, upgrade = domain.pid, begin(world, "upgrade", "--kernel", kernel())
+    poll(lambda: "being saved" in world.log(), 30, "the save to begin")
+    time.sleep(1)
+    world.agent.kill()
+    world.agent.wait()
+    upgrade.communicate()
+    check((world.path / "state/saved-domains").exists(), "nobody knows of it")
+    world.start_agent()
+    time.sleep(2)
+    os.kill(pid, signal.SIGCONT)
+    wait_started_again(world, [domain], 1)
+
+
+@test
+def power_is_lost_while_domains_are_saved(world):
+    """They are on the disk, and so is which they are. A kernel that was jumped into finds no more than that."""
+    world.configure(f"[defaults]\n{SAVED}\n")
+    domain = private(world, "g").wait_ready()
+    world.start_agent()
+    world.expect(0, "prepare", "--kernel", kernel())
+    world.power_loss()
+    world.start_agent()
+    check(domains_of(world.ask("status")) == {"g": "saved"}, f"{world.ask('status')}")
+    world.libvirt.start()
+    wait_started_again(world, [domain], 1)
+
+
+@test
+def domain_that_libvirt_cant_save(world):
+    """The update is refused, and those that were saved by then are started again."""
+    world.configure(f"[defaults]\n{SAVED}\n")
+    saved, large = private(world, "saved").wait_ready(), private(world, "large", memory=192).wait_ready()
+    world.start_agent()
+    # Room for one of them.
+    run("mount", "-t", "tmpfs", "-o", "size=110m", "save", SAVE)
+    pid = large.pid
+    world.upgrade(code=1, says="large: ")
+    wait_started_again(world, [saved, large], 1)
+    check(world.state == "normal" and large.pid == pid, f"the host is {world.state}")
+    run("umount", SAVE)
+    # One that has no definition to be saved with, one that takes too long, and a guest of ours.
+    fleeting = private(world, "fleeting", transient=True).wait_ready()
+    pids = [saved.pid, large.pid, fleeting.pid]
+    world.upgrade(code=3, says="fleeting: .*transient")
+    check(pids == [saved.pid, large.pid, fleeting.pid], "a domain was saved for nothing")
+    fleeting.virsh("destroy")
+    world.configure(f"[defaults]\n{SAVED}\n[guest large]\nshutdown-timeout=1s\n")
+    os.kill(large.pid, signal.SIGSTOP)
+    world.upgrade(code=3, says="large: libvirt did not save it in time")
+    os.kill(large.pid, signal.SIGCONT)
+    wait_started_again(world, [saved, large], 1)
+    world.configure("[defaults]\nnot-eligible=shutdown\n")
+    world.upgrade(code=3, says="isn't done with libvirt's domains")
+
+
+@test
+def libvirtd_that_comes_late_for_saved_domains(world):
+    """It is waited for; what it can't start is reported, and keeps its image until somebody does."""
+    world.configure(f"[defaults]\n{SAVED}\n")
+    saved, bad = private(world, "saved").wait_ready(), private(world, "bad", disk=True).wait_ready()
+    world.env["HOLDFAST_LIBVIRT_START_SECONDS"] = "20"
+    world.start_agent()
+    world.expect(0, "prepare", "--kernel", kernel())
+    world.agent.kill()
+    world.agent.wait()
+    world.libvirt.stop()
+    away = bad.disk.with_suffix(".away")
+    bad.disk.rename(away)
+    world.start_agent()
+    poll(lambda: "can't be started again yet" in world.log(), 20, "the first try")
+    check(domains_of(world.ask("status")) == {"saved": "saved", "bad": "saved"}, f"{world.ask('status')}")
+    world.upgrade(code=75, says="started again")
+    world.libvirt.start()
+    poll(lambda: run_state(saved) == "running", 30, "the domain to run again")
+    poll(lambda: domains_of(world.ask("status")) == {"bad": "failed"}, 60, "the agent to give the other one up")
+    done = world.cli("status")
+    check("bad.img" in done.stdout and "virsh start bad" in done.stdout, f"it does not say what to do: {done.stdout}")
+    check(bad.guard.exists() and booted(bad) == 1, "its image is gone")
+    away.rename(bad.disk)
+    bad.virsh("start")
+    wait_started_again(world, [saved, bad], 1)
+    check(world.state == "normal", f"the host is {world.state}")
+
+
 # ---- domains that don't come up
 
 
@@ -683,6 +968,78 @@ def held_domain_is_retried(world):
     check_update(world, good, bad)
     bad.virsh("destroy")
     bad.boot()
+
+
+@test
+def domain_whose_disk_comes_late(world):
+    """Such as one on the network: held until it is there, with the reason."""
+    good, bad = Domain(world, "good").wait_ready(), Domain(world, "bad", disk=True).wait_ready()
+    world.start_agent()
+    before = bad.seen()
+    away = bad.disk.with_suffix(".away")
+    works = world.libvirt.hook.read_text()
+    # When all is saved, and before the old QEMUs end.
+    rig.write_program(world.libvirt.hook, f"[ $1 = start ] || mv {bad.disk} {away}\n{works.splitlines()[1]}")
+    world.upgrade(code=6, says="bad +held")
+    world.libvirt.hook.write_text(works)
+    world.wait_libvirt()
+    held = guest_json(world, "bad")
+    check(held["status"] == "held" and "bad.img" in str(held), f"it does not say why: {held}")
+    done = world.cli("retry", "bad")
+    check(done.returncode != 0 and "bad.img" in done.stderr, f"retry: {done.returncode}: {done.stderr}")
+    world.wait_libvirt()
+    good.wait_alive()
+    away.rename(bad.disk)
+    world.expect(0, "retry", "bad")
+    world.wait_libvirt()
+    check(world.state == "normal", f"the host is {world.state}")
+    bad.check_seen(before)
+    check(not bad.guard.exists(), "libvirt is kept from starting it")
+    for domain in (good, bad):
+        domain.wait_alive()
+
+
+@test
+def domain_whose_bridge_comes_late(world):
+    """It runs without it: its tap is put on the bridge by whoever starts libvirtd when there is one."""
+    bridge = Bridge()
+    domain = Domain(world, "g", tap=bridge).wait_ready()
+    world.start_agent()
+    before = domain.seen()
+    world.expect(0, "prepare", "--kernel", kernel())
+    run("ip", "link", "del", "br0")
+    world.expect(0, "commit")
+    world.wait_libvirt()
+    domain.check_seen(before)
+    domain.wait_alive()
+    bridge = Bridge()
+    world.libvirt.stop()
+    world.libvirt.start()
+    poll(lambda: list(pathlib.Path("/sys/class/net/br0/brif").iterdir()), 10, "the tap to be on the bridge")
+    client = witness_client.WitnessClient(bridge.guest, 7000)
+    client.start()
+    check(client.wait_connected(60), "the guest can't be reached")
+    result = client.stop()
+    check(result["ok"], f"the conversation: {result}")
+    domain.wait_alive()
+
+
+@test
+def held_domain_is_taken_from_libvirt(world):
+    """libvirt refuses to rename it and to undefine it. Told to forget it all the same, it gets it back."""
+    private, good, bad, before = held_domain(world)
+    private.works()
+    bad.virsh("domrename", "other", code=1)
+    bad.virsh("undefine", code=1)
+    check(bad.guard.exists(), "nothing keeps libvirt from starting it")
+    bad.virsh("undefine", "--managed-save")
+    check("bad" not in world.virsh("list", "--all", "--name").split(), "libvirt knows it")
+    world.expect(0, "retry", "bad")
+    world.wait_libvirt()
+    bad.transient = True
+    bad.check_seen({**before, "persistent": "no", "inactive": None})
+    for domain in (good, bad):
+        domain.wait_alive()
 
 
 @test

@@ -343,6 +343,52 @@ class Bridge:
         run("ip", "link", "set", name, "up")
 
 
+class Neighbour:
+    """A second libvirtd, as of another host: with folders and a host name of its own, and the rest as here. Domains can
+    be migrated to it."""
+
+    def __init__(self, world):
+        self.world, self.path = world, world.path / "neighbour"
+        self.uri = f"qemu+unix:///system?socket={self.path}/run/libvirt-sock"
+        for name in ("run", "etc"):
+            (self.path / name).mkdir(parents=True)
+        (self.path / "etc/libvirtd.conf").write_text(
+            f'log_outputs = "2:file:{self.path}/libvirtd.log"\nauth_unix_rw = "none"\n'
+            'host_uuid = "00000000-0000-4000-8000-000000000002"\n')
+        # virtlogd is not there.
+        (self.path / "etc/qemu.conf").write_text('security_driver = "none"\nstdio_handler = "file"\n')
+        user = pwd.getpwnam("libvirt-qemu")
+        mounts = f"""
+            hostname neighbour
+            mount --bind {self.path}/run /run/libvirt
+            mount --bind {self.path}/etc /etc/libvirt
+            mount -t tmpfs -o mode=755 libvirt /var/lib/libvirt
+            mkdir -p {RAM}
+            chown {user.pw_uid}:{user.pw_gid} {RAM.parent} {RAM}
+            mount -t tmpfs -o mode=700,uid={user.pw_uid},gid={user.pw_gid} ram {RAM}
+            exec libvirtd -d -p {self.path}/libvirtd.pid >/dev/null 2>&1"""
+        run("unshare", "--mount", "--uts", "sh", "-ec", mounts, env=DAEMON_ENV)
+        poll(lambda: self.virsh("list").returncode == 0, 30, "the second libvirtd to answer")
+
+    def virsh(self, *args):
+        return subprocess.run(["virsh", "-q", "-c", self.uri, *map(str, args)], text=True, capture_output=True,
+                              stdin=subprocess.DEVNULL, timeout=60)
+
+    def pid(self, domain):
+        return int((self.path / f"run/qemu/{domain.name}.pid").read_text())
+
+    def migrate(self, domain):
+        """The command that migrates a domain to it."""
+        return ["virsh", "-q", "-c", "qemu:///system", "migrate", "--live", "--unsafe", domain.name, self.uri,
+                "--migrateuri", "tcp://127.0.0.1:49200"]
+
+    def check_has(self, domain):
+        """The domain works on there, and with every word of its memory."""
+        check(self.virsh("domstate", domain.name).stdout.strip() == "running",
+              f"{domain.name} is {self.virsh('domstate', domain.name)}")
+        domain.wait_alive()
+
+
 class Events:
     """What libvirt tells about its domains, from now on."""
 

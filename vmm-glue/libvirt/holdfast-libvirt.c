@@ -14,6 +14,8 @@ static const struct hf_libvirt_verb *const verbs[] = {
 	&hf_libvirt_verb_enable,
 	&hf_libvirt_verb_list,
 	&hf_libvirt_verb_monitor,
+	&hf_libvirt_verb_save,
+	&hf_libvirt_verb_start,
 };
 
 static int show_usage(FILE *f)

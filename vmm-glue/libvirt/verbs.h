@@ -45,7 +45,7 @@ struct hf_libvirt_verb {
 };
 
 extern const struct hf_libvirt_verb hf_libvirt_verb_enable, hf_libvirt_verb_list,
-	hf_libvirt_verb_monitor, hf_libvirt_verb_setup;
+	hf_libvirt_verb_monitor, hf_libvirt_verb_save, hf_libvirt_verb_setup, hf_libvirt_verb_start;
 
 /* ---- connect.c ---- */
 
