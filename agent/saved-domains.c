@@ -20,6 +20,9 @@
 #define START_TIMEOUT_NS (300 * HF_NSEC_PER_SEC)
 /* How long it is tried, counted from the first try; and how often. */
 #define PATIENCE_S 600
+/* A save that nobody waits for any more begins within 30 s, or not at all: so long libvirt has it
+ * wait for what else is done with the domain. */
+#define UNSURE_NS (40 * HF_NSEC_PER_SEC)
 #define FIRST_PAUSE_US (HF_USEC_PER_SEC)
 #define LONGEST_PAUSE_US (30 * HF_USEC_PER_SEC)
 
@@ -27,7 +30,9 @@ struct domain {
 	struct hf_saved_domains *all;
 	struct hf_saved_name id;
 	struct hf_libvirt_call *call;
-	bool over; /* it runs, or is none of ours any more */
+	bool over;	 /* it runs, or is none of ours any more */
+	bool unsure;	 /* libvirt may still have a save of it before itself */
+	uint64_t ran_ns; /* since when it was seen to run then; 0: not yet */
 	struct hf_error error;
 };
 
@@ -240,6 +245,9 @@ static void on_saved(const struct hf_error *error, void *data)
 	hf_saved_done_fn done = s->done;
 
 	d->call = hf_libvirt_call_free(d->call);
+	/* What libvirt itself says is all that it does. */
+	d->unsure = error && error->err != -EIO;
+	d->ran_ns = 0;
 	if (error) {
 		d->error = *error;
 		hf_error_guest(&d->error, d->id.name);
@@ -351,6 +359,12 @@ static int wake_after(struct hf_saved_domains *s, uint64_t usec)
 static void give_up(struct hf_saved_domains *s)
 {
 	s->starting = false;
+	for (size_t i = 0; i < s->n; i++) {
+		s->domains[i]->over = s->domains[i]->ran_ns != 0;
+		if (s->domains[i]->over)
+			report(s->domains[i], "running", NULL);
+	}
+	forget_those_over(s);
 	s->given_up = true;
 	for (size_t i = 0; i < s->n; i++) {
 		const struct domain *d = s->domains[i];
@@ -385,8 +399,16 @@ static void on_started(const struct hf_error *error, void *data)
 	struct domain *d = data;
 	struct hf_saved_domains *s = d->all;
 	bool gone = !error && hf_libvirt_call_is_gone(d->call);
+	bool ran = !error && hf_libvirt_call_ran(d->call);
 
 	d->call = hf_libvirt_call_free(d->call);
+	if (ran && d->unsure && d->ran_ns == 0)
+		d->ran_ns = hf_agent_now_ns();
+	if (ran && d->unsure && hf_agent_now_ns() - d->ran_ns < UNSURE_NS) {
+		if (--s->pending == 0)
+			end_round(s);
+		return;
+	}
 	if (error && strcmp(d->error.message, error->message) != 0) {
 		d->error = *error;
 		hf_log(LOG_WARNING, d->id.uuid,
@@ -495,6 +517,9 @@ void hf_saved_domains_load(struct hf_agent *agent)
 	for (int i = 0; s && i < n_names; i++)
 		if (!find(s, names[i].uuid) && add(s, names[i].uuid, names[i].name) < 0)
 			n = -ENOMEM;
+	/* The agent before may have died in the middle. */
+	for (size_t i = 0; s && i < s->n; i++)
+		s->domains[i]->unsure = true;
 	/* Begins in a turn of the loop, when all else is under way. */
 	if (names && (!s || wake_after(s, FIRST_PAUSE_US) < 0))
 		r = -ENOMEM;

@@ -39,7 +39,7 @@ struct hf_libvirt_call {
 	void *data;
 	enum question question;
 	char uuid[HF_UUID_CHARS]; /* of SAVE and START */
-	bool gone;		  /* an answer of START */
+	bool gone, ran;		  /* answers of START */
 	struct hf_child *child;
 	int fd; /* of the result */
 	char *text;
@@ -150,6 +150,7 @@ static void take_answer(struct hf_libvirt_call *call)
 	}
 	text = hf_json_get_string(answer, "error", NULL);
 	call->gone = strcmp(hf_json_get_string(answer, "domain", ""), "gone") == 0;
+	call->ran = strcmp(hf_json_get_string(answer, "domain", ""), "running") == 0;
 	if (text && call->question != LIST)
 		hf_error_set(&call->error, -EIO, HF_ERR_FAILED,
 			hf_json_get_string(answer, "remedy", NULL), "%s", text);
@@ -350,6 +351,11 @@ int hf_libvirt_put_away(sd_event *event, const char *uuid, bool save, uint64_t t
 bool hf_libvirt_call_is_gone(const struct hf_libvirt_call *call)
 {
 	return call->gone;
+}
+
+bool hf_libvirt_call_ran(const struct hf_libvirt_call *call)
+{
+	return call->ran;
 }
 
 int hf_libvirt_daemon(sd_event *event, bool start, uint64_t timeout_ns, hf_libvirt_done_fn done,

@@ -73,6 +73,9 @@ int hf_libvirt_put_away(sd_event *event, const char *uuid, bool save, uint64_t t
 /** hf_libvirt_call_is_gone() - Was there no image to start it from, or no such domain? In @done. */
 bool hf_libvirt_call_is_gone(const struct hf_libvirt_call *call);
 
+/** hf_libvirt_call_ran() - Was it found running, and not started from an image? In @done. */
+bool hf_libvirt_call_ran(const struct hf_libvirt_call *call);
+
 /**
  * hf_libvirt_may_save() - Can libvirt put a domain into an image of its own, and is it there later?
  * @jump: there will be another kernel then, and nothing that is in memory

@@ -743,8 +743,9 @@ def domains_of(answer):
 
 def wait_started_again(world, domains, boots):
     """From their images, with all that they had in memory."""
-    poll(lambda: all(run_state(domain) == "running" for domain in domains), 60, "the domains to run again")
-    poll(lambda: not domains_of(world.ask("status")), 20, f"the agent to be done with them: {world.ask('status')}")
+    # Where a save may still come, they are looked at for a while.
+    poll(lambda: not domains_of(world.ask("status")), 120, f"the agent to be done with them: {world.ask('status')}")
+    poll(lambda: all(run_state(domain) == "running" for domain in domains), 10, "the domains to run again")
     check(not (world.path / "state/saved-domains").exists(), "the file that names them is still there")
     for domain in domains:
         check(not domain.guard.exists(), f"{domain.name}: its image is still there")

@@ -4,7 +4,7 @@
  * is put into libvirt's own saved image, and is started from it again. For the agent, which has an
  * answer as JSON on descriptor 3 and ends this process when it takes too long:
  *
- *   {"domain": "saved" | "running" | "gone"}
+ *   {"domain": "saved" | "started" | "running" | "gone"}
  *   {"error": "sentence", "remedy": "sentence"}
  *
  * `start` is also the undo of a `save` that was not waited for: a save that is still under way is
@@ -115,7 +115,7 @@ static int start(virDomainPtr domain, const char **ret, struct hf_error *e)
 	if (active || !image)
 		return 0;
 	hf_libvirt_no_hurry();
-	*ret = "running";
+	*ret = "started";
 	if (virDomainCreate(domain) == 0)
 		return 0;
 	hf_libvirt_error(e, "libvirt can't start it from its saved image");
@@ -124,6 +124,7 @@ static int start(virDomainPtr domain, const char **ret, struct hf_error *e)
 	if (virDomainIsActive(domain) != 1)
 		return e->err;
 	hf_error_clear(e);
+	*ret = "running";
 	return 0;
 }
 
