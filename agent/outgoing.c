@@ -241,7 +241,8 @@ static int check_confined_ram(const struct hf_outgoing *out, struct hf_error *er
 		target[n > 0 ? n : 0] = 0;
 		if (strncmp(target, "/memfd:", 7) != 0)
 			return hf_error_set(error, -EOPNOTSUPP, HF_ERR_NOT_READY,
-				"replace its QEMU by a change of the kernel, or shut it down for it",
+				"replace its QEMU by a change of the kernel, or shut it down for "
+				"it",
 				"AppArmor confines its QEMU, and would not let another one on this "
 				"kernel open its memory, which is in a file of a tmpfs");
 	}

@@ -59,9 +59,8 @@ class Domain(Guest):
 
     With cells it has so many NUMA cells, of which the first has the CPUs. With net it has the address that
     the outside reaches; agent is the channel of a guest agent. A transient one is gone once it ends.
-    Its console is in the host's /var/log/guest-NAME.log, as that of other guests, and QEMU
-    opens it itself: what <serial type='file'> or <log> give it is a descriptor of virtlogd's (-add-fd), which
-    holdfast refuses to carry over."""
+    Its console is in the host's /var/log/guest-NAME.log, as that of other guests: virtlogd writes it until
+    the first update."""
 
     def __init__(self, host, name, machine="q35", cpus=1, memory=128, cells=0, disk=False, net=False, vnc=False,
                  tpm=False, pty=False, agent=False, transient=False, autostart=False):
@@ -90,6 +89,7 @@ class Domain(Guest):
             devices += "<tpm model='tpm-crb'><backend type='emulator' version='2.0'/></tpm>"
         if pty:
             devices += "<serial type='pty'/>"
+        devices += f"<serial type='file'><source path='{self.console}' append='on'/></serial>"
         if agent:
             devices += "<channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>"
         if disk:
@@ -103,7 +103,7 @@ class Domain(Guest):
         cell_cpus = [f"cpus='0-{cpus - 1}'"] + [""] * cells
         numa = "".join(f"<cell id='{i}' {cell_cpus[i]} memory='{memory // cells}' unit='MiB' memAccess='shared'/>"
                        for i in range(cells))
-        self.xml = f"""<domain type='kvm' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
+        self.xml = f"""<domain type='kvm'>
   <name>{name}</name>
   <uuid>{self.uuid}</uuid>
   <memory unit='MiB'>{memory}</memory>
@@ -126,19 +126,12 @@ class Domain(Guest):
     <emulator>/usr/bin/qemu-system-x86_64</emulator>
     {devices}
   </devices>
-  <qemu:commandline>
-    <qemu:arg value='-chardev'/>
-    <qemu:arg value='file,id=console,path={self.console},append=on'/>
-    <qemu:arg value='-serial'/>
-    <qemu:arg value='chardev:console'/>
-  </qemu:commandline>
 </domain>"""
 
     def start(self):
         if self.disk:
             self.host.run(f"truncate -s 16M {self.disk}")
         self.host.put(self.file, self.xml)
-        self.host.run(f"install -o libvirt-qemu -m 644 /dev/null {self.console}")
         if self.transient:
             virsh(self.host, f"create {self.file}", 120)
             return
