@@ -5,15 +5,14 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
+#include <limits.h>
 #include <linux/if_tun.h>
-#include <linux/openat2.h>
 #include <net/if.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/un.h>
 
 #include "common/fd.h"
@@ -31,15 +30,32 @@
 /*
  * These folders belong to QEMU's user, and a QEMU that was taken over by its guest may put links
  * there. So what is done with the rights of root is done to what was opened, and was reached
- * without any link.
+ * without any link. openat2(2) would do that at once, but systemd forbids it to services that must
+ * not make setuid files (RestrictSUIDSGID=), as holdfastd.
  */
-static int open_unlinked(const char *path, uint64_t flags)
+static int open_unlinked(const char *path, int flags)
 {
-	struct open_how how = {
-		.flags = flags | O_CLOEXEC | O_NOFOLLOW, .resolve = RESOLVE_NO_SYMLINKS};
-	int fd = (int)syscall(SYS_openat2, AT_FDCWD, path, &how, sizeof(how));
+	cleanup_close int at = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	char name[NAME_MAX + 1];
 
-	return fd < 0 ? -errno : fd;
+	if (path[0] != '/')
+		return -EINVAL;
+	for (path += strspn(path, "/"); *path && at >= 0; path += strspn(path, "/")) {
+		size_t len = strcspn(path, "/");
+		bool last = path[len + strspn(path + len, "/")] == 0;
+		int next;
+
+		if (len >= sizeof(name))
+			return -ENAMETOOLONG;
+		memcpy(name, path, len);
+		name[len] = 0;
+		next = openat(
+			at, name, (last ? flags : O_PATH | O_DIRECTORY) | O_NOFOLLOW | O_CLOEXEC);
+		hf_close(&at);
+		at = next;
+		path += len;
+	}
+	return at < 0 ? -errno : TAKE_FD(at);
 }
 
 /* Its folder, and where its name begins. */
