@@ -375,6 +375,14 @@ int hf_update_check_same_guests(struct hf_update *u, struct hf_error *error)
 	return r;
 }
 
+bool hf_update_is_without_libvirt(const struct hf_update *u, struct hf_error *error)
+{
+	if (!u->keep_loaded || hf_libvirt_has_daemon())
+		return false;
+	hf_libvirt_check_known(u->manifest->guests, u->manifest->n_guests, error);
+	return true;
+}
+
 int hf_update_guard(struct hf_update *u, struct hf_error *error)
 {
 	int r = 0;

@@ -105,6 +105,12 @@ void hf_update_collect_readahead(struct hf_update *u);
  */
 int hf_update_check_same_guests(struct hf_update *u, struct hf_error *error);
 
+/**
+ * hf_update_is_without_libvirt() - Has an orderly shutdown ended libvirt's daemon?
+ * @error: set where a domain runs that is not of this update; nobody can start one any more
+ */
+bool hf_update_is_without_libvirt(const struct hf_update *u, struct hf_error *error);
+
 /** hf_update_guard() - Keep libvirt from starting any of its domains afresh. Return: 0 or -errno.
  */
 int hf_update_guard(struct hf_update *u, struct hf_error *error);

@@ -337,15 +337,10 @@ static void look_for_domains(struct hf_update *u)
 	struct hf_error e = {0};
 
 	u->pending++;
-	/* The shutdown has ended the daemon: nobody starts a domain any more. */
-	if (u->keep_loaded && !hf_libvirt_has_daemon()) {
-		int r = hf_libvirt_check_known(u->manifest->guests, u->manifest->n_guests, &e);
-
-		on_domains(r < 0 ? &e : NULL, u);
-		return;
-	}
-	if (hf_libvirt_refresh(u->agent->event, DOMAINS_TIMEOUT_NS, on_domains, u, &u->domains) <
-		0) {
+	if (hf_update_is_without_libvirt(u, &e))
+		on_domains(e.err ? &e : NULL, u);
+	else if (hf_libvirt_refresh(
+			 u->agent->event, DOMAINS_TIMEOUT_NS, on_domains, u, &u->domains) < 0) {
 		hf_error_set(&e, -ENOMEM, HF_ERR_FAILED, NULL, "out of memory");
 		on_domains(&e, u);
 	}

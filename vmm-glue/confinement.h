@@ -8,10 +8,6 @@
  * AppArmor's own parser, which keeps what it compiled in its cache, and entered between fork and
  * exec (hf_spawn_spec.apparmor).
  *
- * Each profile includes libvirt's abstraction, and that, where libvirt is new enough, all that is
- * in a folder for additions. `holdfast libvirt setup` puts there what a QEMU needs that holdfast
- * starts.
- *
  * No other security module is known: what another one confines is refused.
  */
 #pragma once
@@ -19,13 +15,9 @@
 #include <stdbool.h>
 #include <systemd/sd-event.h>
 
+#include "common/apparmor.h"
 #include "common/error.h"
 #include "vmm-glue/spawn.h"
-
-#define HF_APPARMOR_PROFILES "/etc/apparmor.d/libvirt"
-#define HF_APPARMOR_ABSTRACTION "/etc/apparmor.d/abstractions/libvirt-qemu"
-#define HF_APPARMOR_DROP_IN_DIR "abstractions/libvirt-qemu.d"
-#define HF_APPARMOR_DROP_IN "/etc/apparmor.d/" HF_APPARMOR_DROP_IN_DIR "/holdfast"
 
 /**
  * hf_confinement_read() - The profile of a running process.

@@ -14,8 +14,8 @@
 #include <string.h>
 #include <sys/wait.h>
 
+#include "common/apparmor.h"
 #include "common/fd.h"
-#include "vmm-glue/confinement.h"
 #include "vmm-glue/libvirt/host-files.h"
 #include "vmm-glue/libvirt/verbs.h"
 
