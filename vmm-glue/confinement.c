@@ -105,7 +105,9 @@ int hf_confinement_load(sd_event *event, const char *profile, const char *log_pa
 {
 	static char *const envp[] = {(char *)"PATH=/usr/sbin:/sbin:/usr/bin:/bin", NULL};
 	char path[512];
-	char *argv[] = {(char *)"apparmor_parser", (char *)"--replace", path, NULL};
+	/* From its cache, if it is there; by itself it may only read that. */
+	char *argv[] = {(char *)"apparmor_parser", (char *)"--replace", (char *)"--write-cache",
+		path, NULL};
 	struct hf_spawn_spec spec = {
 		.program = argv[0], .argv = argv, .envp = envp, .umask = 022, .log_path = log_path};
 	size_t size;

@@ -48,7 +48,7 @@ int hf_vmm_load_profile(struct hf_vmm *vmm, void (*then)(struct hf_vmm *vmm), st
 	if (!vmm->guest->apparmor || vmm->profile_loaded)
 		return 0;
 	vmm->then_loaded = then;
-	vmm->waiting = "be confined: AppArmor's parser has not loaded its profile";
+	vmm->waiting = "get its profile loaded by AppArmor's parser";
 	r = hf_libvirt_log_path(vmm->guest, log, sizeof(log));
 	if (r == 0)
 		r = hf_confinement_load(vmm->event, vmm->guest->apparmor, log, on_loader_exit, vmm,
