@@ -41,11 +41,12 @@ def check_guests(host, guests, passes):
 def by_systemd(host, image, release, boots):
     """Live-update the host by `systemctl kexec`: every service is stopped before, libvirt-guests.service too."""
     holdfast(host, f"prepare --orderly --kernel {TEST_DIR}/{image}")
-    for name in ("qemu-system-x86", "swtpm"):
-        for pid in host.run(f"pgrep -x {name}").out.split():
-            group = host.run(f"cat /proc/{pid}/cgroup").out.strip()
-            if not group.startswith("0::/holdfast.slice/"):
-                fail(f"systemd would stop a {name}: it is in {group}")
+    names = host.run("virsh -q list --name").out.split()
+    pids = [host.run(f"cat /run/libvirt/qemu/{name}.pid").out.strip() for name in names]
+    for pid in pids + host.run("pgrep -x swtpm").out.split():
+        group = host.run(f"cat /proc/{pid}/cgroup").out.strip()
+        if not group.startswith("0::/holdfast.slice/"):
+            fail(f"systemd would stop process {pid} of a domain: it is in {group}")
     host.spawn("systemctl kexec")
     return wait_update(host, boots, release)
 
