@@ -225,6 +225,18 @@ class Setup(LibvirtTest):
         self.assertEqual(self.setup("--check").returncode, 0)
         self.assertFalse((self.dir / GUESTS).exists())
 
+    def test_apparmor(self):
+        """Where libvirt's profiles take additions from a folder they get one, and nothing is written elsewhere."""
+        drop_in = "etc/apparmor.d/abstractions/libvirt-qemu.d/holdfast"
+        self.write("etc/apparmor.d/abstractions/libvirt-qemu", "  #include <local/abstractions/libvirt-qemu>\n")
+        self.assertEqual(self.setup().returncode, 0)
+        self.assertFalse((self.dir / drop_in).exists())
+        self.write("etc/apparmor.d/abstractions/libvirt-qemu", "  include if exists <abstractions/libvirt-qemu.d>\n")
+        self.assertEqual(self.setup("--check").returncode, 1)
+        self.assertEqual(self.setup().returncode, 0)
+        self.assertIn("\nunix (send, receive) type=stream addr=none peer=(label=unconfined),\n", self.read(drop_in))
+        self.assertEqual(self.setup("--check").returncode, 0)
+
     def test_no_diff_no_writing(self):
         """What can't be shown is not done."""
         before = self.tree()
