@@ -374,6 +374,8 @@ class GuestsStop(LibvirtTest):
         self.guest(7, "/holdfast.slice/holdfast-guest-x.scope/libvirt/emulator")
         self.guest(8, "/holdfast.slice/holdfast-spawn.service", "swtpm/a-swtpm")
         self.guest(9, None, "ended")
+        # libvirt's daemon is to be stopped.
+        self.guest(10, "/system.slice/libvirtd.service", "driver")
         self.assertFalse(self.stops())
 
     def test_nothing_prepared(self):
