@@ -328,6 +328,9 @@ int hf_vmm_save(struct hf_vmm *vmm, struct hf_sink *sink, hf_stream_grow_fn grow
 	vmm->stream_error = (struct hf_error){0};
 	vmm->guest->tsc_paused = vmm->guest->tsc_saved = 0;
 	vmm->waiting = "say whether it is being migrated";
+	/* libvirt's daemon was ended by an orderly shutdown since. */
+	if (hf_guest_is_libvirt(vmm->guest) && !hf_libvirt_has_daemon())
+		hf_vmm_drop_monitor(vmm);
 	if (!vmm->qmp && hf_vmm_connect(vmm, timeout_ns, &e) < 0)
 		hf_vmm_fail(vmm, &e);
 	else
