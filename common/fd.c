@@ -152,6 +152,15 @@ int hf_mkdir_p(const char *path, mode_t mode)
 	return mkdir(part, mode) < 0 && errno != EEXIST ? -errno : 0;
 }
 
+int hf_mkdir_p_public(const char *path)
+{
+	mode_t mask = umask(0);
+	int r = hf_mkdir_p(path, 0755);
+
+	umask(mask);
+	return r;
+}
+
 int hf_memfd_new(const char *name, uint64_t size, int *ret_fd)
 {
 	cleanup_close int fd = memfd_create(name, MFD_CLOEXEC);

@@ -55,6 +55,14 @@ int hf_file_write_atomic(const char *path, const void *data, size_t size, mode_t
 int hf_mkdir_p(const char *path, mode_t mode);
 
 /**
+ * hf_mkdir_p_public() - The same, with what it makes open to all for reading: mode 0755.
+ *
+ * Whatever the umask is, which is changed for the moment, for the whole process. Return: 0 or
+ * -errno.
+ */
+int hf_mkdir_p_public(const char *path);
+
+/**
  * hf_memfd_new() - Make a memfd of a size, close-on-exec.
  * @name:   shown in /proc as /memfd:NAME
  * @size:   bytes

@@ -452,7 +452,8 @@ static int make_folder(const struct hf_manifest_folder *f, struct hf_error *e)
 
 	if (access(f->path, F_OK) == 0)
 		return 0;
-	r = hf_mkdir_p(f->path, 0755);
+	/* Those above it, too: a helper has another user. */
+	r = hf_mkdir_p_public(f->path);
 	if (r == 0)
 		r = fd = open_unlinked(f->path, O_RDONLY | O_DIRECTORY);
 	if (r >= 0 && fstat(fd, &st) < 0)
@@ -466,7 +467,8 @@ static int make_folder(const struct hf_manifest_folder *f, struct hf_error *e)
 		     : 0;
 }
 
-static int start_helper(sd_event *event, const struct hf_manifest_helper *h, struct hf_error *e)
+static int start_helper(sd_event *event, const struct hf_manifest_guest *guest,
+	const struct hf_manifest_helper *h, struct hf_error *e)
 {
 	static char *const envp[] = {(char *)"PATH=/usr/sbin:/usr/bin:/sbin:/bin", NULL};
 	struct hf_spawn_spec spec = {
@@ -483,7 +485,12 @@ static int start_helper(sd_event *event, const struct hf_manifest_helper *h, str
 	cleanup_close int folder = -EBADF;
 	struct hf_child *child;
 	const char *name;
+	char log[512];
 	int r;
+
+	/* Why it ends, if it does, is there beside its QEMU's last words. */
+	if (hf_libvirt_log_path(guest, log, sizeof(log)) == 0)
+		spec.log_path = log;
 
 	/* Left over: it would not be told from the new one's. */
 	folder = open_parent(h->socket, &name);
@@ -505,7 +512,7 @@ int hf_inherited_start(
 	for (size_t i = 0; r == 0 && !again && i < guest->n_folders; i++)
 		r = make_folder(&guest->folders[i], e);
 	for (size_t i = 0; r == 0 && !again && i < guest->n_helpers; i++)
-		r = start_helper(event, &guest->helpers[i], e);
+		r = start_helper(event, guest, &guest->helpers[i], e);
 	for (size_t i = 0; r == 0 && i < guest->n_helpers; i++) {
 		const struct hf_manifest_helper *h = &guest->helpers[i];
 		cleanup_close int folder = -EBADF;

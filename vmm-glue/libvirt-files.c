@@ -91,7 +91,7 @@ int hf_libvirt_publish(const struct hf_manifest_guest *guest, pid_t pid,
 	if (r == 0)
 		r = path_of(guest, HF_LIBVIRT_RUN_DIR, ".pid", path, sizeof(path));
 	if (r == 0)
-		r = hf_mkdir_p(HF_LIBVIRT_RUN_DIR, 0755);
+		r = hf_mkdir_p_public(HF_LIBVIRT_RUN_DIR);
 	snprintf(number, sizeof(number), "%d", (int)pid);
 	if (r == 0)
 		r = hf_file_write_atomic(path, number, strlen(number), 0644);
