@@ -122,6 +122,32 @@ static void test_socket(void **state)
 	assert_false(can_connect(w->path));
 }
 
+/* A helper of another user has to get through the folders above its own, whatever the umask is. */
+static void test_folders(void **state)
+{
+	struct world *w = *state;
+	struct hf_manifest_folder *f = hf_manifest_add_folder(w->guest);
+	mode_t mask = umask(077);
+	char above[128], path[160];
+	struct hf_error e = {0};
+	struct stat st;
+
+	snprintf(above, sizeof(above), "%s/qemu", w->folder);
+	snprintf(path, sizeof(path), "%s/swtpm", above);
+	assert_int_equal(hf_manifest_set(&f->path, path), 0);
+	f->mode = 0710;
+	f->uid = geteuid();
+	f->gid = getegid();
+	assert_int_equal(hf_inherited_start(NULL, w->guest, false, &e), 0);
+	umask(mask);
+	assert_int_equal(stat(above, &st), 0);
+	assert_int_equal(st.st_mode & 07777, 0755);
+	assert_int_equal(stat(path, &st), 0);
+	assert_int_equal(st.st_mode & 07777, 0710);
+	rmdir(path);
+	rmdir(above);
+}
+
 /* Whoever the folder belongs to must not lead root elsewhere by it. */
 static void test_link(void **state)
 {
@@ -345,6 +371,7 @@ static void test_being_written(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_folders, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_socket, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_link, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_unknown, set_up, tear_down),
