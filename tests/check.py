@@ -80,7 +80,7 @@ def steps():
     yield Step("libvirt", ["tests/vmm/libvirt.py", "-j", "3", "--root", "/"], 1800)
     # Plain ones first: what they find wrong is the reason for most of what fails later.
     cases = sorted(path.stem for path in (TOP / "tests/nested/cases").glob("*.py"))
-    # Not yet seen to pass from beginning to end: make nested CASE=libvirt.
+    # Takes as long as half of the others together: make nested CASE=libvirt.
     cases.remove("libvirt")
     for case in sorted(cases, key=lambda name: (name not in ("smoke", "guest"), name)):
         yield Step(f"nested-{case}", ["tests/nested/run.py", case, "--attempts", "3"], 1200)

@@ -39,7 +39,7 @@ GUEST_PORT = 7000
 # Where the host image keeps what cases need.
 TEST_DIR = "/var/lib/hf-test"
 
-CMDLINE = ("root=/dev/vda rw init=/usr/lib/hf-test/{init} console=ttyS0 kho=on liveupdate=on "
+CMDLINE = ("root=/dev/vda rw init=/usr/lib/hf-test/{init} console=ttyS0 kho=on liveupdate=on net.ifnames=0 "
            "loglevel=5 panic=-1")
 
 ALARMS = re.compile(r"WARNING:|\bBUG\b|\bOops\b|Call Trace|Kernel panic|general protection fault|"
