@@ -94,9 +94,8 @@ int hf_confinement_check_host(struct hf_error *error)
 		access(HF_APPARMOR_DROP_IN, R_OK) == 0)
 		return 0;
 	return hf_error_set(error, -ENOENT, HF_ERR_NOT_READY, "`holdfast libvirt setup`",
-		"AppArmor confines its QEMU, and %s, which lets holdfast speak to a new one, is "
-		"not "
-		"there",
+		"AppArmor confines its QEMU, and %s, "
+		"which lets holdfast speak to a new one, is not there",
 		HF_APPARMOR_DROP_IN);
 }
 

@@ -116,12 +116,8 @@ static void on_migration(struct hf_qmp *q, int err, struct json_object *ret,
 	struct hf_qmp_migration m;
 	bool over;
 
-	if (!hf_vmm_check_reply(vmm, err, error))
+	if (!hf_vmm_take_migration(vmm, err, ret, error, &m))
 		return;
-	if (hf_qmp_parse_migration(ret, &m) < 0) {
-		hf_vmm_failf(vmm, -EBADMSG, NULL, "QEMU's answer to query-migrate makes no sense");
-		return;
-	}
 	over = m.status != HF_QMP_MIGRATION_NONE && hf_qmp_migration_over(m.status);
 	if (m.status == HF_QMP_MIGRATION_COMPLETED)
 		vmm->migration_completed = true;

@@ -260,6 +260,10 @@ bool hf_vmm_check_reply(struct hf_vmm *vmm, int err, const struct hf_error *erro
 bool hf_vmm_take_status(struct hf_vmm *vmm, int err, struct json_object *ret,
 	const struct hf_error *error, struct hf_qmp_status *status);
 
+/** hf_vmm_take_migration() - The same of query-migrate. */
+bool hf_vmm_take_migration(struct hf_vmm *vmm, int err, struct json_object *ret,
+	const struct hf_error *error, struct hf_qmp_migration *migration);
+
 /** hf_vmm_qmp_ops - callbacks of both kinds of connection; userdata is the hf_vmm. */
 extern const struct hf_qmp_ops hf_vmm_qmp_ops;
 

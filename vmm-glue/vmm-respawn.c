@@ -69,11 +69,9 @@ static void on_loaded(struct hf_qmp *q, int err, struct json_object *ret,
 	struct hf_vmm *vmm = data;
 	struct hf_qmp_migration m;
 
-	if (!hf_vmm_check_reply(vmm, err, error))
+	if (!hf_vmm_take_migration(vmm, err, ret, error, &m))
 		return;
-	if (hf_qmp_parse_migration(ret, &m) < 0)
-		hf_vmm_failf(vmm, -EBADMSG, NULL, "QEMU's answer to query-migrate makes no sense");
-	else if (m.status == HF_QMP_MIGRATION_COMPLETED && vmm->stamps.loaded == 0) {
+	if (m.status == HF_QMP_MIGRATION_COMPLETED && vmm->stamps.loaded == 0) {
 		vmm->migration_completed = true;
 		vmm->stamps.loaded = hf_tsc_now();
 	} else if (hf_qmp_migration_over(m.status) && m.status != HF_QMP_MIGRATION_COMPLETED)

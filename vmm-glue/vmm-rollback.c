@@ -166,13 +166,10 @@ static void on_migration(struct hf_qmp *q, int err, struct json_object *ret,
 	struct hf_vmm *vmm = data;
 	struct hf_qmp_migration m;
 
-	if (!hf_vmm_check_reply(vmm, err, error))
+	if (!hf_vmm_take_migration(vmm, err, ret, error, &m))
 		return;
-	if (hf_qmp_parse_migration(ret, &m) < 0)
-		hf_vmm_failf(vmm, -EBADMSG, NULL, "QEMU's answer to query-migrate makes no sense");
-	else
-		vmm->migration_completed =
-			m.status == HF_QMP_MIGRATION_NONE || hf_qmp_migration_over(m.status);
+	vmm->migration_completed =
+		m.status == HF_QMP_MIGRATION_NONE || hf_qmp_migration_over(m.status);
 }
 
 static void ask_migration(struct hf_vmm *vmm)

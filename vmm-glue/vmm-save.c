@@ -81,12 +81,8 @@ static void on_outcome(struct hf_qmp *q, int err, struct json_object *ret,
 	struct hf_vmm *vmm = data;
 	struct hf_qmp_migration m;
 
-	if (!hf_vmm_check_reply(vmm, err, error))
+	if (!hf_vmm_take_migration(vmm, err, ret, error, &m))
 		return;
-	if (hf_qmp_parse_migration(ret, &m) < 0) {
-		hf_vmm_failf(vmm, -EBADMSG, NULL, "QEMU's answer to query-migrate makes no sense");
-		return;
-	}
 	if (m.status == HF_QMP_MIGRATION_COMPLETED && vmm->stream_ok) {
 		if (ram_in_stream(vmm, &m)) {
 			vmm->refused = true;
@@ -300,11 +296,9 @@ static void on_free(struct hf_qmp *q, int err, struct json_object *ret,
 	struct hf_vmm *vmm = data;
 	struct hf_qmp_migration m;
 
-	if (!hf_vmm_check_reply(vmm, err, error))
+	if (!hf_vmm_take_migration(vmm, err, ret, error, &m))
 		return;
-	if (hf_qmp_parse_migration(ret, &m) < 0)
-		hf_vmm_failf(vmm, -EBADMSG, NULL, "QEMU's answer to query-migrate makes no sense");
-	else if (m.status != HF_QMP_MIGRATION_NONE && !hf_qmp_migration_over(m.status))
+	if (m.status != HF_QMP_MIGRATION_NONE && !hf_qmp_migration_over(m.status))
 		hf_vmm_failf(vmm, -EBUSY, "wait until that is over, or abort it",
 			"somebody else is migrating or saving it");
 	else

@@ -279,9 +279,6 @@ int hf_cli_follow(struct hf_cli *cli, const char *method, struct json_object *pa
 
 /* ---- orderly.c ---- */
 
-/** hf_cli_show_domains() - Print what became of domains that libvirt saved; NULL: nothing. */
-void hf_cli_show_domains(const struct hf_cli *cli, struct json_object *domains);
-
 /**
  * hf_cli_orderly_settle() - See to it that every guest outlasts a shutdown of the host by systemd.
  *
@@ -305,7 +302,7 @@ int hf_cli_orderly_kexec(struct hf_cli *cli);
 /** hf_cli_inspect_kernel() - Look into a kernel image, without the agent. Return: an exit code. */
 int hf_cli_inspect_kernel(struct hf_cli *cli, const char *path);
 
-/* ---- check.c, guests.c, history.c, report.c ---- */
+/* ---- check.c, guests.c, history.c, report.c, status.c ---- */
 
 /**
  * hf_cli_show_verdict() - Print whether the host is ready, unless for programs.
@@ -324,6 +321,9 @@ void hf_cli_show_findings(
 
 /** hf_cli_show_guests() - Print guests as a table. @steps: with the step of the update. */
 void hf_cli_show_guests(const struct hf_cli *cli, struct json_object *guests, bool steps);
+
+/** hf_cli_show_domains() - Print what became of domains that libvirt saved; NULL: nothing. */
+void hf_cli_show_domains(const struct hf_cli *cli, struct json_object *domains);
 
 /**
  * hf_cli_show_report() - Print an UpdateReport, unless for programs.
