@@ -221,7 +221,8 @@ int hf_vmm_rollback(struct hf_vmm *vmm, uint64_t timeout_ns, hf_vmm_done_fn done
 	r = hf_vmm_begin(vmm, HF_VMM_OP_ROLLBACK, timeout_ns, done, data);
 	if (r < 0)
 		return r;
-	if (!vmm->save_begun) {
+	/* One that was lost before the save changed anything can't be made as it was, either. */
+	if (!vmm->save_begun && !(vmm->lost && vmm->attached)) {
 		hf_vmm_end(vmm);
 		return 0;
 	}
