@@ -80,20 +80,42 @@ static int unknown(const char *what, struct hf_error *e)
 		"its QEMU %s, which can't be made anew", what);
 }
 
+/* A line of /proc/net/unix that is a socket with a path at which somebody listens. */
+struct listener {
+	uint64_t inode;
+	const char *path; /* in the table */
+	size_t len;
+};
+
+/* From the end of one line on. Return: where the next search begins; NULL: there is none. */
+static const char *next_listener(const char *s, struct listener *ret)
+{
+	while ((s = strchr(s, '\n')) && *++s) {
+		unsigned int flags;
+		int at = 0;
+
+		if (sscanf(s, "%*[^:]: %*x %*x %x %*x %*x %" SCNu64 " %n", &flags, &ret->inode,
+			    &at) < 2 ||
+			!(flags & UNIX_LISTENS) || at == 0 || s[at] != '/')
+			continue;
+		ret->path = s + at;
+		ret->len = strcspn(s + at, "\n");
+		return s;
+	}
+	return NULL;
+}
+
 /* The path that a listening socket with this inode is bound to. */
 static int socket_path(const char *table, uint64_t inode, char *ret, size_t size)
 {
-	for (const char *s = strchr(table, '\n'); s && *++s; s = strchr(s, '\n')) {
-		unsigned int flags;
-		uint64_t ino;
-		int at = 0;
+	struct listener l;
 
-		if (sscanf(s, "%*[^:]: %*x %*x %x %*x %*x %" SCNu64 " %n", &flags, &ino, &at) < 2 ||
-			ino != inode || !(flags & UNIX_LISTENS) || at == 0 || s[at] != '/')
+	for (const char *s = table; (s = next_listener(s, &l));) {
+		if (l.inode != inode)
 			continue;
-		if (strcspn(s + at, "\n") >= size)
+		if (l.len >= size)
 			return -ENAMETOOLONG;
-		snprintf(ret, size, "%.*s", (int)strcspn(s + at, "\n"), s + at);
+		snprintf(ret, size, "%.*s", (int)l.len, l.path);
 		return 0;
 	}
 	return -ENOENT;
@@ -502,6 +524,23 @@ static int start_helper(sd_event *event, const struct hf_manifest_guest *guest,
 	return 0;
 }
 
+/*
+ * A socket has its name before anybody listens at it, and a connection made in between is refused.
+ * To find out by connecting would end swtpm: it serves one connection.
+ */
+static bool listens(const char *socket)
+{
+	cleanup_free char *table = NULL;
+	struct listener l;
+
+	if (hf_file_read("/proc/net/unix", UNIX_TABLE_MAX, &table, NULL) < 0)
+		return false;
+	for (const char *s = table; (s = next_listener(s, &l));)
+		if (l.len == strlen(socket) && memcmp(l.path, socket, l.len) == 0)
+			return true;
+	return false;
+}
+
 int hf_inherited_start(
 	sd_event *event, const struct hf_manifest_guest *guest, bool again, struct hf_error *e)
 {
@@ -520,7 +559,7 @@ int hf_inherited_start(
 		r = folder = open_parent(h->socket, &name);
 		if (r >= 0)
 			r = give_socket(folder, name, h->socket_uid, h->socket_gid);
-		missing = missing || r == -ENOENT;
+		missing = missing || r == -ENOENT || (r == 0 && !listens(h->socket));
 		r = r == -ENOENT ? 0 : r;
 		if (r < 0)
 			hf_error_set(e, r, HF_ERR_FAILED, NULL, "%s: %s", h->socket, strerror(-r));

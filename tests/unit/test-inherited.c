@@ -148,6 +148,30 @@ static void test_folders(void **state)
 	rmdir(above);
 }
 
+/* A connection between bind and listen would be refused: the VMM has to wait for both. */
+static void test_helper_listens(void **state)
+{
+	struct world *w = *state;
+	struct hf_manifest_helper *h = hf_manifest_add_helper(w->guest);
+	struct sockaddr_un sa = {.sun_family = AF_UNIX};
+	struct hf_error e = {0};
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	snprintf(sa.sun_path, sizeof(sa.sun_path), "%s/swtpm.sock", w->folder);
+	assert_int_equal(hf_manifest_set(&h->socket, sa.sun_path), 0);
+	h->socket_uid = geteuid();
+	h->socket_gid = getegid();
+	assert_int_equal(hf_inherited_start(NULL, w->guest, true, &e), -EAGAIN);
+	assert_int_equal(bind(fd, (struct sockaddr *)&sa, sizeof(sa)), 0);
+	assert_int_equal(hf_inherited_start(NULL, w->guest, true, &e), -EAGAIN);
+	assert_int_equal(listen(fd, 1), 0);
+	assert_int_equal(hf_inherited_start(NULL, w->guest, true, &e), 0);
+	close(fd);
+	/* Left over: the name of one that ended. */
+	assert_int_equal(hf_inherited_start(NULL, w->guest, true, &e), -EAGAIN);
+	unlink(sa.sun_path);
+}
+
 /* Whoever the folder belongs to must not lead root elsewhere by it. */
 static void test_link(void **state)
 {
@@ -372,6 +396,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_folders, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_helper_listens, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_socket, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_link, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_unknown, set_up, tear_down),
