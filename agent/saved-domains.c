@@ -25,6 +25,8 @@
 #define UNSURE_NS (40 * HF_NSEC_PER_SEC)
 #define FIRST_PAUSE_US (HF_USEC_PER_SEC)
 #define LONGEST_PAUSE_US (30 * HF_USEC_PER_SEC)
+/* Given up, it reads libvirt's pid files at most so often. */
+#define LOOK_NS (2 * HF_NSEC_PER_SEC)
 
 struct domain {
 	struct hf_saved_domains *all;
@@ -46,6 +48,7 @@ struct hf_saved_domains {
 	bool given_up;
 	uint64_t deadline_ns;
 	uint64_t pause_us;
+	uint64_t look_ns; /* not before that */
 	sd_event_source *timer;
 	hf_saved_done_fn done;
 	void *data;
@@ -474,7 +477,10 @@ void hf_saved_domains_tend(struct hf_agent *agent)
 	if (!s || s->n == 0 || s->pending > 0 || s->claimed || s->starting || s->timer)
 		return;
 	if (s->given_up) {
-		look_for_those_that_run(s);
+		if (hf_agent_now_ns() >= s->look_ns) {
+			s->look_ns = hf_agent_now_ns() + LOOK_NS;
+			look_for_those_that_run(s);
+		}
 		return;
 	}
 	/* libvirt's daemon has to stay away until other domains are back. */
