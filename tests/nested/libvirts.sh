@@ -15,9 +15,25 @@ set -euo pipefail
 
 packages="libvirt-daemon-system libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients qemu-system-x86 qemu-utils swtpm swtpm-tools
 	python3 iproute2 util-linux procps ca-certificates libjson-c5 liburing2 libfdt1 libxxhash0 libsystemd0 libinih1 zlib1g
-	liblzma5 libzstd1 liblz4-1 libbz2-1.0 libxml2"
+	liblzma5 libzstd1 liblz4-1 libbz2-1.0"
 roots_dir=$cache_dir/libvirt
 log=$cache_dir/log/libvirts.log
+
+# What was built here is linked with the machine's libxml2, which libvirt brings with it; newer releases have one that
+# other programs can't use.
+add_libxml2() {
+	local library
+	if [ -n "$(find "$1/usr/lib" -name libxml2.so.2)" ]; then
+		return
+	fi
+	library=$(ldconfig -p | sed -n 's/.*libxml2\.so\.2 .*=> //p' | head -n1)
+	[ -n "$library" ] || die "libxml2.so.2 is not installed"
+	mkdir -p "$1/usr/local/lib"
+	# With what it needs of its own: libicu.
+	{ echo "$library"; ldd "$library" | sed -n 's/.*=> \(.*libicu[^ ]*\) .*/\1/p'; } |
+		xargs -I{} cp -L {} "$1/usr/local/lib/"
+	chroot "$1" ldconfig
+}
 
 # Prints the folder of a suite's root.
 make_root() {
@@ -38,6 +54,7 @@ make_root() {
 			--dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
 			--dpkgopt='path-exclude=/usr/share/locale/*' "$suite" "$temp" "$(debian_mirror)"); then
 			rm -rf "$temp"/var/cache/apt/* "$temp"/var/lib/apt/lists/* "${roots_dir:?}/$suite"-*
+			add_libxml2 "$temp"
 			mv "$temp" "$dir"
 		else
 			# The archive may be out of reach just now; last week's root does, too.
