@@ -20,9 +20,8 @@
 #include "vmm-glue/net.h"
 #include "vmm-glue/process.h"
 #include "vmm-glue/spawn-internal.h"
+#include "vmm-glue/unix-sockets.h"
 
-#define UNIX_LISTENS 0x10000u /* Flags of /proc/net/unix: __SO_ACCEPTCON */
-#define UNIX_TABLE_MAX (16u << 20)
 #define VHOST_NET "/dev/vhost-net"
 #define TUN_DEVICE "/dev/net/tun"
 
@@ -80,47 +79,6 @@ static int unknown(const char *what, struct hf_error *e)
 		"its QEMU %s, which can't be made anew", what);
 }
 
-/* A line of /proc/net/unix that is a socket with a path at which somebody listens. */
-struct listener {
-	uint64_t inode;
-	const char *path; /* in the table */
-	size_t len;
-};
-
-/* From the end of one line on. Return: where the next search begins; NULL: there is none. */
-static const char *next_listener(const char *s, struct listener *ret)
-{
-	while ((s = strchr(s, '\n')) && *++s) {
-		unsigned int flags;
-		int at = 0;
-
-		if (sscanf(s, "%*[^:]: %*x %*x %x %*x %*x %" SCNu64 " %n", &flags, &ret->inode,
-			    &at) < 2 ||
-			!(flags & UNIX_LISTENS) || at == 0 || s[at] != '/')
-			continue;
-		ret->path = s + at;
-		ret->len = strcspn(s + at, "\n");
-		return s;
-	}
-	return NULL;
-}
-
-/* The path that a listening socket with this inode is bound to. */
-static int socket_path(const char *table, uint64_t inode, char *ret, size_t size)
-{
-	struct listener l;
-
-	for (const char *s = table; (s = next_listener(s, &l));) {
-		if (l.inode != inode)
-			continue;
-		if (l.len >= size)
-			return -ENAMETOOLONG;
-		snprintf(ret, size, "%.*s", (int)l.len, l.path);
-		return 0;
-	}
-	return -ENOENT;
-}
-
 static int read_fd_link(pid_t pid, int fd, char *ret, size_t size)
 {
 	char path[64];
@@ -171,8 +129,8 @@ static int note_listen(struct hf_manifest_guest *g, struct hf_manifest_fd *f, co
 	int r;
 
 	if (sscanf(link, "socket:[%" SCNu64 "]", &inode) != 1 ||
-		socket_path(table, inode, path, sizeof(path)) < 0 || lstat(path, &st) < 0 ||
-		!S_ISSOCK(st.st_mode)) {
+		hf_unix_listener_path(table, inode, path, sizeof(path)) < 0 ||
+		lstat(path, &st) < 0 || !S_ISSOCK(st.st_mode)) {
 		snprintf(what, sizeof(what), "has descriptor %d, %.80s", f->fd, link);
 		return unknown(what, e);
 	}
@@ -428,7 +386,7 @@ int hf_inherited_collect(const struct hf_cmdline *plan, pid_t pid, struct hf_man
 	guest->inherits = true;
 	if (plan->n_fds + plan->n_ram + 1 > HF_SPAWN_MAX_FDS)
 		return unknown("has more descriptors than are known how", e);
-	r = hf_file_read("/proc/net/unix", UNIX_TABLE_MAX, &table, NULL);
+	r = hf_unix_table_read(&table);
 	for (size_t i = 0; r == 0 && i < plan->n_fds; i++)
 		r = note_fd(guest, &plan->fds[i], pid, table, e);
 	for (size_t i = 0; r == 0 && i < plan->n_sockets; i++)
@@ -524,23 +482,6 @@ static int start_helper(sd_event *event, const struct hf_manifest_guest *guest,
 	return 0;
 }
 
-/*
- * A socket has its name before anybody listens at it, and a connection made in between is refused.
- * To find out by connecting would end swtpm: it serves one connection.
- */
-static bool listens(const char *socket)
-{
-	cleanup_free char *table = NULL;
-	struct listener l;
-
-	if (hf_file_read("/proc/net/unix", UNIX_TABLE_MAX, &table, NULL) < 0)
-		return false;
-	for (const char *s = table; (s = next_listener(s, &l));)
-		if (l.len == strlen(socket) && memcmp(l.path, socket, l.len) == 0)
-			return true;
-	return false;
-}
-
 int hf_inherited_start(
 	sd_event *event, const struct hf_manifest_guest *guest, bool again, struct hf_error *e)
 {
@@ -559,7 +500,8 @@ int hf_inherited_start(
 		r = folder = open_parent(h->socket, &name);
 		if (r >= 0)
 			r = give_socket(folder, name, h->socket_uid, h->socket_gid);
-		missing = missing || r == -ENOENT || (r == 0 && !listens(h->socket));
+		/* To find out by connecting would end swtpm: it serves one connection. */
+		missing = missing || r == -ENOENT || (r == 0 && !hf_unix_listens(h->socket));
 		r = r == -ENOENT ? 0 : r;
 		if (r < 0)
 			hf_error_set(e, r, HF_ERR_FAILED, NULL, "%s: %s", h->socket, strerror(-r));
