@@ -16,6 +16,8 @@ build_packages() {
 	echo libsystemd-dev libjson-c-dev liburing-dev libfdt-dev libxxhash-dev libinih-dev libcmocka-dev
 	# For looking into kernel images.
 	echo zlib1g-dev liblzma-dev libzstd-dev liblz4-dev libbz2-dev
+	# For encrypted images.
+	echo libssl-dev
 	# For holdfast-libvirt.
 	echo libvirt-dev libxml2-dev
 	echo clang clang-tidy clang-format cppcheck scdoc

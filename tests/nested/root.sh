@@ -29,7 +29,8 @@ systemd_packages="$base_packages systemd-sysv udev dbus mount"
 libvirt_packages="$systemd_packages libvirt-daemon-system libvirt-daemon-driver-qemu
 	libvirt-daemon-driver-network libvirt-clients swtpm swtpm-tools dnsmasq-base nftables apparmor"
 build_packages="gcc libc6-dev make pkg-config libsystemd-dev libjson-c-dev liburing-dev libfdt-dev
-	libxxhash-dev libinih-dev zlib1g-dev liblzma-dev libzstd-dev liblz4-dev libbz2-dev libvirt-dev libxml2-dev scdoc"
+	libxxhash-dev libinih-dev zlib1g-dev liblzma-dev libzstd-dev liblz4-dev libbz2-dev libssl-dev libvirt-dev
+	libxml2-dev scdoc"
 
 # make_root NAME PACKAGES [SUITE]: a root of this week under $root_dir/NAME-…; prints its path.
 make_root() {
