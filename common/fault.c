@@ -58,7 +58,10 @@ int hf_fault(enum hf_fault_point point, struct hf_error *e)
 		raise(SIGKILL);
 	while (is(kind, "hang"))
 		pause();
-	r = is(kind, "ENOMEM") ? -ENOMEM : is(kind, "EIO") ? -EIO : 0;
+	r = is(kind, "ENOMEM")	 ? -ENOMEM
+	    : is(kind, "ENOSPC") ? -ENOSPC
+	    : is(kind, "EIO")	 ? -EIO
+				 : 0;
 	if (r == 0) {
 		dprintf(STDERR_FILENO, "fault point %s: no such kind\n", names[point]);
 		_exit(98);

@@ -6,9 +6,9 @@
  * they cost nothing and there is no name of one in the program.
  *
  * With it, the environment variable HOLDFAST_FAULT says what is to happen: `POINT=KIND[:N]`,
- * several joined with commas. KIND is exit, SIGKILL, EIO, ENOMEM, or hang (the thread does not go
- * on). It happens at the Nth time (1 when not given) that this process comes to the point, and
- * once.
+ * several joined with commas. KIND is exit, SIGKILL, EIO, ENOMEM, ENOSPC, or hang (the thread
+ * does not go on). It happens at the Nth time (1 when not given) that this process comes to the
+ * point, and once.
  */
 #pragma once
 
@@ -26,7 +26,7 @@ enum hf_fault_point {
  * hf_fault() - A fault point.
  * @e: filled on failure; may be NULL
  *
- * Return: 0 when nothing is to happen, or -EIO or -ENOMEM. Thread-safe.
+ * Return: 0 when nothing is to happen, or -EIO, -ENOMEM or -ENOSPC. Thread-safe.
  */
 int hf_fault(enum hf_fault_point point, struct hf_error *e);
 #else

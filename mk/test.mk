@@ -15,6 +15,19 @@ $(B)/tests/test-%: $(B)/tests/unit/test-%.o $(UNIT_LIBS)
 $(B)/tests/test-libvirt-% $(B)/tests/replay-libvirt-% $(B)/tests/fuzz-libvirt-%: PKG_LIBS += $(LIBVIRT_LIBS)
 $(B)/tests/unit/test-libvirt-%.o $(B)/tests/fuzz/fuzz-libvirt-%.o: HF_CFLAGS += $(LIBVIRT_CFLAGS)
 
+# It needs fault points, which other programs are built without: what has them comes before the libraries.
+FAULTY_OBJS := $(patsubst %.c,$(B)/faulty/%.o,$(wildcard memfd-preserve/image*.c) common/fault.c)
+$(B)/faulty/%.o: HF_CFLAGS += -DHF_FAULTS=1
+$(B)/faulty/%.o: %.c mk/test.mk
+	@mkdir -p $(@D)
+	@echo "  CC      $@"
+	@$(HF_CC) $(HF_CFLAGS) -MMD -MP -c -o $@ $<
+$(B)/tests/test-image-faults: $(B)/tests/unit/test-image-faults.o $(FAULTY_OBJS) $(UNIT_LIBS)
+	@mkdir -p $(@D)
+	@echo "  LD      $@"
+	@$(HF_CC) $(HF_CFLAGS) -o $@ $(filter %.o,$^) $(UNIT_LIBS) $(HF_LDFLAGS) $(PKG_LIBS) -lcmocka -lpthread
+-include $(FAULTY_OBJS:.o=.d)
+
 # It starts the launcher.
 $(B)/tests/test-launch: | $(B)/holdfast-vmm
 

@@ -56,7 +56,8 @@ def read(carrier=None):
     found = LINE.findall(text)
     if len(found) != text.count("\nHF_FAULT_POINT("):
         raise ValueError(f"{FILE}: a line is not as it should be")
-    points = [Point(name, phase, death, failure, what) for _, name, phase, death, failure, what in found]
+    points = [Point(name, phase, death, failure, what) for _, name, phase, death, failure, what in found
+              if phase != "IMAGE"]  # the agent doesn't come to those
     return [point for point in points
             if not carrier or point.carrier in ("", carrier.upper()) and point.phase not in ADOPTION]
 
