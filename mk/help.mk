@@ -38,6 +38,10 @@ Nested host: a real kexec inside a virtual machine
   make check-witness       prove that it notices every kind of harm
   make boot-witness        the same in plain QEMU; KERNEL=path/to/bzImage
 
+Images of guests on disk
+  make bench-image         saving and loading beside the disk's own speed (fio) and QEMU's migration to a file;
+                           BENCH_ARGS="-o json --mib 8192 --folder DIR"
+
 Lint
   make lint                all of these:
   make lint-layers         who includes whom

@@ -46,6 +46,16 @@ vmm: $(VMM_BINS)
 	@tests/vmm/run.sh $(B)/tests $(Q)
 -include $(VMM_TESTS:%=$(B)/tests/vmm/%.d) $(B)/tests/vmm/guest.d
 
+# make bench-image [BENCH_ARGS="-o json --mib 8192"]: images beside the disk's own speed, and QEMU's
+.PHONY: bench-image
+$(B)/tests/image-bench: $(B)/tests/bench/image-bench.o $(call LIB,memfd-preserve) $(call LIB,common)
+	@mkdir -p $(@D)
+	@echo "  LD      $@"
+	@$(HF_CC) $(HF_CFLAGS) -o $@ $^ $(HF_LDFLAGS) $(PKG_LIBS) -lpthread
+-include $(B)/tests/bench/image-bench.d
+bench-image: $(B)/tests/image-bench
+	@tests/bench/image.py $(BENCH_ARGS)
+
 # Corpus replay: the same fuzz entry points, linked with a main() that feeds each committed file.
 $(B)/tests/replay-%: $(B)/tests/fuzz/fuzz-%.o $(B)/tests/fuzz/replay.o $(UNIT_LIBS)
 	@mkdir -p $(@D)
