@@ -157,7 +157,7 @@ int hf_adopt_keep_guest(struct hf_agent *agent, struct hf_manifest *m, const int
 	if (r == 0)
 		r = hf_fault(HF_FAULT_ADOPT_HAND_OVER, error);
 	if (r == 0)
-		r = hf_carrier_hold_hand_over(agent->kept, HF_MANIFEST_SESSION, error);
+		r = hf_carrier_hand_over(agent->kept, HF_MANIFEST_SESSION, error);
 	/* These are duplicates: the keeper has its own. */
 	hf_session_discard(last);
 	hf_session_discard(files);

@@ -483,7 +483,7 @@ static void start_quit(struct hf_update *u)
 
 	hf_agent_progress(u->agent, NULL, "jumping");
 	if (hf_update_write_manifest(u, &e) < 0 || hf_fault(HF_FAULT_HAND_OVER, &e) < 0 ||
-		hf_carrier_hold_hand_over(u->agent->carrier, HF_MANIFEST_SESSION, &e) < 0) {
+		hf_carrier_hand_over(u->agent->carrier, HF_MANIFEST_SESSION, &e) < 0) {
 		note_failure(u, &e);
 		sd_event_source_set_enabled(u->advance, SD_EVENT_ONESHOT);
 		return;

@@ -161,13 +161,29 @@ static int hand_over_session(struct hf_keeper *keeper, const struct hold_session
 	return r;
 }
 
-int hf_carrier_hold_hand_over(struct hf_carrier *c, const char *last, struct hf_error *e)
+static int hold_take_back(struct hf_carrier *c, const char *last, struct hf_error *e)
+{
+	int r = 0;
+
+	if (!c->keeper)
+		return 0;
+	r = hf_keeper_drop(c->keeper, last);
+	for (struct hold_session *s = to_carrier(c)->outgoing; s; s = s->next)
+		hf_keeper_drop(c->keeper, s->base.name);
+	if (r < 0 && r != -ENOENT)
+		return hf_error_set(e, r, HF_ERR_FAILED, NULL,
+			"the keeper doesn't give the guests' memory back: %s", strerror(-r));
+	return 0;
+}
+
+static int hold_hand_over(struct hf_carrier *c, const char *last, struct hf_error *e)
 {
 	struct hold_carrier *hc = to_carrier(c);
 	const struct hold_session *s, *end;
+	struct hf_error ignored = {0};
 	int r = 0;
 
-	if (strcmp(c->ops->name, "hold") != 0 || !c->keeper)
+	if (!c->keeper)
 		return hf_error_set(e, -ENOTSUP, HF_ERR_INVALID, NULL,
 			"the %s carrier has nobody to give its sessions to", c->ops->name);
 	end = find(hc, last);
@@ -183,20 +199,11 @@ int hf_carrier_hold_hand_over(struct hf_carrier *c, const char *last, struct hf_
 	if (r == 0)
 		r = hand_over_session(c->keeper, end);
 	if (r < 0) {
-		hf_carrier_hold_take_back(c, last);
+		hold_take_back(c, last, &ignored);
 		return hf_error_set(e, r, HF_ERR_FAILED, NULL,
 			"the keeper doesn't take the guests' memory: %s", strerror(-r));
 	}
 	return 0;
-}
-
-void hf_carrier_hold_take_back(struct hf_carrier *c, const char *last)
-{
-	if (strcmp(c->ops->name, "hold") != 0 || !c->keeper)
-		return;
-	hf_keeper_drop(c->keeper, last);
-	for (struct hold_session *s = to_carrier(c)->outgoing; s; s = s->next)
-		hf_keeper_drop(c->keeper, s->base.name);
 }
 
 /* ---- on the way in ---- */
@@ -282,6 +289,8 @@ static const struct hf_carrier_ops hold_ops = {
 	.fd = hold_fd,
 	.keep = hold_keep,
 	.unkeep = hold_unkeep,
+	.hand_over = hold_hand_over,
+	.take_back = hold_take_back,
 	.free = hold_free,
 };
 

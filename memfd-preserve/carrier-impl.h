@@ -25,7 +25,10 @@ struct hf_carrier_ops {
 	int (*adopt)(struct hf_carrier *c, int fd, bool incoming, struct hf_session **ret,
 		struct hf_error *e); /* may be NULL */
 	int (*preserve)(struct hf_session *s, uint64_t token, int fd, struct hf_error *e);
+	int (*copy)(struct hf_session *s, uint64_t *ret_changed, struct hf_error *e); /* or NULL */
+	int (*seal)(struct hf_session *s, struct hf_error *e);			      /* or NULL */
 	int (*get)(struct hf_session *s, uint64_t token, int *ret_fd, struct hf_error *e);
+	int (*spend)(struct hf_session *s, struct hf_error *e); /* or NULL */
 	/* On success the session is over, its memory remains. */
 	int (*finish)(struct hf_session *s, struct hf_error *e);
 	void (*discard)(struct hf_session *s);
@@ -34,6 +37,9 @@ struct hf_carrier_ops {
 	int (*keep)(
 		struct hf_carrier *c, const char *socket_path, bool *ret_found, struct hf_error *e);
 	void (*unkeep)(struct hf_carrier *c);
+	/* Both or neither. */
+	int (*hand_over)(struct hf_carrier *c, const char *last, struct hf_error *e);
+	int (*take_back)(struct hf_carrier *c, const char *last, struct hf_error *e);
 	void (*free)(struct hf_carrier *c);
 };
 

@@ -61,6 +61,16 @@ void hf_carrier_unkeep(struct hf_carrier *c)
 	c->ops->unkeep(c);
 }
 
+int hf_carrier_hand_over(struct hf_carrier *c, const char *last, struct hf_error *e)
+{
+	return c->ops->hand_over ? c->ops->hand_over(c, last, e) : 0;
+}
+
+int hf_carrier_take_back(struct hf_carrier *c, const char *last, struct hf_error *e)
+{
+	return c->ops->take_back ? c->ops->take_back(c, last, e) : 0;
+}
+
 int hf_carrier_session_create(
 	struct hf_carrier *c, const char *name, struct hf_session **ret_session, struct hf_error *e)
 {
@@ -165,14 +175,22 @@ static void unclaim_files(struct hf_session *s, const struct hf_inode *inode)
 	pthread_mutex_unlock(&c->lock);
 }
 
+static int check_outgoing(const struct hf_session *s, struct hf_error *e)
+{
+	if (!s->incoming)
+		return 0;
+	return hf_error_set(e, -EINVAL, HF_ERR_INVALID, NULL,
+		"session %s was retrieved: nothing can be preserved in it", s->name);
+}
+
 int hf_session_preserve(struct hf_session *s, uint64_t token, int fd, struct hf_error *e)
 {
 	struct hf_inode inode;
 	int r;
 
-	if (s->incoming)
-		return hf_error_set(e, -EINVAL, HF_ERR_INVALID, NULL,
-			"session %s was retrieved: nothing can be preserved in it", s->name);
+	r = check_outgoing(s, e);
+	if (r < 0)
+		return r;
 	r = hf_fd_inode(fd, &inode, NULL);
 	if (r < 0)
 		return hf_error_set(e, r, HF_ERR_FAILED, NULL, "file to preserve in session %s: %s",
@@ -189,6 +207,33 @@ int hf_session_preserve(struct hf_session *s, uint64_t token, int fd, struct hf_
 	if (r < 0)
 		unclaim_files(s, &inode);
 	return r;
+}
+
+int hf_session_copy(struct hf_session *s, uint64_t *ret_changed, struct hf_error *e)
+{
+	uint64_t changed = 0;
+	int r = check_outgoing(s, e);
+
+	if (r == 0 && s->carrier->ops->copy)
+		r = s->carrier->ops->copy(s, &changed, e);
+	if (r == 0 && ret_changed)
+		*ret_changed = changed;
+	return r;
+}
+
+int hf_session_seal(struct hf_session *s, struct hf_error *e)
+{
+	int r = check_outgoing(s, e);
+
+	return r == 0 && s->carrier->ops->seal ? s->carrier->ops->seal(s, e) : r;
+}
+
+int hf_session_spend(struct hf_session *s, struct hf_error *e)
+{
+	if (!s->incoming)
+		return hf_error_set(e, -EINVAL, HF_ERR_INVALID, NULL,
+			"session %s was created here: nobody can bring it up", s->name);
+	return s->carrier->ops->spend ? s->carrier->ops->spend(s, e) : 0;
 }
 
 int hf_session_retrieve(struct hf_session *s, uint64_t token, int *ret_fd, struct hf_error *e)

@@ -3,7 +3,8 @@
  * DOC: Carriers: the ways for a file to get from this agent to its next self.
  *
  * `luo`: files stay in memory across a kexec (carrier-luo.c). `hold`: nothing leaves the kernel,
- * the keeper has the files while the agent starts itself anew (carrier-hold.c).
+ * the keeper has the files while the agent starts itself anew (carrier-hold.c). `image`: files are
+ * copied to local storage and back, across any reboot (carrier-image.c).
  *
  * A carrier deals in sessions, named groups of files that live and die together; each file has a
  * token in its session. A session is *outgoing* (created here, filled with preserve) or *incoming*
@@ -28,6 +29,7 @@
 
 struct hf_carrier;
 struct hf_session;
+struct hf_image_keys;
 
 /* Bytes of a session name, NUL included. Letters, digits and any of `-_.@+` only. */
 #define HF_SESSION_NAME_BYTES 64
@@ -48,6 +50,30 @@ int hf_carrier_luo_new(const char *device, struct hf_carrier **ret_carrier, stru
  * Files cross only after hf_carrier_keep().
  */
 int hf_carrier_hold_new(struct hf_carrier **ret_carrier, struct hf_error *e);
+
+/** struct hf_carrier_image_config - for hf_carrier_image_new(). Nothing of it has to stay. */
+struct hf_carrier_image_config {
+	const char *folder;		  /* for images only, made with mode 0700 when needed */
+	uint8_t machine[16];		  /* /etc/machine-id: images of others are refused */
+	uint8_t boot[16];		  /* boot id; zero: what was handed over may come in on the
+					   * same boot */
+	const struct hf_image_keys *keys; /* copied, but for its data; NULL: there is no key */
+};
+
+/**
+ * hf_carrier_image_new() - The carrier through any reboot.
+ * @ret_carrier: freed with hf_carrier_free()
+ *
+ * Touches nothing until there are sessions.
+ */
+int hf_carrier_image_new(const struct hf_carrier_image_config *config,
+	struct hf_carrier **ret_carrier, struct hf_error *e);
+
+/**
+ * hf_carrier_image_plaintext() - May images be not encrypted? Where there is a key they are all the
+ * same. For sessions that are created, and retrieved, from here on. `image` only.
+ */
+void hf_carrier_image_plaintext(struct hf_carrier *c, bool allowed);
 
 /**
  * hf_carrier_keep() - Have a keeper (keeper.h): sessions that came over outlive this process.
@@ -78,21 +104,27 @@ void hf_carrier_unkeep(struct hf_carrier *c);
  */
 void hf_carrier_free(struct hf_carrier *c);
 
-/** hf_carrier_name() - "luo" or "hold". */
+/** hf_carrier_name() - "luo", "hold" or "image". */
 const char *hf_carrier_name(const struct hf_carrier *c);
 
 /**
- * hf_carrier_hold_hand_over() - Give all outgoing sessions to the keeper.
+ * hf_carrier_hand_over() - Have all outgoing sessions go to the next agent.
  * @last: name of the session that goes last: an agent that finds it there finds all others, too
  *
- * From here on the next agent gets them, whatever becomes of this one. Return: 0; -ENOENT when
- * there is no session @last; -ENOTSUP not a hold carrier, or no keeper; other -errno, and then the
- * keeper has none of them.
+ * From here on the next agent gets them, whatever becomes of this one. With `hold` the keeper has
+ * them then, with `image` they are on disk, each sealed before; with `luo` it is the jump that does
+ * it, and there is nothing to do. Return: 0; -ENOENT when there is no session @last; -ENOTSUP there
+ * is no keeper; other -errno, and then the next agent gets none of them.
  */
-int hf_carrier_hold_hand_over(struct hf_carrier *c, const char *last, struct hf_error *e);
+int hf_carrier_hand_over(struct hf_carrier *c, const char *last, struct hf_error *e);
 
-/** hf_carrier_hold_take_back() - Undo hf_carrier_hold_hand_over(), @last first. */
-void hf_carrier_hold_take_back(struct hf_carrier *c, const char *last);
+/**
+ * hf_carrier_take_back() - Undo hf_carrier_hand_over(), @last first, also one of a dead agent's.
+ *
+ * Before any guest runs again: after that what was handed over is of the past. Return: 0, also when
+ * nothing was handed over; -errno, and then the next agent may still get them.
+ */
+int hf_carrier_take_back(struct hf_carrier *c, const char *last, struct hf_error *e);
 
 /**
  * hf_carrier_session_create() - Create an outgoing session.
@@ -148,12 +180,37 @@ int hf_session_fd(const struct hf_session *s);
 int hf_session_preserve(struct hf_session *s, uint64_t token, int fd, struct hf_error *e);
 
 /**
+ * hf_session_copy() - Copy what was preserved, while guests go on writing to it.
+ *
+ * Makes hf_session_seal() faster, with `image`; others have nothing to do. May be repeated.
+ * @ret_changed: bytes that this call wrote; may be NULL
+ */
+int hf_session_copy(struct hf_session *s, uint64_t *ret_changed, struct hf_error *e);
+
+/**
+ * hf_session_seal() - What was preserved is as it is to arrive: nobody writes to it any more.
+ *
+ * With `image` everything is on disk for good when this returns; others have nothing to do. To be
+ * undone by discarding the session only.
+ */
+int hf_session_seal(struct hf_session *s, struct hf_error *e);
+
+/**
  * hf_session_retrieve() - Get a file back from an incoming session.
  * @ret_fd: close-on-exec, owned by the caller. Its file offset is where it was left.
  *
  * May be repeated. Return: 0; -ENOENT no such token; other -errno, which is final.
  */
 int hf_session_retrieve(struct hf_session *s, uint64_t token, int *ret_fd, struct hf_error *e);
+
+/**
+ * hf_session_spend() - The guest of an incoming session is about to run: never bring it up again.
+ *
+ * With `image`, from its return on no agent retrieves files from it, on this boot or a later one;
+ * with others the session ends with this kernel anyway. Return: 0; -errno, and then it must not
+ * run.
+ */
+int hf_session_spend(struct hf_session *s, struct hf_error *e);
 
 /**
  * hf_session_finish() - End an incoming session for good. IRREVERSIBLE.

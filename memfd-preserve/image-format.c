@@ -84,7 +84,7 @@ int hf_image_lay_out(uint32_t shift, struct hf_image_block_info *blocks, size_t 
 	uint32_t *ret_shift, uint64_t *ret_n_chunks, struct hf_error *e)
 {
 	uint32_t s = shift ? shift : HF_IMAGE_MIN_CHUNK_SHIFT;
-	uint64_t n;
+	uint64_t n = 0;
 	bool fits;
 
 	fits = number_chunks(s, blocks, n_blocks, &n);

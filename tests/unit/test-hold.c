@@ -97,7 +97,7 @@ static void test_crosses(void **state)
 
 	assert_int_equal(hf_session_preserve(a, UINT64_MAX, second, NULL), 0);
 	close(second);
-	assert_int_equal(hf_carrier_hold_hand_over(c, "b", NULL), 0);
+	assert_int_equal(hf_carrier_hand_over(c, "b", NULL), 0);
 	/* It ends, and takes its own copies along. */
 	hf_session_discard(a);
 	hf_session_discard(b);
@@ -134,20 +134,20 @@ static void test_taken_back(void **state)
 	struct hf_session *a = session(c, "a", "of a"), *b = session(c, "b", "of b"), *s = NULL;
 	struct hf_error e = {0};
 
-	assert_int_equal(hf_carrier_hold_hand_over(c, "manifest", &e), -ENOENT);
+	assert_int_equal(hf_carrier_hand_over(c, "manifest", &e), -ENOENT);
 	assert_int_equal(hf_carrier_session_retrieve(c, "a", &s, NULL), -ENOENT);
-	assert_int_equal(hf_carrier_hold_hand_over(c, "b", &e), 0);
-	hf_carrier_hold_take_back(c, "b");
+	assert_int_equal(hf_carrier_hand_over(c, "b", &e), 0);
+	assert_int_equal(hf_carrier_take_back(c, "b", &e), 0);
 	assert_int_equal(hf_carrier_session_retrieve(c, "a", &s, NULL), -EALREADY);
 	/* And once more, with what is there by then. */
 	hf_session_discard(a);
 	a = session(c, "a", "new a");
-	assert_int_equal(hf_carrier_hold_hand_over(c, "b", &e), 0);
+	assert_int_equal(hf_carrier_hand_over(c, "b", &e), 0);
 	assert_int_equal(hf_carrier_session_retrieve(c, "a", &s, NULL), 0);
 	expect_text(s, 1, "new a");
 	hf_session_detach(s);
 	/* What is kept already can't be handed over again: all or nothing. */
-	assert_int_equal(hf_carrier_hold_hand_over(c, "b", &e), -EEXIST);
+	assert_int_equal(hf_carrier_hand_over(c, "b", &e), -EEXIST);
 	assert_int_equal(hf_carrier_session_retrieve(c, "a", &s, NULL), -EALREADY);
 	assert_int_equal(hf_carrier_session_retrieve(c, "b", &s, NULL), -EALREADY);
 	hf_session_discard(a);
@@ -162,8 +162,8 @@ static void test_without_keeper(void **state)
 	struct hf_session *s = session(c, "a", "x"), *t = NULL;
 	struct hf_error e = {0};
 
-	assert_int_equal(hf_carrier_hold_hand_over(c, "a", &e), -ENOTSUP);
-	hf_carrier_hold_take_back(c, "a");
+	assert_int_equal(hf_carrier_hand_over(c, "a", &e), -ENOTSUP);
+	assert_int_equal(hf_carrier_take_back(c, "a", &e), 0);
 	assert_int_equal(hf_carrier_session_retrieve(c, "a", &t, &e), -ENOENT);
 	hf_carrier_unkeep(c);
 	hf_session_discard(s);
