@@ -37,6 +37,8 @@ struct hf_saved_domains;
 struct hf_agent {
 	sd_event *event;
 	struct hf_carrier *carrier;
+	struct hf_carrier *image; /* through any reboot, for updates that ask for it */
+	bool has_image_key;
 	struct hf_carrier *kept; /* of an adoption, or NULL: see adopt-keep.h */
 	struct hf_stream_ring *ring;
 	struct hf_installed *installed; /* what is known of the QEMUs on this host */

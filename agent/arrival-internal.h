@@ -22,6 +22,7 @@ struct hf_arrival {
 	struct hf_agent *agent;
 	struct hf_carrier *carrier;
 	struct hf_manifest *manifest;
+	int64_t tsc_shift;	    /* see hf_wall_clock_tsc_shift() */
 	struct hf_session *session; /* the manifest's: finished when every guest is resumed */
 	struct hf_incoming **guests;
 	size_t n_guests;

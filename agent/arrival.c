@@ -108,7 +108,7 @@ static void on_guest_passed(struct hf_incoming *in, void *data)
 /* An agent that died has seen to it; somebody may have set it since. */
 static bool carries_clock(const struct hf_arrival *a)
 {
-	return hf_agent_is_luo(a->agent) && !a->local && !a->agent->again;
+	return hf_agent_is_luo(a->agent) && a->carrier == a->agent->carrier && !a->agent->again;
 }
 
 static void on_greeted(
@@ -198,6 +198,7 @@ static void make_report(struct hf_arrival *a)
 {
 	struct hf_report_arrival r = {
 		.manifest = a->manifest,
+		.tsc_shift = a->tsc_shift,
 		.guests = a->guests,
 		.n_guests = a->n_guests,
 		.readahead_bytes = a->readahead.bytes,
@@ -462,7 +463,7 @@ static void clear_away(struct hf_agent *agent, struct hf_carrier *carrier)
 {
 	if (carrier == agent->kept) {
 		hf_adopt_keep_end(agent);
-	} else {
+	} else if (carrier != agent->image) {
 		hf_resume_journal_clear();
 		hf_carrier_unkeep(carrier);
 	}
@@ -470,6 +471,8 @@ static void clear_away(struct hf_agent *agent, struct hf_carrier *carrier)
 
 static void begin_update(struct hf_arrival *a)
 {
+	if (a->carrier == a->agent->image)
+		a->tsc_shift = hf_wall_clock_tsc_shift(a->manifest);
 	/* Notes of the old process: its guests are this update's. */
 	hf_freeze_note_remove();
 	hf_prepared_note_remove();
@@ -489,7 +492,8 @@ static int come_in(
 	r = hf_carrier_session_retrieve(carrier, HF_MANIFEST_SESSION, &a->session, error);
 	if (r == 0)
 		r = hf_fault(HF_FAULT_ARRIVE, error);
-	if (r == -ENOENT || r == -ENODEV || (a->local && r == -EALREADY)) {
+	if (r == -ENOENT || r == -ENODEV ||
+		(r == -EALREADY && (a->local || carrier == agent->image))) {
 		hf_error_clear(error);
 		clear_away(agent, carrier);
 		free(a);
@@ -527,6 +531,9 @@ int hf_arrival_start(struct hf_agent *agent, bool readahead, struct hf_error *er
 		hf_adopt_keep_end(agent);
 	if (agent->kept)
 		r = come_in(agent, agent->kept, false, error);
+	/* Before what would clear notes away that an arrival from images needs, too. */
+	if (r == 0)
+		r = come_in(agent, agent->image, readahead, error);
 	if (r == 0)
 		return come_in(agent, agent->carrier, readahead, error);
 	/* Nobody adopts while an update comes in: its keeper has nothing to do. */
@@ -571,6 +578,11 @@ void hf_arrival_run_local(struct hf_arrival *a)
 	a->agent->arrival = a;
 	hf_agent_event(a->agent, HF_EVENT_ARRIVED);
 	start_guests(a);
+}
+
+int64_t hf_arrival_tsc_shift(const struct hf_arrival *a)
+{
+	return a->tsc_shift;
 }
 
 const struct hf_manifest *hf_arrival_manifest(const struct hf_arrival *a)

@@ -50,6 +50,9 @@ void hf_arrival_drop_local(struct hf_arrival *arrival);
 /** hf_arrival_run_local() - Its old QEMU has ended: bring it up. The host is `resuming`. */
 void hf_arrival_run_local(struct hf_arrival *arrival);
 
+/** hf_arrival_tsc_shift() - As hf_wall_clock_tsc_shift(). */
+int64_t hf_arrival_tsc_shift(const struct hf_arrival *arrival);
+
 /** hf_arrival_manifest() - The manifest that came over; NULL when it could not be read. */
 const struct hf_manifest *hf_arrival_manifest(const struct hf_arrival *arrival);
 

@@ -424,12 +424,64 @@ static enum hf_verdict check_storage(const struct hf_host_facts *f, struct json_
 	return HF_MAX(a, b);
 }
 
-enum hf_verdict hf_check_host(bool luo, const struct hf_host_facts *f,
+/* Its own remedies: what is missing for images is missing only if somebody wants them. */
+static enum hf_verdict check_images(const struct hf_way *way, const struct hf_host_facts *f,
+	const struct hf_host_needs *needs, struct json_object *findings)
+{
+	uint64_t bytes_needed = needs->ram_bytes - needs->hole_bytes + needs->state_bytes;
+	char message[MESSAGE_BYTES];
+
+	if (!f->image_dir.known || f->image_dir.read_only)
+		return add(findings, "host.images", HF_REFUSAL,
+			"there is no place to write images of guests to",
+			"see that " HF_IMAGE_FOLDER
+			" in the agent's state folder is on a disk that can be "
+			"written to");
+	if (f->image_dir.free_bytes < bytes_needed + MIN_FREE_BYTES) {
+		snprintf(message, sizeof(message),
+			"images of the guests take up to %s, and the file system for them has %s",
+			bytes(bytes_needed).s, bytes(f->image_dir.free_bytes).s);
+		return add(findings, "host.images", HF_REFUSAL, message, "make room in it");
+	}
+	if (!way->plaintext && !way->has_key)
+		return add(findings, "host.images", HF_REFUSAL,
+			"images have what guests have in memory, and there is no key to encrypt "
+			"them with",
+			"give holdfastd the credential holdfast.image-key (see holdfastd(8)), or "
+			"say --plaintext");
+	snprintf(message, sizeof(message), "there is room for images of up to %s, which will be %s",
+		bytes(bytes_needed).s, way->has_key ? "encrypted" : "readable by who has the disk");
+	return add(findings, "host.images", way->has_key ? HF_OK : HF_WARNING, message, NULL);
+}
+
+/* A kernel is left that finds nothing in memory, on its way here or there. */
+static enum hf_verdict check_for_images(const struct hf_way *way, const struct hf_host_facts *f,
+	const struct hf_host_needs *needs, struct json_object *findings)
+{
+	enum hf_verdict worst = check_images(way, f, needs, findings), v;
+
+	if (way->leaves && !way->reboot) {
+		v = check_kexec(f, findings);
+		worst = HF_MAX(worst, v);
+		v = check_signature(f, findings);
+		worst = HF_MAX(worst, v);
+	}
+	if (way->leaves) {
+		v = check_init(f, findings);
+		worst = HF_MAX(worst, v);
+	}
+	v = check_storage(f, findings);
+	return HF_MAX(worst, v);
+}
+
+enum hf_verdict hf_check_host(const struct hf_way *way, const struct hf_host_facts *f,
 	const struct hf_host_needs *needs, const struct hf_target *t, struct json_object *findings)
 {
 	enum hf_verdict worst = HF_OK, v;
 
-	if (!luo) {
+	if (hf_way_on_disk(way))
+		return check_for_images(way, f, needs, findings);
+	if (!way->leaves) {
 		add(findings, "host.carrier", HF_OK,
 			"the agent keeps guests' memory itself: QEMU is replaced, the kernel stays",
 			NULL);

@@ -12,6 +12,7 @@
 #include "agent/check.h"
 #include "agent/host-facts.h"
 #include "agent/target.h"
+#include "agent/way.h"
 
 /** struct hf_host_needs - what the guests that can come along need of the host. */
 struct hf_host_needs {
@@ -27,13 +28,13 @@ struct hf_host_needs hf_host_needs_of(const struct hf_survey *survey);
 
 /**
  * hf_check_host() - Is it ready for this?
- * @luo:    is a kernel to be changed? Otherwise the agent keeps RAM itself, and less matters
+ * @way:    less matters where the kernel stays, or finds nothing in memory
  * @facts:  what was read of the host
  * @needs:  what its guests need
  * @target: what to jump into, or NULL
  *
  * Appends to @findings. Return: the worst verdict.
  */
-enum hf_verdict hf_check_host(bool luo, const struct hf_host_facts *facts,
+enum hf_verdict hf_check_host(const struct hf_way *way, const struct hf_host_facts *facts,
 	const struct hf_host_needs *needs, const struct hf_target *target,
 	struct json_object *findings);

@@ -276,9 +276,9 @@ static enum hf_verdict check_config(const struct hf_target *t, const struct hf_r
 	return add(findings, "target.config", HF_OK, message, NULL);
 }
 
-enum hf_verdict hf_check_target(const struct hf_target *t, const struct hf_error *error,
-	const struct hf_running *running, const struct hf_target_needs *needs,
-	struct json_object *findings)
+enum hf_verdict hf_check_target(bool in_memory, const struct hf_target *t,
+	const struct hf_error *error, const struct hf_running *running,
+	const struct hf_target_needs *needs, struct json_object *findings)
 {
 	enum hf_verdict worst = HF_OK, v;
 	char message[MESSAGE_BYTES];
@@ -290,8 +290,10 @@ enum hf_verdict hf_check_target(const struct hf_target *t, const struct hf_error
 	add(findings, "target.image", HF_OK, message, NULL);
 	v = check_loadable(t, findings);
 	worst = HF_MAX(worst, v);
-	v = check_formats(t, running, findings);
-	worst = HF_MAX(worst, v);
+	if (in_memory) {
+		v = check_formats(t, running, findings);
+		worst = HF_MAX(worst, v);
+	}
 	v = check_config(t, running, needs, findings);
 	return HF_MAX(worst, v);
 }

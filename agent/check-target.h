@@ -42,6 +42,7 @@ struct hf_target_needs hf_target_needs_of(const struct hf_survey *survey);
 
 /**
  * hf_check_target() - Is it a kernel, can it be loaded, does it fit? Pure.
+ * @in_memory: is it to find guests' memory where it is?
  * @target:  what was looked into; ignored when @error is given
  * @error:   what hf_target_new() said, or NULL when it was content
  * @running: of hf_running_read()
@@ -49,6 +50,6 @@ struct hf_target_needs hf_target_needs_of(const struct hf_survey *survey);
  *
  * Appends to @findings. Return: the worst verdict.
  */
-enum hf_verdict hf_check_target(const struct hf_target *target, const struct hf_error *error,
-	const struct hf_running *running, const struct hf_target_needs *needs,
-	struct json_object *findings);
+enum hf_verdict hf_check_target(bool in_memory, const struct hf_target *target,
+	const struct hf_error *error, const struct hf_running *running,
+	const struct hf_target_needs *needs, struct json_object *findings);

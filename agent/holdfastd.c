@@ -20,6 +20,7 @@
 #include "agent/arrival.h"
 #include "agent/config.h"
 #include "agent/freeze-note.h"
+#include "agent/images.h"
 #include "agent/inhibit.h"
 #include "agent/kexec.h"
 #include "agent/libvirt-gate.h"
@@ -236,11 +237,25 @@ static int take_lock(int *ret_fd, struct hf_error *error)
 	return 0;
 }
 
-static int make_carrier(struct hf_agent *agent, const char *name, struct hf_error *error)
+static int make_carriers(struct hf_agent *agent, const char *name, struct hf_error *error)
 {
-	if (strcmp(name, "hold") == 0)
-		return hf_carrier_hold_new(&agent->carrier, error);
-	return hf_carrier_luo_new(NULL, &agent->carrier, error);
+	int r = strcmp(name, "hold") == 0 ? hf_carrier_hold_new(&agent->carrier, error)
+					  : hf_carrier_luo_new(NULL, &agent->carrier, error);
+
+	return r < 0 ? r : hf_images_new(agent, error);
+}
+
+/* Its keeper is there only while guests come in from images. */
+static int find_images(struct hf_agent *agent, struct hf_error *error)
+{
+	bool found = false;
+	char path[4096];
+	int r;
+
+	snprintf(path, sizeof(path), "%s/keeper-image.sock", hf_run_dir());
+	r = hf_carrier_keep(agent->image, path, &found, error);
+	agent->again = agent->again || found;
+	return r;
 }
 
 /* With `luo`, guests come back without a keeper, too; only this process must not die on the way. */
@@ -257,6 +272,8 @@ static int start_keeper(struct hf_agent *agent, struct hf_error *error)
 		hf_error_clear(error);
 		r = 0;
 	}
+	if (r >= 0)
+		r = find_images(agent, error);
 	if (agent->again && luo)
 		hf_log(LOG_NOTICE, NULL,
 			"an agent before this one died with guests on their way in: going on");
@@ -325,15 +342,18 @@ static int watch_signals(struct hf_agent *agent)
 /* What an agent left behind that died in this kernel with an update on its way out. */
 static void undo_for_dead(struct hf_agent *agent)
 {
+	bool settled = hf_disks_left_settled();
 	struct hf_error e = {0};
 	int r;
 
+	/* Images can't be taken back on a disk that is read-only. */
+	if (settled && hf_disks_settle(false, &e) < 0)
+		hf_log(LOG_ERR, NULL, "an agent that died left file systems read-only: %s",
+			e.message);
+	hf_images_recover(agent);
 	hf_freeze_note_recover(agent);
 	/* Nobody's memory is on its way: also after a power failure in the middle of an update. */
 	hf_libvirt_unguard_all();
-	if (hf_disks_left_settled() && hf_disks_settle(false, &e) < 0)
-		hf_log(LOG_ERR, NULL, "an agent that died left file systems read-only: %s",
-			e.message);
 	hf_error_clear(&e);
 	r = hf_kexec_recover(&e);
 	if (r > 0)
@@ -391,6 +411,7 @@ static void stop(struct hf_agent *agent)
 	hf_stream_ring_free(agent->ring);
 	hf_carrier_free(agent->kept);
 	hf_carrier_free(agent->carrier);
+	hf_images_free(agent);
 	sd_event_unref(agent->event);
 }
 
@@ -406,7 +427,7 @@ int main(int argc, char **argv)
 		return r;
 	agent.state_bytes = o.state_bytes;
 	hf_spawn_use_spawner(o.spawner);
-	r = make_carrier(&agent, o.carrier, &e);
+	r = make_carriers(&agent, o.carrier, &e);
 	if (r >= 0)
 		r = take_lock(&lock, &e);
 	/* Before there are threads: it is forked. */

@@ -355,7 +355,7 @@ void hf_host_facts_read(
 	const char *root, const char *state_dir, const char *run_dir, struct hf_host_facts *ret)
 {
 	struct hf_host_facts *f = ret;
-	char device[PATH_BYTES], proc[PATH_BYTES];
+	char device[PATH_BYTES], proc[PATH_BYTES], images[PATH_BYTES];
 
 	*f = (struct hf_host_facts){0};
 	snprintf(device, sizeof(device), "%s%s", root, HF_LUO_DEVICE);
@@ -371,5 +371,8 @@ void hf_host_facts_read(
 	read_limits(root, f);
 	read_init(root, f);
 	read_space(state_dir, &f->state_dir);
+	/* It may be a mount of its own. Made when it is needed first. */
+	snprintf(images, sizeof(images), "%s/" HF_IMAGE_FOLDER, state_dir);
+	read_space(images, &f->image_dir);
 	read_space(run_dir, &f->run_dir);
 }

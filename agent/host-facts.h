@@ -16,6 +16,8 @@
 
 #include "common/error.h"
 
+#define HF_IMAGE_FOLDER "images" /* in the state folder */
+
 #define HF_HOST_MAX_HOLDERS 4
 #define HF_HOST_MAX_SCRATCH 64
 
@@ -79,7 +81,7 @@ struct hf_host_facts {
 	char init[32];	      /* what process 1 calls itself, or "" */
 	unsigned int systemd; /* its version when it is systemd, or 0 */
 
-	struct hf_host_space state_dir, run_dir;
+	struct hf_host_space state_dir, run_dir, image_dir;
 };
 
 /**

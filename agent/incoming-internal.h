@@ -33,6 +33,7 @@ struct hf_incoming {
 	bool looked;   /* at what the agent before noted of it */
 	pid_t ran_in;  /* the guest was let run in this process, or 0 */
 	uint64_t ran_in_start;
+	bool adopting;	  /* that process is being taken over: it may have run */
 	bool runs;	  /* it was resumed: only its session is left to finish */
 	bool retried;	  /* not the first attempt of this agent */
 	bool gated;	  /* libvirt's daemon is kept away for it */
@@ -48,6 +49,20 @@ struct hf_incoming {
 	struct hf_error error;
 	struct hf_error release_error;
 };
+
+/**
+ * hf_incoming_is_image() - Does it come from disk?
+ *
+ * There it outlives this kernel, and on a later boot it may be known only there that it was brought
+ * up.
+ */
+bool hf_incoming_is_image(const struct hf_incoming *in);
+
+/**
+ * hf_incoming_retrieve() - Get its files, and find out whether it ran already. In a worker: it
+ * takes time in proportion to RAM. @data is the guest.
+ */
+int hf_incoming_retrieve(void *data);
 
 /** hf_incoming_again() - Begin the chain, or what is left of it. Return: 0 or -errno. */
 int hf_incoming_again(struct hf_incoming *in);

@@ -12,10 +12,8 @@
 #include "common/fault.h"
 #include "common/fd.h"
 #include "common/worker.h"
-#include "vmm-glue/ram-users.h"
 
 #define ADOPT_TIMEOUT_NS (20 * HF_NSEC_PER_SEC)
-#define END_TIMEOUT_NS (10 * HF_NSEC_PER_SEC)
 
 static const char *const step_names[] = {
 	[HF_IN_IDLE] = "idle",
@@ -134,6 +132,9 @@ static uint64_t blackout_ns(const struct hf_incoming *in)
 		in->agent->arrival ? hf_arrival_manifest(in->agent->arrival) : NULL;
 	uint64_t from = in->guest->tsc_pause, to = in->stamps.resumed;
 
+	if (m && to)
+		to += (uint64_t)hf_arrival_tsc_shift(in->agent->arrival);
+
 	return m && m->tsc_hz && from && to > from ? hf_tsc_to_ns(to - from, m->tsc_hz) : 0;
 }
 
@@ -231,6 +232,8 @@ static int on_spawned_afresh(struct hf_vmm *vmm, void *data, struct hf_error *er
 	int r = hf_resume_journal_write(in->guest->uuid, hf_vmm_pid(vmm), true, error);
 
 	if (r == 0)
+		r = hf_session_spend(in->session, error);
+	if (r == 0)
 		set_ran_in(in, hf_vmm_pid(vmm));
 	return r;
 }
@@ -286,11 +289,47 @@ static void not_loaded(struct hf_incoming *in, const struct hf_error *error)
 		hold(in, error);
 }
 
+/* In a worker: the disk may be slow. */
+static int spend(void *data)
+{
+	struct hf_incoming *in = data;
+	int r = hf_fault(HF_FAULT_SPEND, &in->error);
+
+	return r == 0 ? hf_session_spend(in->session, &in->error) : r;
+}
+
+static void on_spent(void *data, int result)
+{
+	struct hf_incoming *in = data;
+	int r = result < 0 ? result : resume(in);
+
+	if (r == 0)
+		return;
+	/* Nothing was sent. One that was only loaded did not run, and may be loaded again. */
+	if (!in->adopting) {
+		in->ran_in = 0;
+		hf_resume_journal_remove(in->guest->uuid);
+	}
+	if (result < 0)
+		hold(in, &in->error);
+	else
+		hold_errno(in, r, "can't resume it");
+}
+
+/* Where it can outlive this kernel, what it came from must be known there as used. */
+static void spend_and_resume(struct hf_incoming *in)
+{
+	hf_error_clear(&in->error);
+	if (!hf_incoming_is_image(in))
+		on_spent(in, 0);
+	else if (hf_worker_run(in->agent->event, spend, on_spent, in) < 0)
+		on_spent(in, spend(in));
+}
+
 static void on_loaded(struct hf_vmm *vmm, const struct hf_error *error, void *data)
 {
 	struct hf_incoming *in = data;
 	struct hf_error e = {0};
-	int r;
 
 	if (error) {
 		not_loaded(in, error);
@@ -304,13 +343,7 @@ static void on_loaded(struct hf_vmm *vmm, const struct hf_error *error, void *da
 		return;
 	}
 	set_ran_in(in, hf_vmm_pid(vmm));
-	r = resume(in);
-	if (r < 0) {
-		/* Nothing was sent: it did not run, and may be loaded again. */
-		in->ran_in = 0;
-		hf_resume_journal_remove(in->guest->uuid);
-		hold_errno(in, r, "can't resume it");
-	}
+	spend_and_resume(in);
 }
 
 /* ---- a guest that ran already ---- */
@@ -319,7 +352,6 @@ static void on_adopted(struct hf_vmm *vmm, const struct hf_error *error, void *d
 {
 	struct hf_incoming *in = data;
 	struct hf_error e = {0};
-	int r;
 
 	in->guest->was_running = in->was_running;
 	hf_manifest_set(&in->guest->status, in->status);
@@ -333,9 +365,7 @@ static void on_adopted(struct hf_vmm *vmm, const struct hf_error *error, void *d
 	}
 	hf_log(LOG_NOTICE, in->guest->uuid, "%s was let run before%s: taken over", in->guest->name,
 		in->retried ? "" : " by an agent that died");
-	r = resume(in);
-	if (r < 0)
-		hold_errno(in, r, "can't resume it");
+	spend_and_resume(in);
 }
 
 static void adopt(struct hf_incoming *in)
@@ -343,6 +373,7 @@ static void adopt(struct hf_incoming *in)
 	int r;
 
 	in->step = HF_IN_RESUMING;
+	in->adopting = true;
 	/* That is what the next update has to start. */
 	if (in->ran_vmm) {
 		free(in->guest->vmm);
@@ -358,144 +389,6 @@ static void adopt(struct hf_incoming *in)
 			in->vmm, in->ran_in, in->ran_in_start, ADOPT_TIMEOUT_NS, on_adopted, in);
 	if (r < 0)
 		hold_errno(in, r, "can't take its QEMU over");
-}
-
-static int retrieve_fd(struct hf_incoming *in, uint64_t token, const char *what, uint64_t size,
-	int *ret_fd, struct hf_error *error)
-{
-	struct hf_inode inode;
-	uint64_t have = 0;
-	int r;
-
-	r = hf_session_retrieve(in->session, token, ret_fd, error);
-	if (r == 0)
-		r = hf_fd_inode(*ret_fd, &inode, &have);
-	if (r == 0 && have < size)
-		r = hf_error_set(error, -EBADMSG, HF_ERR_DEGRADED, NULL,
-			"it came back with %llu bytes, the manifest says %llu",
-			(unsigned long long)have, (unsigned long long)size);
-	if (r < 0)
-		hf_error_prefix(error, "%s", what);
-	return r;
-}
-
-int hf_incoming_retrieve_files(struct hf_incoming *in, struct hf_error *error)
-{
-	struct hf_manifest_guest *g = in->guest;
-	int r = hf_fault(HF_FAULT_RETRIEVE_FILES, error);
-
-	/* What an attempt before this one got stays open. */
-	for (size_t i = 0; r == 0 && i < g->n_ram; i++)
-		if (in->ram_fds[i] < 0)
-			r = retrieve_fd(in, g->ram[i].token, g->ram[i].id, g->ram[i].size,
-				&in->ram_fds[i], error);
-	for (size_t i = 0; r == 0 && i < g->n_state; i++)
-		if (in->state_fds[i] < 0)
-			r = retrieve_fd(in, g->state[i].token, "device state", g->state[i].length,
-				&in->state_fds[i], error);
-	return r;
-}
-
-/* What the agent that died noted of the guest. */
-int hf_incoming_read_journal(struct hf_incoming *in, struct hf_error *error)
-{
-	const char *uuid = in->guest->uuid;
-	int r;
-
-	if (!in->agent->again || in->looked)
-		return 0;
-	r = hf_resume_journal_read(uuid, &in->ran_in, &in->ran_in_start, &in->afresh);
-
-	in->released = hf_resume_journal_released(uuid);
-	if (r < 0 && r != -ENOENT)
-		return hf_error_set(error, r, HF_ERR_DEGRADED,
-			"see whether a QEMU of it runs; if none does, remove its file under "
-			"`resumed` in holdfastd's runtime folder and retry it",
-			"whether it ran on this kernel already can't be read: %s", strerror(-r));
-	in->looked = true;
-	if (r == -ENOENT)
-		return 0;
-	hf_resume_journal_get_vmm(uuid, &in->ran_vmm);
-	return 0;
-}
-
-/* Was the guest let run before? What it was saved with is then of the past. */
-static int look_back(struct hf_incoming *in)
-{
-	int r = hf_incoming_read_journal(in, &in->error);
-
-	if (r < 0 || in->over || in->released || !in->ran_in)
-		return r;
-	if (!hf_incoming_process_lives(in))
-		return hf_error_set(&in->error, -ESRCH, HF_ERR_DEGRADED,
-			"dump its memory if you want to look into it, then release it",
-			"it ran on this kernel already, as process %d, which has ended since: it "
-			"is not put back to what it was before",
-			(int)in->ran_in);
-	return 0;
-}
-
-/*
- * A QEMU of an agent that died: it never ran the guest, and two must not have its RAM. And the one
- * that the guest was adopted from, where an agent died before that had ended: it has other RAM, but
- * the same disks and ports.
- */
-int hf_incoming_end_others(struct hf_incoming *in, struct hf_error *error)
-{
-	struct hf_inode files[HF_MANIFEST_MAX_RAM];
-	size_t n = 0;
-	int r = hf_fault(HF_FAULT_END_OTHERS, error);
-
-	if (r == 0 && in->guest->adopted_pid)
-		r = hf_ram_users_end_former((pid_t)in->guest->adopted_pid,
-			in->guest->adopted_start_ticks, END_TIMEOUT_NS, error);
-	r = r > 0 ? 0 : r;
-	for (size_t i = 0; r == 0 && i < in->guest->n_ram; i++) {
-		if (in->ram_fds[i] < 0)
-			continue;
-		r = hf_fd_inode(in->ram_fds[i], &files[n++], NULL);
-		if (r < 0)
-			hf_error_set(error, r, HF_ERR_DEGRADED, NULL, "its RAM: %s", strerror(-r));
-	}
-	if (r < 0)
-		return r;
-	return hf_ram_users_end(
-		files, n, hf_carrier_keeper(in->carrier), END_TIMEOUT_NS, &in->n_ended, error);
-}
-
-int hf_incoming_open_session(struct hf_incoming *in, struct hf_error *error)
-{
-	if (in->session)
-		return 0;
-	return hf_carrier_session_retrieve(in->carrier, in->guest->session, &in->session, error);
-}
-
-/* In a worker: the kernel takes time in proportion to RAM here. */
-static int retrieve(void *data)
-{
-	struct hf_incoming *in = data;
-	bool again = in->agent->again || in->retried;
-	uint64_t begin = hf_agent_now_ns();
-	int r = hf_fault(HF_FAULT_RETRIEVE_SESSION, &in->error);
-
-	if (r == 0)
-		r = hf_incoming_open_session(in, &in->error);
-	in->over = in->agent->again && r == -EALREADY;
-	if (again && (r == 0 || in->over)) {
-		r = look_back(in);
-		if (r == 0 && in->over && !in->ran_in && !in->released)
-			return in->error.err;
-		if (r == 0)
-			hf_error_clear(&in->error);
-		if (r == 0 && (in->over || in->released))
-			return 0;
-	}
-	if (r == 0)
-		r = hf_incoming_retrieve_files(in, &in->error);
-	if (r == 0 && again && !in->ran_in)
-		r = hf_incoming_end_others(in, &in->error);
-	in->retrieve_ns = hf_agent_now_ns() - begin;
-	return r;
 }
 
 static void load(struct hf_incoming *in);
@@ -583,7 +476,7 @@ static void on_retrieved(void *data, int result)
 int hf_incoming_again(struct hf_incoming *in)
 {
 	in->step = in->runs ? HF_IN_FINISHING : HF_IN_RETRIEVING;
-	return hf_worker_run(in->agent->event, in->runs ? finish : retrieve,
+	return hf_worker_run(in->agent->event, in->runs ? finish : hf_incoming_retrieve,
 		in->runs ? on_finished : on_retrieved, in);
 }
 

@@ -132,3 +132,11 @@ int hf_kexec_jump(struct hf_error *error)
 		"look for luo: and kho: in the kernel log", "the kernel refused to jump: %s",
 		strerror(errno));
 }
+
+int hf_kexec_reboot(struct hf_error *error)
+{
+	syscall(SYS_reboot, LINUX_REBOOT_MAGIC1, LINUX_REBOOT_MAGIC2, LINUX_REBOOT_CMD_RESTART,
+		NULL);
+	return hf_error_set(error, -errno, HF_ERR_ROLLED_BACK, NULL,
+		"the kernel refused to reboot: %s", strerror(errno));
+}

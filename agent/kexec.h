@@ -42,3 +42,10 @@ int hf_kexec_allowed(const char *root, struct hf_error *error);
  * unfrozen, the image still loaded.
  */
 int hf_kexec_jump(struct hf_error *error);
+
+/**
+ * hf_kexec_reboot() - Leave this kernel by way of the firmware. Irreversible, unless it returns.
+ *
+ * Return: only when the kernel refused: -errno with the reason.
+ */
+int hf_kexec_reboot(struct hf_error *error);

@@ -15,6 +15,9 @@
 #include "vmm-glue/libvirt.h"
 
 #define QUIT_TIMEOUT_NS (20 * HF_NSEC_PER_SEC)
+/* So often a guest's memory is copied at most while it runs; so little may be left to change. */
+#define COPY_PASSES 4
+#define ENOUGH_BYTES (16u << 20)
 
 static const char *const step_names[] = {
 	[HF_OUT_IDLE] = "idle",
@@ -24,6 +27,7 @@ static const char *const step_names[] = {
 	[HF_OUT_SAVING] = "saving",
 	[HF_OUT_SAVED] = "saved",
 	[HF_OUT_NOT_SAVED] = "not-saved",
+	[HF_OUT_SEALING] = "sealing",
 	[HF_OUT_QUITTING] = "quitting",
 	[HF_OUT_QUIT] = "quit",
 	[HF_OUT_UNDOING] = "undoing",
@@ -33,12 +37,14 @@ static_assert(HF_ARRAY_SIZE(step_names) == HF_OUT_N_, "every step has its name")
 
 struct hf_outgoing {
 	struct hf_agent *agent;
+	struct hf_carrier *carrier;
 	const struct hf_registration *reg;
 	struct hf_manifest_guest *guest;
 	hf_outgoing_done_fn done;
 	hf_outgoing_gone_fn gone;
 	void *data;
 	enum hf_outgoing_step step;
+	enum hf_outgoing_step saved; /* what it was before it was sealed */
 	struct hf_vmm *vmm;
 	struct hf_session *session;
 	int ram_fds[HF_MANIFEST_MAX_RAM];
@@ -78,8 +84,8 @@ static void fail_chain(struct hf_outgoing *out, int err, const char *what)
 static bool in_chain(const struct hf_outgoing *out)
 {
 	return out->step == HF_OUT_ATTACHING || out->step == HF_OUT_PRESERVING ||
-	       out->step == HF_OUT_SAVING || out->step == HF_OUT_QUITTING ||
-	       out->step == HF_OUT_UNDOING;
+	       out->step == HF_OUT_SAVING || out->step == HF_OUT_SEALING ||
+	       out->step == HF_OUT_QUITTING || out->step == HF_OUT_UNDOING;
 }
 
 static void on_vmm_gone(struct hf_vmm *vmm, const struct hf_error *error, void *data)
@@ -145,6 +151,21 @@ static int grow_state(void *data, struct hf_sink *sink, struct hf_error *error)
 	return add_state_chunk(out, have, error);
 }
 
+/* The guest runs on meanwhile: once more as long as that leaves clearly less for the blackout. */
+static int copy_ahead(struct hf_outgoing *out)
+{
+	uint64_t changed = 0, before;
+	int r = hf_session_copy(out->session, &changed, &out->error);
+
+	for (int i = 1; r == 0 && i < COPY_PASSES && changed > ENOUGH_BYTES; i++) {
+		before = changed;
+		r = hf_session_copy(out->session, &changed, &out->error);
+		if (changed > before / 2)
+			break;
+	}
+	return r;
+}
+
 /* In a worker: the kernel takes time in proportion to RAM here. */
 static int preserve(void *data)
 {
@@ -158,7 +179,7 @@ static int preserve(void *data)
 	r = hf_fault(HF_FAULT_CREATE_SESSION, &out->error);
 	if (r == 0)
 		r = hf_carrier_session_create(
-			out->agent->carrier, out->guest->session, &out->session, &out->error);
+			out->carrier, out->guest->session, &out->session, &out->error);
 	/* The kernel preserves no file of a tmpfs that still has a name; and libvirt might give the
 	 * same name to a domain that somebody boots afresh while this memory is held. */
 	if (r == 0 && hf_guest_is_libvirt(out->guest))
@@ -169,7 +190,7 @@ static int preserve(void *data)
 		ram->token = HF_TOKEN_RAM + i;
 		/* Holes that could not be filled here the kernel fills, only with smaller folios.
 		 */
-		if (hf_agent_is_luo(out->agent))
+		if (strcmp(hf_carrier_name(out->carrier), "luo") == 0)
 			hf_memfd_fill(out->ram_fds[i], ram->size);
 		r = hf_fault(HF_FAULT_PRESERVE_RAM, &out->error);
 		if (r == 0)
@@ -178,6 +199,8 @@ static int preserve(void *data)
 		if (r < 0)
 			hf_error_prefix(&out->error, "RAM block %s", ram->id);
 	}
+	if (r == 0)
+		r = copy_ahead(out);
 	out->guest->preserve_ns = hf_agent_now_ns() - begin;
 	if (r == 0)
 		r = hf_fault(HF_FAULT_PRESERVE_STATE, &out->error);
@@ -231,7 +254,7 @@ static int check_confined_ram(const struct hf_outgoing *out, struct hf_error *er
 {
 	char link[64], target[64];
 
-	if (!out->guest->apparmor || hf_agent_is_luo(out->agent))
+	if (!out->guest->apparmor || strcmp(hf_carrier_name(out->carrier), "hold") != 0)
 		return 0;
 	for (size_t i = 0; i < out->guest->n_ram; i++) {
 		ssize_t n;
@@ -375,6 +398,34 @@ void hf_outgoing_save(struct hf_outgoing *out)
 		fail_chain(out, r, "can't start to save");
 }
 
+/* In a worker: it takes as long as the rest of the guest's memory takes to read, and to write. */
+static int seal(void *data)
+{
+	struct hf_outgoing *out = data;
+	int r = hf_fault(HF_FAULT_SEAL, &out->error);
+
+	return r == 0 ? hf_session_seal(out->session, &out->error) : r;
+}
+
+static void on_sealed(void *data, int result)
+{
+	struct hf_outgoing *out = data;
+
+	end_chain(out, out->saved, result < 0 ? &out->error : NULL);
+}
+
+void hf_outgoing_seal(struct hf_outgoing *out)
+{
+	int r;
+
+	out->saved = out->step;
+	out->step = HF_OUT_SEALING;
+	hf_error_clear(&out->error);
+	r = hf_worker_run(out->agent->event, seal, on_sealed, out);
+	if (r < 0)
+		fail_chain(out, r, "can't start a thread");
+}
+
 static void on_quit(struct hf_vmm *vmm, const struct hf_error *error, void *data)
 {
 	struct hf_outgoing *out = data;
@@ -458,9 +509,9 @@ void hf_outgoing_undo(struct hf_outgoing *out)
 
 /* ---- life ---- */
 
-int hf_outgoing_new(struct hf_agent *agent, const struct hf_registration *reg,
-	struct hf_manifest_guest *guest, hf_outgoing_done_fn done, hf_outgoing_gone_fn gone,
-	void *data, struct hf_outgoing **ret)
+int hf_outgoing_new(struct hf_agent *agent, struct hf_carrier *carrier,
+	const struct hf_registration *reg, struct hf_manifest_guest *guest,
+	hf_outgoing_done_fn done, hf_outgoing_gone_fn gone, void *data, struct hf_outgoing **ret)
 {
 	struct hf_outgoing *out = calloc(1, sizeof(*out));
 	int r;
@@ -469,6 +520,7 @@ int hf_outgoing_new(struct hf_agent *agent, const struct hf_registration *reg,
 		return -ENOMEM;
 	*out = (struct hf_outgoing){
 		.agent = agent,
+		.carrier = carrier,
 		.reg = reg,
 		.guest = guest,
 		.done = done,

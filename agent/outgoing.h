@@ -9,7 +9,8 @@
  *            memfd
  *   save:    pause -> device state into the state memfd; or, when QEMU refuses that and the guest's
  *            save-failure says so, see that it stands still, its disks written out (not-saved)
- *   quit:    end the saved QEMU (hold carrier only)
+ *   seal:    the rest of its memory into the image (image carrier only)
+ *   quit:    end the saved QEMU (where there is no jump)
  *   undo:    roll QEMU back -> discard the session. Works from any point, also after a failure.
  *
  * A guest that is not saved keeps its QEMU like the others, until the jump or their common end: up
@@ -33,6 +34,7 @@ enum hf_outgoing_step {
 	HF_OUT_SAVING,
 	HF_OUT_SAVED,
 	HF_OUT_NOT_SAVED, /* it can't be, and is to be started afresh: its policy */
+	HF_OUT_SEALING,
 	HF_OUT_QUITTING,
 	HF_OUT_QUIT,
 	HF_OUT_UNDOING,
@@ -52,12 +54,13 @@ typedef void (*hf_outgoing_gone_fn)(
 
 /**
  * hf_outgoing_new() - Take a guest into an update.
+ * @carrier: that gets its memory across
  * @reg:   its registration, borrowed until hf_outgoing_free()
  * @guest: its description in the manifest, borrowed likewise
  */
-int hf_outgoing_new(struct hf_agent *agent, const struct hf_registration *reg,
-	struct hf_manifest_guest *guest, hf_outgoing_done_fn done, hf_outgoing_gone_fn gone,
-	void *data, struct hf_outgoing **ret);
+int hf_outgoing_new(struct hf_agent *agent, struct hf_carrier *carrier,
+	const struct hf_registration *reg, struct hf_manifest_guest *guest,
+	hf_outgoing_done_fn done, hf_outgoing_gone_fn gone, void *data, struct hf_outgoing **ret);
 
 /** hf_outgoing_is_gone() - Has its QEMU ended? */
 bool hf_outgoing_is_gone(const struct hf_outgoing *out);
@@ -67,6 +70,7 @@ void hf_outgoing_free(struct hf_outgoing *out);
 
 void hf_outgoing_prepare(struct hf_outgoing *out);
 void hf_outgoing_save(struct hf_outgoing *out);
+void hf_outgoing_seal(struct hf_outgoing *out);
 void hf_outgoing_quit(struct hf_outgoing *out);
 void hf_outgoing_undo(struct hf_outgoing *out);
 

@@ -77,9 +77,28 @@ static void add_guest_clock(struct json_object *o, const struct hf_health_result
 		o, "clock_message", health->clock_message[0] ? health->clock_message : NULL);
 }
 
+/* In the manifest's time. 0 stays: it didn't happen. */
+static uint64_t shifted(uint64_t tsc, int64_t shift)
+{
+	return tsc ? tsc + (uint64_t)shift : 0;
+}
+
+static struct hf_vmm_stamps stamps_of(
+	const struct hf_report_arrival *a, const struct hf_incoming *in)
+{
+	struct hf_vmm_stamps s = *hf_incoming_stamps(in);
+
+	s.spawn = shifted(s.spawn, a->tsc_shift);
+	s.ready = shifted(s.ready, a->tsc_shift);
+	s.loaded = shifted(s.loaded, a->tsc_shift);
+	s.resumed = shifted(s.resumed, a->tsc_shift);
+	return s;
+}
+
 static struct json_object *guest_report(const struct hf_report_arrival *a,
 	const struct hf_incoming *in, uint64_t kernel_start, uint64_t agent_start)
 {
+	const struct hf_vmm_stamps stamps = stamps_of(a, in);
 	const struct hf_manifest_guest *g = hf_incoming_guest(in);
 	bool held = hf_incoming_get_step(in) == HF_IN_HELD;
 	bool afresh = hf_incoming_get_step(in) == HF_IN_COLD_BOOTED;
@@ -94,8 +113,8 @@ static struct json_object *guest_report(const struct hf_report_arrival *a,
 	hf_json_add_string(o, "outcome",
 		outcome_name(hf_incoming_get_step(in), g->was_running, health->unhealthy));
 	hf_json_add(o, "phases",
-		hf_report_phases(g, hf_incoming_stamps(in), kernel_start, agent_start,
-			a->manifest->tsc_hz, &total));
+		hf_report_phases(
+			g, &stamps, kernel_start, agent_start, a->manifest->tsc_hz, &total));
 	hf_json_add_int(o, "blackout_ns", total);
 	hf_json_add_int(o, "ram_bytes", ram);
 	hf_json_add_int(o, "state_bytes", g->state_length);
@@ -239,7 +258,7 @@ static void add_host_times(struct json_object *o, const struct hf_report_arrival
 
 	for (size_t i = 0; i < a->n_guests; i++) {
 		uint64_t pause = hf_incoming_guest(a->guests[i])->tsc_pause;
-		uint64_t resumed = hf_incoming_stamps(a->guests[i])->resumed;
+		uint64_t resumed = stamps_of(a, a->guests[i]).resumed;
 
 		first = pause ? HF_MIN(first, pause) : first;
 		last = HF_MAX(last, resumed);
@@ -258,18 +277,19 @@ static void add_host_times(struct json_object *o, const struct hf_report_arrival
 void hf_report_arrived(struct hf_agent *agent, const struct hf_report_arrival *a)
 {
 	const struct hf_manifest *m = a->manifest;
-	uint64_t kernel_start = strcmp(m->carrier, "luo") == 0 ? hf_tsc_kernel_start(m->tsc_hz) : 0;
+	uint64_t kernel_start =
+		shifted(hf_agent_is_luo(agent) ? hf_tsc_kernel_start(m->tsc_hz) : 0, a->tsc_shift);
+	uint64_t agent_start = shifted(agent->start.tsc, a->tsc_shift);
 	cleanup_json struct json_object *o = NULL;
 	struct json_object *guests = json_object_new_array();
 	size_t held = 0;
 
 	for (size_t i = 0; i < a->n_guests; i++) {
 		held += hf_incoming_get_step(a->guests[i]) == HF_IN_HELD;
-		hf_json_append(
-			guests, guest_report(a, a->guests[i], kernel_start, agent->start.tsc));
+		hf_json_append(guests, guest_report(a, a->guests[i], kernel_start, agent_start));
 	}
 	o = report_head(agent, m, held ? "degraded" : "done", NULL);
-	add_host_times(o, a, kernel_start, agent->start.tsc);
+	add_host_times(o, a, kernel_start, agent_start);
 	hf_json_add(o, "guests", guests);
 	hf_json_add_int(o, "readahead_bytes", a->readahead_bytes);
 	hf_json_add_int(o, "readahead_ns", a->readahead_ns);

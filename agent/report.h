@@ -19,6 +19,7 @@
 /** struct hf_report_arrival - all that is known when every guest is accounted for. Borrowed. */
 struct hf_report_arrival {
 	const struct hf_manifest *manifest;
+	int64_t tsc_shift; /* from readings of this boot to the manifest's */
 	struct hf_incoming **guests;
 	size_t n_guests;
 	uint64_t readahead_bytes;

@@ -27,6 +27,7 @@ struct request {
 	char *initrd;
 	char *append;
 	char *cmdline;
+	struct hf_way way;
 	bool dry_run;
 	bool commit;
 	bool keep_loaded;
@@ -63,16 +64,51 @@ static char *copy(const char *s)
 	return s ? strdup(s) : NULL;
 }
 
+/* Where guests' memory is to go, and how the kernel is left. */
+static int take_way(
+	struct request *q, const char *carrier, bool reboot, bool plaintext, struct hf_error *e)
+{
+	const char *own = hf_carrier_name(q->agent->carrier);
+	bool image = carrier && strcmp(carrier, hf_carrier_name(q->agent->image)) == 0;
+
+	if (carrier && !image && strcmp(carrier, own) != 0)
+		return hf_error_set(e, -EINVAL, HF_ERR_INVALID, "give `image`, or none",
+			"this agent has no carrier `%s`, only `%s` and `image`", carrier, own);
+	if ((reboot || plaintext) && !image)
+		return hf_error_set(e, -EINVAL, HF_ERR_INVALID, "give the carrier `image`",
+			"%s is for guests' memory on disk, and with the carrier `%s` it is not",
+			reboot ? "reboot" : "plaintext", own);
+	q->way = (struct hf_way){
+		.carrier = image ? q->agent->image : q->agent->carrier,
+		.leaves = hf_agent_is_luo(q->agent),
+		.reboot = reboot,
+		.has_key = q->agent->has_image_key,
+		.plaintext = plaintext,
+	};
+	if (!q->kernel && !reboot && q->way.leaves)
+		return hf_error_set(e, -EINVAL, HF_ERR_INVALID, "give a kernel, or reboot",
+			"which kernel is to be next is not said");
+	if (q->kernel && reboot)
+		return hf_error_set(e, -EINVAL, HF_ERR_INVALID, "give one of them",
+			"which kernel is next after a reboot is for the boot loader to say");
+	return 0;
+}
+
 static int take_target(struct request *q, struct json_object *target)
 {
-	const char *kernel = NULL, *initrd = NULL, *append = NULL, *cmdline = NULL;
+	const char *kernel = NULL, *initrd = NULL, *append = NULL, *cmdline = NULL, *carrier = NULL;
+	bool reboot = false, plaintext = false;
 	const struct hf_json_field fields[] = {
-		{"kernel", json_type_string, 0, &kernel},
+		{"kernel", json_type_string, HF_JSON_OPTIONAL, &kernel},
 		{"initrd", json_type_string, HF_JSON_OPTIONAL, &initrd},
 		{"append", json_type_string, HF_JSON_OPTIONAL, &append},
 		{"cmdline", json_type_string, HF_JSON_OPTIONAL, &cmdline},
+		{"carrier", json_type_string, HF_JSON_OPTIONAL, &carrier},
+		{"reboot", json_type_boolean, HF_JSON_OPTIONAL, &reboot},
+		{"plaintext", json_type_boolean, HF_JSON_OPTIONAL, &plaintext},
 		{NULL, json_type_null, 0, NULL},
 	};
+	struct hf_error e = {0};
 
 	if (hf_varlink_call_dispatch(q->call, target, fields) < 0)
 		return -EINVAL;
@@ -80,11 +116,16 @@ static int take_target(struct request *q, struct json_object *target)
 	q->initrd = copy(initrd);
 	q->append = copy(append);
 	q->cmdline = copy(cmdline);
-	if (q->kernel && (q->initrd || !initrd) && (q->append || !append) &&
-		(q->cmdline || !cmdline))
-		return 0;
-	hf_varlink_call_errno(q->call, -ENOMEM, "request");
-	return -ENOMEM;
+	if ((kernel && !q->kernel) || (initrd && !q->initrd) || (append && !q->append) ||
+		(cmdline && !q->cmdline)) {
+		hf_varlink_call_errno(q->call, -ENOMEM, "request");
+		return -ENOMEM;
+	}
+	if (take_way(q, carrier, reboot, plaintext, &e) < 0) {
+		hf_varlink_call_error(q->call, &e, NULL);
+		return e.err;
+	}
+	return 0;
 }
 
 static struct request *request_new(
@@ -100,6 +141,7 @@ static struct request *request_new(
 		.agent = agent,
 		.call = hf_varlink_call_ref(call),
 		.done = done,
+		.way = {.carrier = agent->carrier, .leaves = hf_agent_is_luo(agent)},
 		.target = HF_TARGET_NONE,
 	};
 	return q;
@@ -149,7 +191,8 @@ static int look_into_target(void *data)
 	struct request *q = data;
 
 	pthread_mutex_lock(&one_at_a_time);
-	hf_target_new(q->kernel, q->initrd, q->append, q->cmdline, &q->target, &q->target_error);
+	hf_target_new(hf_way_in_memory(&q->way), q->kernel, q->initrd, q->append, q->cmdline,
+		&q->target, &q->target_error);
 	hf_running_read(HF_KHO_DEBUGFS, HF_CPUINFO, &q->running);
 	pthread_mutex_unlock(&one_at_a_time);
 	return look_at_host(q);
@@ -193,7 +236,7 @@ static int may_look(const struct request *q, struct hf_error *error)
 /* At the host, at the target if there is one, then at the guests; then q->done() has it. */
 static void look(struct request *q)
 {
-	bool target = q->kernel && hf_agent_is_luo(q->agent);
+	bool target = q->kernel && q->way.leaves;
 	struct hf_error e = {0};
 	int r;
 
@@ -226,12 +269,13 @@ static enum hf_verdict check_all(
 	const struct hf_error *no_target = q->target_error.err ? &q->target_error : NULL;
 	enum hf_verdict worst, v;
 
-	worst = hf_check_host(hf_agent_is_luo(q->agent), &q->host, &host_needs,
+	worst = hf_check_host(&q->way, &q->host, &host_needs,
 		q->has_target && !no_target ? &q->target : NULL, findings);
 	if (q->has_target) {
 		const struct hf_target_needs needs = hf_target_needs_of(survey);
 
-		v = hf_check_target(&q->target, no_target, &q->running, &needs, findings);
+		v = hf_check_target(hf_way_in_memory(&q->way), &q->target, no_target, &q->running,
+			&needs, findings);
 		worst = HF_MAX(worst, v);
 	}
 	v = hf_check_guests(survey, to_kernel(q), findings);
@@ -338,6 +382,7 @@ static void begin(struct request *q, const struct hf_survey *survey)
 {
 	const struct hf_update_request request = {
 		.target = &q->target,
+		.way = q->way,
 		.config = hf_survey_config(survey),
 		.commit = q->commit,
 		.keep_loaded = q->keep_loaded,

@@ -38,7 +38,8 @@ static bool is_loader_word(const char *word, size_t n)
 	       (n >= 7 && strncmp(word, "initrd=", 7) == 0);
 }
 
-char *hf_target_cmdline(const char *running, const char *append, const char *cmdline)
+char *hf_target_cmdline(
+	bool in_memory, const char *running, const char *append, const char *cmdline)
 {
 	static const char *const needed[] = {"kho=on", "liveupdate=on"};
 	const char *from = cmdline ? cmdline : running;
@@ -57,7 +58,7 @@ char *hf_target_cmdline(const char *running, const char *append, const char *cmd
 	}
 	if (append && !cmdline)
 		add_word(line, room, append, strlen(append));
-	for (size_t i = 0; i < HF_ARRAY_SIZE(needed); i++) {
+	for (size_t i = 0; in_memory && i < HF_ARRAY_SIZE(needed); i++) {
 		if (!has_word(line, needed[i]))
 			add_word(line, room, needed[i], strlen(needed[i]));
 	}
@@ -103,7 +104,7 @@ static int look_into(struct hf_target *t, struct hf_error *error)
 }
 
 static int settle_cmdline(
-	const char *append, const char *cmdline, char **ret, struct hf_error *error)
+	bool in_memory, const char *append, const char *cmdline, char **ret, struct hf_error *error)
 {
 	cleanup_free char *running = NULL;
 	char *line;
@@ -113,7 +114,7 @@ static int settle_cmdline(
 	if (r < 0)
 		return hf_error_set(error, r, HF_ERR_FAILED, NULL, "can't read /proc/cmdline: %s",
 			strerror(-r));
-	line = hf_target_cmdline(running, append, cmdline);
+	line = hf_target_cmdline(in_memory, running, append, cmdline);
 	if (!line)
 		return hf_error_set(error, -ENOMEM, HF_ERR_FAILED, NULL, "out of memory");
 	if (strlen(line) >= CMDLINE_MAX_BYTES) {
@@ -135,8 +136,8 @@ static int copy_paths(
 	return 0;
 }
 
-int hf_target_new(const char *kernel, const char *initrd, const char *append, const char *cmdline,
-	struct hf_target *ret, struct hf_error *error)
+int hf_target_new(bool in_memory, const char *kernel, const char *initrd, const char *append,
+	const char *cmdline, struct hf_target *ret, struct hf_error *error)
 {
 	struct hf_target t = HF_TARGET_NONE;
 	cleanup_close int initrd_fd = -EBADF;
@@ -152,7 +153,7 @@ int hf_target_new(const char *kernel, const char *initrd, const char *append, co
 	if (r == 0 && initrd)
 		r = hf_target_open_file(initrd, "initrd", &initrd_fd, error);
 	if (r == 0)
-		r = settle_cmdline(append, cmdline, &t.cmdline, error);
+		r = settle_cmdline(in_memory, append, cmdline, &t.cmdline, error);
 	if (r == 0)
 		r = look_into(&t, error);
 	if (r < 0) {

@@ -29,17 +29,19 @@ struct hf_target {
 
 /**
  * hf_target_new() - Look into an image and settle the command line; loads nothing. Blocks.
+ * @in_memory: guests' memory is handed over to it
  * @kernel:  path of a kernel image
  * @initrd:  path, or NULL
  * @append:  added to the running kernel's command line, or NULL
  * @cmdline: taken instead of all that, or NULL; excludes @append
  * @ret:     filled on success, hf_target_clear() frees it
  *
- * kho=on and liveupdate=on are added where they are missing: without them the new kernel would
- * drop everything that is handed over. Whether the image will do is for hf_check_target() to say.
+ * With @in_memory kho=on and liveupdate=on are added where they are missing: without them the new
+ * kernel would drop everything that is handed over. Whether the image will do is for
+ * hf_check_target() to say.
  */
-int hf_target_new(const char *kernel, const char *initrd, const char *append, const char *cmdline,
-	struct hf_target *ret, struct hf_error *error);
+int hf_target_new(bool in_memory, const char *kernel, const char *initrd, const char *append,
+	const char *cmdline, struct hf_target *ret, struct hf_error *error);
 void hf_target_clear(struct hf_target *target);
 
 /** hf_target_check_unchanged() - Is the image the one that was looked into? 0 or -ESTALE. */
@@ -55,4 +57,5 @@ int hf_target_open_file(const char *path, const char *what, int *ret_fd, struct 
  * What the boot loader put there for itself (BOOT_IMAGE=, initrd=) is left out. Return: a string
  * owned by the caller, NULL when memory is short.
  */
-char *hf_target_cmdline(const char *running, const char *append, const char *cmdline);
+char *hf_target_cmdline(
+	bool in_memory, const char *running, const char *append, const char *cmdline);

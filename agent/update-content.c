@@ -60,7 +60,7 @@ static int fill_manifest(struct hf_update *u)
 		snprintf(m->boot_id, sizeof(m->boot_id), "%.36s", boot_id);
 	m->tsc_prepare = hf_tsc_now();
 	if (hf_manifest_set(&m->writer, "holdfast " HF_VERSION) < 0 ||
-		hf_manifest_set(&m->carrier, hf_carrier_name(u->agent->carrier)) < 0 ||
+		hf_manifest_set(&m->carrier, hf_carrier_name(u->way.carrier)) < 0 ||
 		hf_manifest_set(&m->from_kernel, uts.release) < 0 ||
 		hf_manifest_set(&m->target_kernel, u->target.kernel) < 0 ||
 		hf_manifest_set(&m->target_initrd, u->target.initrd) < 0 ||
@@ -101,6 +101,11 @@ static int take_guest(struct hf_update *u, const struct hf_config *config,
 		 */
 		*g = reg->guest;
 		reg->guest = (struct hf_manifest_guest){0};
+		if (hf_way_on_disk(&u->way) && !u->way.leaves) {
+			/* Not to be told by its memory from the QEMU that comes after it. */
+			g->adopted_pid = (uint32_t)reg->pid;
+			g->adopted_start_ticks = reg->start_ticks;
+		}
 		if (take_policies(g, config, error) < 0) {
 			hf_error_guest(error, g->name);
 			return error->err ? error->err : -ENOMEM;
@@ -114,8 +119,8 @@ static int take_guest(struct hf_update *u, const struct hf_config *config,
 		r = hf_manifest_set(&g->session, session);
 	}
 	if (r == 0)
-		r = hf_outgoing_new(u->agent, reg, g, ops->guest_done, ops->guest_gone, u,
-			&u->guests[u->n_guests]);
+		r = hf_outgoing_new(u->agent, u->way.carrier, reg, g, ops->guest_done,
+			ops->guest_gone, u, &u->guests[u->n_guests]);
 	if (r < 0)
 		return hf_error_set(error, r, HF_ERR_FAILED, NULL, "out of memory");
 	u->n_guests++;
@@ -165,7 +170,7 @@ int hf_update_new(struct hf_agent *agent, const struct hf_update_request *reques
 		.agent = agent,
 		.commit = request->commit,
 		.keep_loaded = request->keep_loaded,
-		.luo = hf_agent_is_luo(agent),
+		.way = request->way,
 		.target = HF_TARGET_NONE,
 		.manifest_fd = -EBADF,
 	};
@@ -179,12 +184,14 @@ int hf_update_new(struct hf_agent *agent, const struct hf_update_request *reques
 	if (r < 0)
 		hf_error_set(
 			error, r, HF_ERR_FAILED, NULL, "can't begin an update: %s", strerror(-r));
-	if (r >= 0 && u->luo) {
+	if (r >= 0 && u->way.leaves && !u->way.reboot) {
 		u->target = *request->target;
 		*request->target = HF_TARGET_NONE;
 	}
 	if (r >= 0 && fill_manifest(u) < 0)
 		r = hf_error_set(error, -ENOMEM, HF_ERR_FAILED, NULL, "out of memory");
+	if (r >= 0 && hf_way_on_disk(&u->way))
+		hf_carrier_image_plaintext(u->way.carrier, u->way.plaintext);
 	if (r >= 0)
 		r = take_guests(u, request->config, ops, error);
 	if (r >= 0)
@@ -223,7 +230,7 @@ int hf_update_load(void *data)
 	struct hf_update *u = data;
 	int r;
 
-	if (!u->luo || u->target_loaded)
+	if (!u->target.kernel || u->target_loaded)
 		return 0;
 	r = hf_fault(HF_FAULT_LOAD_KERNEL, &u->host_error);
 	if (r == 0)
@@ -247,11 +254,10 @@ int hf_update_prepare_host(void *data)
 {
 	struct hf_update *u = data;
 	struct hf_error *e = &u->host_error;
-	int r = u->luo ? try_load(u) : 0;
+	int r = u->target.kernel ? try_load(u) : 0;
 
 	if (r == 0)
-		r = hf_carrier_session_create(
-			u->agent->carrier, HF_MANIFEST_SESSION, &u->session, e);
+		r = hf_carrier_session_create(u->way.carrier, HF_MANIFEST_SESSION, &u->session, e);
 	if (r == 0) {
 		r = hf_memfd_new("holdfast:manifest", u->manifest_capacity, &u->manifest_fd);
 		if (r < 0)
@@ -414,7 +420,7 @@ int hf_update_write_manifest(struct hf_update *u, struct hf_error *error)
 	if (r < 0)
 		return r;
 	u->manifest->tsc_hz = hf_tsc_hz(&u->agent->start, &now);
-	if (u->luo)
+	if (u->way.leaves)
 		hf_wall_clock_note(u->manifest);
 	u->manifest->tsc_jump = hf_tsc_now();
 	return hf_manifest_encode(u->manifest, u->manifest_map, u->manifest_capacity, &size, error);

@@ -17,10 +17,13 @@ enum hf_update_stage {
 	STAGE_PREPARED,	   /* waiting for commit */
 	STAGE_SYNC,	   /* write back what is dirty while guests still run */
 	STAGE_SAVE,	   /* blackout: guests pause and save */
+	STAGE_SEAL,	   /* image only: what memory is not on disk yet */
+	STAGE_SEAL_HOST,   /* image only: the manifest, and all of it is the next agent's */
 	STAGE_SETTLE,	   /* write back the rest, remount read-only what can be */
 	STAGE_HANDED_OVER, /* all is written, the jump is systemd's */
-	STAGE_GATE,	   /* hold only: libvirt's daemon out of the way */
-	STAGE_QUIT,	   /* hold only: end the old QEMUs */
+	STAGE_GATE,	   /* without a jump: libvirt's daemon out of the way */
+	STAGE_QUIT,	   /* without a jump: end the old QEMUs */
+	STAGE_TAKE_BACK,   /* image only: before any guest runs again */
 	STAGE_UNDO_GUESTS, /* guests back to how they ran */
 	STAGE_UNDO_HOST,   /* manifest and target given up */
 };
@@ -29,7 +32,7 @@ struct hf_update {
 	struct hf_agent *agent;
 	enum hf_update_stage stage;
 	bool commit; /* go on when prepared */
-	bool luo;
+	struct hf_way way;
 	size_t pending; /* chains and workers under way */
 	sd_event_source *advance;
 	struct hf_error cause; /* the first failure; set means undo */
@@ -51,6 +54,7 @@ struct hf_update {
 	bool keep_loaded;	   /* as in struct hf_update_request */
 	bool noted;		   /* the freeze note is on disk */
 	bool settled;
+	bool handed_over;		 /* the next agent has it all */
 	bool gated;			 /* libvirt's daemon is kept away */
 	struct hf_libvirt_call *domains; /* the last look for libvirt's */
 	sd_event_source *late;		 /* when the host's worker is given up */

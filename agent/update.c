@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "agent/update-content.h"
+#include "agent/update-internal.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -16,30 +16,25 @@
 #include "common/worker.h"
 #include "vmm-glue/disks.h"
 
-/* How long the service manager may take from the last of the services to the jump. */
-#define PATIENCE_S 120u
-
 /* Guests run while this goes on, but nothing else can be done with the host. */
 #define SYNC_TIMEOUT_NS (300 * HF_NSEC_PER_SEC)
 #define DOMAINS_TIMEOUT_NS (10 * HF_NSEC_PER_SEC)
-/* Guests stand still. */
-#define SETTLE_TIMEOUT_NS (10 * HF_NSEC_PER_SEC)
 
 static int advance(sd_event_source *s, void *userdata);
 static void start_undo(struct hf_update *u);
 
 /* ---- counting what is under way ---- */
 
-static void note_failure(struct hf_update *u, const struct hf_error *error)
+void hf_update_failed(struct hf_update *u, const struct hf_error *error)
 {
-	struct hf_error *first = u->stage >= STAGE_UNDO_GUESTS ? &u->undo : &u->cause;
+	struct hf_error *first = u->stage >= STAGE_TAKE_BACK ? &u->undo : &u->cause;
 
 	hf_log(LOG_ERR, NULL, "%s%s%s", error->guest, error->guest[0] ? ": " : "", error->message);
 	if (!first->err)
 		*first = *error;
 }
 
-static void one_done(struct hf_update *u)
+void hf_update_one_done(struct hf_update *u)
 {
 	if (--u->pending == 0)
 		sd_event_source_set_enabled(u->advance, SD_EVENT_ONESHOT);
@@ -57,7 +52,7 @@ static void on_guest_done(struct hf_outgoing *out, const struct hf_error *error,
 		return;
 	}
 	if (error)
-		note_failure(u, error);
+		hf_update_failed(u, error);
 	else if (hf_outgoing_get_step(out) == HF_OUT_NOT_SAVED)
 		hf_agent_progress(u->agent, hf_outgoing_guest(out)->name,
 			"can't be saved, and will be started afresh: %s",
@@ -67,7 +62,7 @@ static void on_guest_done(struct hf_outgoing *out, const struct hf_error *error,
 			u->stage == STAGE_UNDO_GUESTS
 				? "as before"
 				: hf_outgoing_step_name(hf_outgoing_get_step(out)));
-	one_done(u);
+	hf_update_one_done(u);
 }
 
 static void on_guest_gone(struct hf_outgoing *out, const struct hf_error *error, void *data)
@@ -87,7 +82,7 @@ static const struct hf_update_ops update_ops = {
 	.guest_gone = on_guest_gone,
 };
 
-static void all_guests(struct hf_update *u, void (*start)(struct hf_outgoing *out))
+void hf_update_all_guests(struct hf_update *u, void (*start)(struct hf_outgoing *out))
 {
 	/* Counted before any starts: a chain may end at once. */
 	u->pending += u->n_guests;
@@ -115,7 +110,7 @@ static bool save_next(struct hf_update *u)
 		n = priority < lowest ? 1 : n + 1;
 		lowest = priority;
 	}
-	/* As in all_guests(): counted first. */
+	/* As in hf_update_all_guests(): counted first. */
 	u->pending += n;
 	for (size_t i = 0; i < u->n_guests && n > 0; i++) {
 		if (hf_outgoing_get_step(u->guests[i]) == HF_OUT_PREPARED &&
@@ -125,7 +120,7 @@ static bool save_next(struct hf_update *u)
 	return n > 0;
 }
 
-static void in_worker(
+void hf_update_in_worker(
 	struct hf_update *u, int (*run)(void *data), void (*done)(void *data, int result))
 {
 	int r;
@@ -139,13 +134,13 @@ static void in_worker(
 	}
 }
 
-static void on_host_done(void *data, int result)
+void hf_update_on_host_done(void *data, int result)
 {
 	struct hf_update *u = data;
 
 	if (result < 0)
-		note_failure(u, &u->host_error);
-	one_done(u);
+		hf_update_failed(u, &u->host_error);
+	hf_update_one_done(u);
 }
 
 static void on_disks_done(void *data, int result)
@@ -153,7 +148,7 @@ static void on_disks_done(void *data, int result)
 	struct hf_update *u = data;
 
 	u->late = sd_event_source_disable_unref(u->late);
-	on_host_done(u, result);
+	hf_update_on_host_done(u, result);
 }
 
 /*
@@ -168,12 +163,12 @@ static int on_late(sd_event_source *s, uint64_t usec, void *userdata)
 	hf_error_set(&e, -ETIMEDOUT, HF_ERR_FAILED,
 		"look for a disk or a network file system that hangs",
 		"writing the host's file systems back takes too long");
-	note_failure(u, &e);
+	hf_update_failed(u, &e);
 	start_undo(u);
 	return 0;
 }
 
-static void disks_in_worker(struct hf_update *u, int (*run)(void *data), uint64_t timeout_ns)
+void hf_update_disks_in_worker(struct hf_update *u, int (*run)(void *data), uint64_t timeout_ns)
 {
 	struct hf_error e = {0};
 	int r;
@@ -182,9 +177,9 @@ static void disks_in_worker(struct hf_update *u, int (*run)(void *data), uint64_
 		u->agent->event, &u->late, CLOCK_MONOTONIC, timeout_ns / 1000, 0, on_late, u);
 	if (r < 0) {
 		hf_error_set(&e, r, HF_ERR_FAILED, NULL, "can't set a timer: %s", strerror(-r));
-		note_failure(u, &e);
+		hf_update_failed(u, &e);
 	}
-	in_worker(u, run, on_disks_done);
+	hf_update_in_worker(u, run, on_disks_done);
 }
 
 /* ---- prepare ---- */
@@ -207,7 +202,7 @@ static void set_owner(struct hf_update *u, struct hf_varlink_call *call)
 		hf_agent_watch(u->agent, call);
 }
 
-static void drop_owner(struct hf_update *u)
+void hf_update_drop_owner(struct hf_update *u)
 {
 	if (!u->owner)
 		return;
@@ -222,7 +217,7 @@ static void answer_prepared(struct hf_update *u)
 
 	hf_json_add_string(params, "update_id", u->agent->update_id);
 	hf_varlink_call_reply(u->owner, params);
-	drop_owner(u);
+	hf_update_drop_owner(u);
 }
 
 static int check_state(
@@ -285,8 +280,8 @@ int hf_update_prepare(struct hf_agent *agent, const struct hf_update_request *re
 	hf_agent_event(agent, HF_EVENT_PREPARE);
 	hf_agent_progress(agent, NULL, "preparing %zu guests", u->n_guests);
 	u->stage = STAGE_PREPARE;
-	all_guests(u, hf_outgoing_prepare);
-	in_worker(u, hf_update_prepare_host, on_host_done);
+	hf_update_all_guests(u, hf_outgoing_prepare);
+	hf_update_in_worker(u, hf_update_prepare_host, hf_update_on_host_done);
 	return 0;
 }
 
@@ -299,7 +294,7 @@ static bool finish_prepare(struct hf_update *u)
 	/* /var may be away when an orderly shutdown comes to the commit. */
 	if ((u->keep_loaded && hf_update_guard(u, &e) < 0) ||
 		hf_prepared_note_write(u->agent->update_id, &e) < 0) {
-		note_failure(u, &e);
+		hf_update_failed(u, &e);
 		return false;
 	}
 	u->manifest->tsc_prepared = hf_tsc_now();
@@ -325,10 +320,10 @@ static void on_domains(const struct hf_error *error, void *data)
 
 	u->domains = hf_libvirt_call_free(u->domains);
 	if (error)
-		note_failure(u, error);
+		hf_update_failed(u, error);
 	else if (hf_update_check_same_guests(u, &e) < 0)
-		note_failure(u, &e);
-	one_done(u);
+		hf_update_failed(u, &e);
+	hf_update_one_done(u);
 }
 
 /* The last look before the blackout: a guest that was started meanwhile would be lost. */
@@ -361,9 +356,9 @@ static void start_commit(struct hf_update *u)
 	if (r == 0)
 		r = hf_update_guard(u, &e);
 	if (r < 0)
-		note_failure(u, &e);
+		hf_update_failed(u, &e);
 	look_for_domains(u);
-	disks_in_worker(u, sync_and_load, SYNC_TIMEOUT_NS);
+	hf_update_disks_in_worker(u, sync_and_load, SYNC_TIMEOUT_NS);
 }
 
 int hf_update_commit(struct hf_agent *agent, bool hand_over, struct hf_varlink_call *call,
@@ -373,9 +368,10 @@ int hf_update_commit(struct hf_agent *agent, bool hand_over, struct hf_varlink_c
 	int r;
 
 	r = check_state(agent, HF_EVENT_COMMIT, error);
-	if (r == 0 && hand_over && !u->luo)
+	if (r == 0 && hand_over && !u->way.leaves)
 		r = hf_error_set(error, -EOPNOTSUPP, HF_ERR_INVALID, NULL,
-			"there is no jump of the host with the carrier `hold`");
+			"there is no jump of the host with the carrier `%s`",
+			hf_carrier_name(u->way.carrier));
 	if (r == 0)
 		r = hf_update_check_same_guests(u, error);
 	if (r < 0)
@@ -384,146 +380,6 @@ int hf_update_commit(struct hf_agent *agent, bool hand_over, struct hf_varlink_c
 	set_owner(u, call);
 	start_commit(u);
 	return 0;
-}
-
-static int settle(void *data)
-{
-	struct hf_error e = {0};
-
-	hf_fault(HF_FAULT_SETTLE, NULL);
-	/* A jump without is a jump after a power failure, as far as file systems are concerned. */
-	if (hf_disks_settle(true, &e) < 0) {
-		hf_log(LOG_WARNING, NULL, "disks are synced only: %s", e.message);
-		sync();
-	}
-	hf_fault(HF_FAULT_SETTLED, NULL);
-	return 0;
-}
-
-/* The last thing this kernel does. Returns only if there was no jump: then everything is undone. */
-static void jump_kexec(struct hf_update *u)
-{
-	struct hf_error e = {0};
-
-	hf_agent_progress(u->agent, NULL, "jumping");
-	hf_varlink_server_flush(u->agent->server, 100 * HF_NSEC_PER_MSEC);
-	if (hf_libvirt_check_known(u->manifest->guests, u->manifest->n_guests, &e) == 0 &&
-		hf_update_write_manifest(u, &e) == 0 && hf_fault(HF_FAULT_JUMP, &e) == 0)
-		hf_kexec_jump(&e);
-	note_failure(u, &e);
-	sd_event_source_set_enabled(u->advance, SD_EVENT_ONESHOT);
-}
-
-/* The service manager has not jumped. Its QEMUs may be gone: then there is no way back. */
-static int on_patience_over(sd_event_source *s, uint64_t usec, void *userdata)
-{
-	struct hf_update *u = userdata;
-	struct hf_error e = {0};
-
-	for (size_t i = 0; i < u->n_guests; i++) {
-		if (hf_outgoing_is_gone(u->guests[i])) {
-			hf_log(LOG_ERR, NULL,
-				"the jump does not come, and QEMUs were ended for it: going on "
-				"waiting");
-			return 0;
-		}
-	}
-	hf_error_set(&e, -ETIMEDOUT, HF_ERR_ROLLED_BACK, "look why the host does not jump",
-		"the jump that was left to the service manager did not come within %u s",
-		PATIENCE_S);
-	hf_update_abort(u->agent, &e, NULL, NULL);
-	return 0;
-}
-
-/* From here on this process only has to live, with the sessions open. */
-static void start_hand_over(struct hf_update *u)
-{
-	struct hf_error e = {0};
-	int r = sd_event_add_time_relative(u->agent->event, &u->patience, CLOCK_MONOTONIC,
-		PATIENCE_S * HF_USEC_PER_SEC, 0, on_patience_over, u);
-
-	if (r < 0)
-		hf_error_set(&e, r, HF_ERR_FAILED, NULL, "timer: %s", strerror(-r));
-	else
-		r = hf_update_write_manifest(u, &e);
-	if (r < 0) {
-		note_failure(u, &e);
-		sd_event_source_set_enabled(u->advance, SD_EVENT_ONESHOT);
-		return;
-	}
-	u->stage = STAGE_HANDED_OVER;
-	hf_agent_progress(u->agent, NULL, "guests are saved; the jump is the service manager's");
-	hf_varlink_call_reply(u->owner, NULL);
-	drop_owner(u);
-}
-
-/*
- * The old QEMUs are gone and the guests live in our fds alone: there is nothing to undo any more,
- * only to try again.
- */
-static void jump_execve(struct hf_update *u)
-{
-	struct hf_error e = {0};
-
-	hf_varlink_server_flush(u->agent->server, 100 * HF_NSEC_PER_MSEC);
-	if (hf_fault(HF_FAULT_EXECVE, &e) == 0)
-		hf_jump_execve(u->agent, &e);
-	hf_agent_progress(u->agent, NULL, "guests are held, trying again: %s", e.message);
-	sleep(1);
-	sd_event_source_set_enabled(u->advance, SD_EVENT_ONESHOT);
-}
-
-/*
- * The manifest has to be whole, and all of it in the keeper's hands, before the first QEMU ends:
- * after that there is no way back, and only the next agent to go on, if this one dies.
- */
-static void start_quit(struct hf_update *u)
-{
-	struct hf_error e = {0};
-
-	hf_agent_progress(u->agent, NULL, "jumping");
-	if (hf_update_write_manifest(u, &e) < 0 || hf_fault(HF_FAULT_HAND_OVER, &e) < 0 ||
-		hf_carrier_hand_over(u->agent->carrier, HF_MANIFEST_SESSION, &e) < 0) {
-		note_failure(u, &e);
-		sd_event_source_set_enabled(u->advance, SD_EVENT_ONESHOT);
-		return;
-	}
-	u->stage = STAGE_QUIT;
-	all_guests(u, hf_outgoing_quit);
-}
-
-static void on_gate_closed(const struct hf_error *error, void *data)
-{
-	struct hf_update *u = data;
-
-	u->gated = !error;
-	if (error)
-		note_failure(u, error);
-	one_done(u);
-}
-
-/* libvirt's daemon must not see its domains' QEMUs end: see libvirt-gate.h. */
-static void start_gate(struct hf_update *u)
-{
-	struct hf_error e = {0};
-	bool any = false;
-	int r;
-
-	for (size_t i = 0; i < u->n_guests; i++) {
-		any = any || hf_guest_is_libvirt(hf_outgoing_guest(u->guests[i]));
-		hf_outgoing_leave_libvirt(u->guests[i]);
-	}
-	u->stage = STAGE_GATE;
-	u->pending++;
-	if (!any) {
-		one_done(u);
-		return;
-	}
-	r = hf_libvirt_gate_close(u->agent, on_gate_closed, u);
-	if (r < 0) {
-		hf_error_set(&e, r, HF_ERR_FAILED, NULL, "out of memory");
-		on_gate_closed(&e, u);
-	}
 }
 
 /* ---- undo ---- */
@@ -536,7 +392,7 @@ static void answer_all(struct hf_update *u)
 	snprintf(e.name, sizeof(e.name), "%s", u->undo.err ? HF_ERR_DEGRADED : HF_ERR_ROLLED_BACK);
 	if (u->owner)
 		hf_varlink_call_error(u->owner, &e, NULL);
-	drop_owner(u);
+	hf_update_drop_owner(u);
 	for (size_t i = 0; i < u->n_aborters; i++) {
 		if (u->undo.err)
 			hf_varlink_call_error(u->aborters[i], &e, NULL);
@@ -547,13 +403,43 @@ static void answer_all(struct hf_update *u)
 	u->n_aborters = 0;
 }
 
+static void undo_guests(struct hf_update *u)
+{
+	u->stage = STAGE_UNDO_GUESTS;
+	hf_update_all_guests(u, hf_outgoing_undo);
+}
+
+/* In a worker. Images that nobody takes back would bring the guests up once more, later. */
+static int take_back(void *data)
+{
+	struct hf_update *u = data;
+	int r = 0;
+
+	if (u->settled)
+		r = hf_disks_settle(false, &u->host_error);
+	u->settled = r < 0;
+	if (hf_carrier_take_back(u->way.carrier, HF_MANIFEST_SESSION, &u->host_error) < 0) {
+		hf_error_prefix(&u->host_error, "its images can't be taken back");
+		snprintf(u->host_error.remedy, sizeof(u->host_error.remedy),
+			"remove them before the host is booted again: guests would be brought up "
+			"from them as they were now");
+		return u->host_error.err;
+	}
+	u->handed_over = false;
+	return r;
+}
+
 static void start_undo(struct hf_update *u)
 {
 	hf_agent_event(u->agent, HF_EVENT_ABORT);
 	hf_agent_progress(u->agent, u->cause.guest[0] ? u->cause.guest : NULL, "rolling back: %s",
 		u->cause.message);
-	u->stage = STAGE_UNDO_GUESTS;
-	all_guests(u, hf_outgoing_undo);
+	if (!u->handed_over) {
+		undo_guests(u);
+		return;
+	}
+	u->stage = STAGE_TAKE_BACK;
+	hf_update_in_worker(u, take_back, hf_update_on_host_done);
 }
 
 static void finish_undo(struct hf_update *u)
@@ -588,7 +474,7 @@ static int advance(sd_event_source *s, void *userdata)
 
 	if (u->pending > 0)
 		return 0;
-	if (u->cause.err && u->stage < STAGE_UNDO_GUESTS) {
+	if (u->cause.err && u->stage < STAGE_TAKE_BACK) {
 		start_undo(u);
 		return 0;
 	}
@@ -612,31 +498,39 @@ static int advance(sd_event_source *s, void *userdata)
 	case STAGE_SAVE:
 		if (save_next(u))
 			break;
-		if (u->luo) {
-			u->stage = STAGE_SETTLE;
-			u->settled = true;
-			disks_in_worker(u, settle, SETTLE_TIMEOUT_NS);
+		if (hf_way_on_disk(&u->way)) {
+			u->stage = STAGE_SEAL;
+			hf_update_all_guests(u, hf_outgoing_seal);
 		} else {
-			start_gate(u);
+			hf_update_leave(u);
 		}
 		break;
+	case STAGE_SEAL:
+		hf_update_seal_host(u);
+		break;
+	case STAGE_SEAL_HOST:
+		hf_update_leave(u);
+		break;
 	case STAGE_GATE:
-		start_quit(u);
+		hf_update_quit(u);
 		break;
 	case STAGE_SETTLE:
 		if (u->hand_over)
-			start_hand_over(u);
+			hf_update_hand_over(u);
 		else
-			jump_kexec(u);
+			hf_update_jump(u);
 		break;
 	case STAGE_HANDED_OVER:
 		break;
 	case STAGE_QUIT:
-		jump_execve(u);
+		hf_update_jump_execve(u);
+		break;
+	case STAGE_TAKE_BACK:
+		undo_guests(u);
 		break;
 	case STAGE_UNDO_GUESTS:
 		u->stage = STAGE_UNDO_HOST;
-		in_worker(u, hf_update_undo_host, on_host_done);
+		hf_update_in_worker(u, hf_update_undo_host, hf_update_on_host_done);
 		break;
 	case STAGE_UNDO_HOST:
 		finish_undo(u);
@@ -663,9 +557,9 @@ int hf_update_abort(struct hf_agent *agent, const struct hf_error *cause,
 		hf_error_set(&asked, -ECANCELED, HF_ERR_ROLLED_BACK, NULL, "aborted on request");
 		cause = &asked;
 	}
-	if (u->stage < STAGE_UNDO_GUESTS && !u->cause.err) {
+	if (u->stage < STAGE_TAKE_BACK && !u->cause.err) {
 		u->asked = cause == &asked || agent->stopping;
-		note_failure(u, cause);
+		hf_update_failed(u, cause);
 	}
 	/* What is under way comes to its end first; with nothing under way the undo starts now. */
 	if (u->pending == 0)

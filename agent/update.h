@@ -8,8 +8,8 @@
  * cause: every guest is rolled back to how it ran, then its session is discarded, then the host's
  * part.
  *
- * The ways out are two functions of update.c, each called from one place: jump_kexec(), and
- * jump_execve() for the hold carrier.
+ * The ways out are two functions of update.c, each called from one place: jump(), and
+ * jump_execve() where the agent leaves no kernel.
  */
 #pragma once
 
@@ -18,10 +18,12 @@
 #include "agent/agent.h"
 #include "agent/config.h"
 #include "agent/target.h"
+#include "agent/way.h"
 
 /** struct hf_update_request - what a caller asks for; borrowed during the call only. */
 struct hf_update_request {
-	struct hf_target *target; /* moves into the update; HF_TARGET_NONE with the hold carrier */
+	struct hf_target *target; /* moves into the update; HF_TARGET_NONE where there is no jump */
+	struct hf_way way;
 	const struct hf_config *config; /* policies; without problems */
 	bool commit;			/* go on to the jump when prepared */
 	bool keep_loaded; /* the target stays loaded while prepared: see hf_update_load() */

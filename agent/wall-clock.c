@@ -26,6 +26,21 @@ struct hf_wall_clock_target hf_wall_clock_target(const struct hf_manifest *m)
 		.hz = m->tsc_hz};
 }
 
+int64_t hf_wall_clock_tsc_shift(const struct hf_manifest *m)
+{
+	struct hf_tsc_wall now = hf_tsc_wall();
+	__int128 away, shift;
+
+	if (!m->clock_tsc || !m->tsc_hz || !now.tsc || now.wall_ns < m->clock_ns)
+		return 0;
+	away = (__int128)(now.wall_ns - m->clock_ns) * m->tsc_hz / HF_NSEC_PER_SEC;
+	shift = (__int128)m->clock_tsc + away - now.tsc;
+	/* The wall clock is no better than that after a boot. */
+	if (shift < 2 * (__int128)m->tsc_hz && shift > -2 * (__int128)m->tsc_hz)
+		return 0;
+	return (int64_t)shift;
+}
+
 void hf_wall_clock_log(int r, const struct hf_wall_clock *clock, const struct hf_error *error)
 {
 	if (r == -ENODATA)

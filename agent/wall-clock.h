@@ -22,6 +22,15 @@ void hf_wall_clock_note(struct hf_manifest *m);
 struct hf_wall_clock_target hf_wall_clock_target(const struct hf_manifest *m);
 
 /**
+ * hf_wall_clock_tsc_shift() - What to add to readings of the TSC to compare them with the
+ * manifest's.
+ *
+ * The counter runs on through a kexec, but begins anew when the firmware boots the host. From the
+ * wall clock, so it is right to a second or so: for people. 0: it ran on, or nothing is known.
+ */
+int64_t hf_wall_clock_tsc_shift(const struct hf_manifest *m);
+
+/**
  * hf_wall_clock_log() - Say what became of it.
  * @r:     what moving it returned
  * @error: why it failed

@@ -12,7 +12,7 @@ LINE = re.compile(r'^HF_FAULT_POINT\((\w+), "([a-z-]+)", (\w+), (\w+), (\w+),\s+
 # For people, in docs/ARCHITECTURE.md.
 OUTCOMES = {"OLD": "goes on in its old QEMU", "NEW": "goes on in a new QEMU",
             "HELD": "is held until it is tried again", "NONE": "can't fail"}
-CARRIERS = {"LUO": "`luo`", "HOLD": "`hold`"}
+CARRIERS = {"LUO": "`luo`", "HOLD": "`hold`", "IMAGE": "`image`"}
 
 
 # Phases of adoptions, and what those and updates have in common: what a next agent finds, and from there on.
@@ -60,6 +60,17 @@ def read(carrier=None):
               if phase != "IMAGE"]  # the agent doesn't come to those
     return [point for point in points
             if not carrier or point.carrier in ("", carrier.upper()) and point.phase not in ADOPTION]
+
+
+# Where an agent that leaves no kernel comes to with images, too.
+WITHOUT_JUMP = ("hand-over", "hand-over-last", "quit", "execve")
+
+
+def images():
+    """Those that an update with images comes to without a jump, and the kinds to try: one of each sort."""
+    return [(point, kind) for point in read() if point.phase not in ADOPTION
+            and (point.carrier in ("", "IMAGE") or point.name in WITHOUT_JUMP)
+            for kind in point.kinds() if kind in ("SIGKILL", "EIO")]
 
 
 def adoption():

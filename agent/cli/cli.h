@@ -225,22 +225,27 @@ int hf_cli_reconnect(struct hf_cli *cli, struct hf_error *e);
 
 /** struct hf_cli_target - the options that say what to jump into. */
 struct hf_cli_target {
-	const char *kernel, *initrd, *append, *cmdline;
+	const char *kernel, *initrd, *append, *cmdline, *carrier;
+	bool reboot, plaintext;
 };
 
 /* The rows of an option table for a struct hf_cli_target. */
 #define HF_CLI_TARGET_OPTIONS(t) \
 	{"kernel", &(t)->kernel, NULL}, {"initrd", &(t)->initrd, NULL}, \
-		{"append", &(t)->append, NULL}, \
+		{"append", &(t)->append, NULL}, {"cmdline", &(t)->cmdline, NULL}, \
+		{"carrier", &(t)->carrier, NULL}, {"reboot", NULL, &(t)->reboot}, \
 	{ \
-		"cmdline", &(t)->cmdline, NULL \
+		"plaintext", NULL, &(t)->plaintext \
 	}
 
 #define HF_CLI_TARGET_HELP \
 	"  --kernel FILE     the kernel image to jump into\n" \
 	"  --initrd FILE     its initial RAM disk\n" \
 	"  --append TEXT     add to the running kernel's command line\n" \
-	"  --cmdline TEXT    use this command line in its place\n"
+	"  --cmdline TEXT    use this command line in its place\n" \
+	"  --carrier image   have guests' memory on disk meanwhile: for kernels without LUO\n" \
+	"  --reboot          with that: by way of the firmware, in place of a kernel\n" \
+	"  --plaintext       with that: there is no key, and memory may lie there readable\n"
 
 /**
  * hf_cli_target_json() - The Target of the interface, with absolute paths.

@@ -29,20 +29,32 @@ int hf_cli_target_json(const struct hf_cli *cli, const struct hf_cli_target *tar
 	if (target->append && target->cmdline)
 		return hf_cli_usage_error(cli, "--append adds to the running kernel's command line "
 					       "and --cmdline replaces it: one of them");
+	if ((target->reboot || target->plaintext) && !target->carrier)
+		return hf_cli_usage_error(cli, "--reboot and --plaintext need --carrier image");
+	if (target->kernel && target->reboot)
+		return hf_cli_usage_error(
+			cli, "--kernel jumps, and --reboot does not: one of them");
 	if (!target->kernel || !target->kernel[0]) {
-		if (required)
+		if (required && !target->reboot)
 			return hf_cli_usage_error(cli, "which kernel? --kernel FILE is missing");
 		if (target->initrd || target->append || target->cmdline)
 			return hf_cli_usage_error(
 				cli, "--initrd, --append and --cmdline need --kernel");
-		return HF_CLI_GO_ON;
+		if (!target->carrier)
+			return HF_CLI_GO_ON;
 	}
 	obj = json_object_new_object();
-	add_path(obj, "kernel", target->kernel);
+	if (target->kernel && target->kernel[0])
+		add_path(obj, "kernel", target->kernel);
 	if (target->initrd)
 		add_path(obj, "initrd", target->initrd);
 	hf_json_add_string(obj, "append", target->append);
 	hf_json_add_string(obj, "cmdline", target->cmdline);
+	hf_json_add_string(obj, "carrier", target->carrier);
+	if (target->reboot)
+		hf_json_add_bool(obj, "reboot", true);
+	if (target->plaintext)
+		hf_json_add_bool(obj, "plaintext", true);
 	*ret = obj;
 	return HF_CLI_GO_ON;
 }

@@ -22,6 +22,7 @@
 #define GIB (1ULL << 30)
 
 static char root[64];
+static struct hf_way in_memory = {.leaves = true}, in_process, on_disk = {.leaves = true};
 
 /* A host that has everything, as the files below its root say it. */
 static const struct {
@@ -129,7 +130,7 @@ static void expect_facts(const struct hf_host_facts *f, const struct hf_target *
 	const char *verdict, const char *says)
 {
 	struct json_object *findings = json_object_new_array();
-	enum hf_verdict worst = hf_check_host(true, f, &needs, t, findings);
+	enum hf_verdict worst = hf_check_host(&in_memory, f, &needs, t, findings);
 	struct json_object *found = find(findings, id);
 
 	if (!verdict) {
@@ -165,7 +166,7 @@ static void test_ready(void **state)
 	const struct hf_host_facts f = facts();
 	struct json_object *findings = json_object_new_array();
 
-	assert_int_equal(hf_check_host(true, &f, &needs, NULL, findings), HF_OK);
+	assert_int_equal(hf_check_host(&in_memory, &f, &needs, NULL, findings), HF_OK);
 	assert_int_equal(hf_json_array_size(findings), HF_ARRAY_SIZE(ids));
 	for (size_t i = 0; i < HF_ARRAY_SIZE(ids); i++)
 		assert_non_null(find(findings, ids[i]));
@@ -173,7 +174,7 @@ static void test_ready(void **state)
 	/* Without a jump little of it matters, whatever it is. */
 	drop("/dev/liveupdate");
 	findings = json_object_new_array();
-	assert_int_equal(hf_check_host(false, &f, &needs, NULL, findings), HF_OK);
+	assert_int_equal(hf_check_host(&in_process, &f, &needs, NULL, findings), HF_OK);
 	assert_int_equal(hf_json_array_size(findings), 2);
 	assert_non_null(find(findings, "host.carrier"));
 	assert_non_null(find(findings, "host.storage"));
@@ -187,7 +188,7 @@ static void test_nothing_known(void **state)
 	struct json_object *findings = json_object_new_array();
 
 	/* No refusal is made up. */
-	assert_int_equal(hf_check_host(true, &f, &needs, NULL, findings), HF_OK);
+	assert_int_equal(hf_check_host(&in_memory, &f, &needs, NULL, findings), HF_OK);
 	assert_null(find(findings, "host.memory"));
 	assert_null(find(findings, "host.scratch"));
 	assert_null(find(findings, "host.kexec-signature"));
@@ -420,12 +421,80 @@ static void test_storage(void **state)
 	assert_false(f.run_dir.known);
 }
 
+/* What is asked of a host where guests' memory goes to its disk. */
+static void test_images(void **state)
+{
+	struct hf_host_facts f = facts();
+	struct json_object *findings = json_object_new_array();
+	struct hf_way way = on_disk;
+
+	/* No LUO is needed, and no memory but that of the guests. */
+	drop("/dev/liveupdate");
+	f = facts();
+	f.image_dir.free_bytes = 100 * GIB;
+	way.has_key = true;
+	assert_int_equal(hf_check_host(&way, &f, &needs, NULL, findings), HF_OK);
+	assert_null(find(findings, "host.luo"));
+	assert_non_null(find(findings, "host.kexec"));
+	assert_string_equal(hf_json_get_string(find(findings, "host.images"), "verdict", ""), "ok");
+	json_object_put(findings);
+	/* Nothing is jumped into. */
+	findings = json_object_new_array();
+	way.reboot = true;
+	hf_error_set(&f.kexec, -EPERM, HF_ERR_NOT_READY, NULL, "no kexec here");
+	assert_int_equal(hf_check_host(&way, &f, &needs, NULL, findings), HF_OK);
+	assert_null(find(findings, "host.kexec"));
+	json_object_put(findings);
+	/* Readable memory on a disk is for the operator to say. */
+	way.has_key = false;
+	findings = json_object_new_array();
+	assert_int_equal(hf_check_host(&way, &f, &needs, NULL, findings), HF_REFUSAL);
+	assert_non_null(
+		strstr(hf_json_get_string(find(findings, "host.images"), "message", ""), "no key"));
+	json_object_put(findings);
+	way.plaintext = true;
+	findings = json_object_new_array();
+	assert_int_equal(hf_check_host(&way, &f, &needs, NULL, findings), HF_WARNING);
+	json_object_put(findings);
+	f.image_dir.free_bytes = needs.ram_bytes - needs.hole_bytes;
+	findings = json_object_new_array();
+	assert_int_equal(hf_check_host(&way, &f, &needs, NULL, findings), HF_REFUSAL);
+	assert_non_null(strstr(
+		hf_json_get_string(find(findings, "host.images"), "message", ""), "take up to"));
+	json_object_put(findings);
+	f.image_dir.read_only = true;
+	findings = json_object_new_array();
+	assert_int_equal(hf_check_host(&way, &f, &needs, NULL, findings), HF_REFUSAL);
+	json_object_put(findings);
+}
+
+static int make_carriers(void **state)
+{
+	const struct hf_carrier_image_config config = {.folder = "/nonexistent"};
+	struct hf_error e = {0};
+
+	return hf_carrier_luo_new("/nonexistent", &in_memory.carrier, &e) < 0 ||
+			       hf_carrier_hold_new(&in_process.carrier, &e) < 0 ||
+			       hf_carrier_image_new(&config, &on_disk.carrier, &e) < 0
+		       ? -1
+		       : 0;
+}
+
+static int free_carriers(void **state)
+{
+	hf_carrier_free(in_memory.carrier);
+	hf_carrier_free(in_process.carrier);
+	hf_carrier_free(on_disk.carrier);
+	return 0;
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(test_ready),
+		TEST(test_images),
 		TEST(test_nothing_known),
 		TEST(test_luo),
 		TEST(test_kexec),
@@ -438,5 +507,5 @@ int main(void)
 		TEST(test_storage),
 	};
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return cmocka_run_group_tests(tests, make_carriers, free_carriers);
 }

@@ -47,7 +47,7 @@ static struct json_object *check(
 {
 	struct json_object *findings = json_object_new_array();
 
-	assert_int_equal(hf_check_target(t, NULL, r, &needs, findings), want);
+	assert_int_equal(hf_check_target(true, t, NULL, r, &needs, findings), want);
 	return findings;
 }
 
@@ -198,7 +198,7 @@ static void test_no_image(void **state)
 	struct hf_error e = {0};
 
 	hf_error_set(&e, -EBADMSG, HF_ERR_NOT_READY, "give another", "/x: not a kernel image: no");
-	assert_int_equal(hf_check_target(&t, &e, &r, &needs, f), HF_REFUSAL);
+	assert_int_equal(hf_check_target(true, &t, &e, &r, &needs, f), HF_REFUSAL);
 	expect(f, "target.image", "refusal", SAYS("/x: not a kernel image: no"));
 	assert_int_equal(hf_json_array_size(f), 1);
 	json_object_put(f);

@@ -19,7 +19,7 @@
 static void expect_cmdline(
 	const char *running, const char *append, const char *cmdline, const char *want)
 {
-	char *line = hf_target_cmdline(running, append, cmdline);
+	char *line = hf_target_cmdline(true, running, append, cmdline);
 
 	assert_string_equal(line, want);
 	free(line);
@@ -58,7 +58,7 @@ static void test_target(void **state)
 	snprintf(path, sizeof(path), "%s/vmlinuz-7.3.4", dir);
 	snprintf(config, sizeof(config), "%s/config-7.3.4", dir);
 	write_sample(path, &s);
-	assert_int_equal(hf_target_new(path, NULL, "x=1", NULL, &t, &e), 0);
+	assert_int_equal(hf_target_new(true, path, NULL, "x=1", NULL, &t, &e), 0);
 	assert_string_equal(t.kernel, path);
 	assert_string_equal(t.image.release, "7.3.4");
 	assert_string_equal(t.image.strings.formats[HF_KERNEL_LUO].names[0], "luo-v5");
@@ -72,7 +72,7 @@ static void test_target(void **state)
 	assert_null(t.kernel);
 
 	assert_int_equal(hf_file_write_atomic(config, "CONFIG_TUN=y\n", 13, 0644), 0);
-	assert_int_equal(hf_target_new(path, path, NULL, "a=b", &t, &e), 0);
+	assert_int_equal(hf_target_new(true, path, path, NULL, "a=b", &t, &e), 0);
 	assert_string_equal(t.initrd, path);
 	assert_string_equal(t.cmdline, "a=b kho=on liveupdate=on");
 	assert_string_equal(t.config, "CONFIG_TUN=y\n");
@@ -96,8 +96,8 @@ static void test_device_is_not_opened(void **state)
 	assert_int_equal(mkfifo(path, 0600), 0);
 	assert_int_equal(symlink(path, link), 0);
 	assert_true(inotify_add_watch(watch, path, IN_OPEN) >= 0);
-	assert_int_equal(hf_target_new(path, NULL, NULL, NULL, &t, &e), -EINVAL);
-	assert_int_equal(hf_target_new(link, NULL, NULL, NULL, &t, &e), -EINVAL);
+	assert_int_equal(hf_target_new(true, path, NULL, NULL, NULL, &t, &e), -EINVAL);
+	assert_int_equal(hf_target_new(true, link, NULL, NULL, NULL, &t, &e), -EINVAL);
 	assert_int_equal(read(watch, events, sizeof(events)), -1);
 	assert_int_equal(errno, EAGAIN);
 	/* It would have been noticed. */
@@ -114,28 +114,30 @@ static void test_refusals(void **state)
 	struct hf_error e = {0};
 	char path[64], says[256];
 
-	assert_int_equal(hf_target_new("/nonexistent/vmlinuz", NULL, NULL, NULL, &t, &e), -ENOENT);
+	assert_int_equal(
+		hf_target_new(true, "/nonexistent/vmlinuz", NULL, NULL, NULL, &t, &e), -ENOENT);
 	assert_string_equal(e.name, HF_ERR_NOT_READY);
 	assert_non_null(strstr(e.message, "/nonexistent/vmlinuz"));
-	assert_true(hf_target_new("/tmp", NULL, NULL, NULL, &t, &e) < 0);
-	assert_int_equal(hf_target_new("/etc/passwd", NULL, NULL, NULL, &t, &e), -EBADMSG);
+	assert_true(hf_target_new(true, "/tmp", NULL, NULL, NULL, &t, &e) < 0);
+	assert_int_equal(hf_target_new(true, "/etc/passwd", NULL, NULL, NULL, &t, &e), -EBADMSG);
 	assert_string_equal(e.name, HF_ERR_NOT_READY);
 	assert_non_null(strstr(e.message, "/etc/passwd: not a kernel image: "));
 	assert_non_null(strstr(e.remedy, "bzImage"));
-	assert_int_equal(hf_target_new("/etc/passwd", NULL, "a", "b", &t, &e), -EINVAL);
+	assert_int_equal(hf_target_new(true, "/etc/passwd", NULL, "a", "b", &t, &e), -EINVAL);
 	assert_string_equal(e.name, HF_ERR_INVALID);
 
 	snprintf(path, sizeof(path), "%s/fifo", dir);
 	assert_int_equal(mkfifo(path, 0600), 0);
-	assert_int_equal(hf_target_new(path, NULL, NULL, NULL, &t, &e), -EINVAL);
+	assert_int_equal(hf_target_new(true, path, NULL, NULL, NULL, &t, &e), -EINVAL);
 	unlink(path);
 	snprintf(path, sizeof(path), "%s/image", dir);
 	write_sample(path, &s);
-	assert_int_equal(hf_target_new(path, "/nonexistent/initrd", NULL, NULL, &t, &e), -ENOENT);
+	assert_int_equal(
+		hf_target_new(true, path, "/nonexistent/initrd", NULL, NULL, &t, &e), -ENOENT);
 	assert_non_null(strstr(e.message, "initrd"));
 	/* kexec_file_load(2) would take a cut image without a word. */
 	assert_int_equal(truncate(path, (off_t)s.size - 1), 0);
-	assert_int_equal(hf_target_new(path, NULL, NULL, NULL, &t, &e), -EBADMSG);
+	assert_int_equal(hf_target_new(true, path, NULL, NULL, NULL, &t, &e), -EBADMSG);
 	snprintf(says, sizeof(says),
 		"%s: not a kernel image: it is cut: it has %zu bytes, and should have %zu", path,
 		s.size - 1, s.size);
@@ -156,7 +158,7 @@ static void test_changed_meanwhile(void **state)
 
 	snprintf(path, sizeof(path), "%s/image", dir);
 	write_sample(path, &s);
-	assert_int_equal(hf_target_new(path, NULL, NULL, NULL, &t, &e), 0);
+	assert_int_equal(hf_target_new(true, path, NULL, NULL, NULL, &t, &e), 0);
 	assert_int_equal(hf_target_check_unchanged(&t, &e), 0);
 	usleep(20000); /* coarse clocks of file systems */
 	fd = open(path, O_WRONLY | O_CLOEXEC);

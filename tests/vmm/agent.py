@@ -28,6 +28,7 @@ from rig import (BUILD, REFUSES_STATE, TESTS, TOP, Failure, Guest, Monitor, Priv
                  find, find_qemus, findings_of, guest_json, kernel, memfds, poll, qemu_that, qemu_version, ram_files,
                  raw_call, run_one, test, write_program)
 
+import agent_image  # noqa: F401  # tests of its own
 import kernel_sample  # in the folder that rig has put on the path
 
 

@@ -7,8 +7,8 @@
 Needs the programs of `make VARIANT=faults`. Two guests, one that runs and one that is paused, go through
 one update after the other; each update has one fault. Then the agent is started again, as a service manager
 would, and both guests have to be as they were: in the QEMU that common/fault-points.def says, with every word
-of memory right, and nothing left behind. So does a guest with private RAM that is adopted; `adopt:POINT` is
-a point that updates have, too. Last line: N passed, N failed, N skipped."""
+of memory right, and nothing left behind. So do guests whose memory is on disk meanwhile (`image:POINT`), and one with
+private RAM that is adopted; `adopt:POINT` is a point that updates have, too. Last line: N passed, N failed, N skipped."""
 
 import argparse
 import concurrent.futures
@@ -174,15 +174,30 @@ class Updates:
             guest.wait_ready()
         self.sleeper.qmp("stop")
 
+    def upgrade(self):
+        return ["upgrade", "--kernel", kernel()]
+
     def try_one(self, point, kind):
         before = [self.runner.pid, self.sleeper.pid]
-        go_through(self.world, ["upgrade", "--kernel", kernel()], point.spec(kind, "hand-over-last"), point, kind)
+        go_through(self.world, self.upgrade(), point.spec(kind, "hand-over-last"), point, kind)
         check_guests(self.world, self.runner, self.sleeper, before, "OLD" if point.outcome(kind) == "OLD" else "NEW")
         stop_cleanly(self.world)
         if self.sleeper.status == "postmigrate":
             # QEMU saves it only once until it has run: what `check` says of that is a test of its own.
             self.sleeper.qmp("cont")
             self.sleeper.qmp("stop")
+
+
+class ImageUpdates(Updates):
+    """The same, with memory on disk meanwhile."""
+
+    def upgrade(self):
+        return ["upgrade", "--kernel", kernel(), "--carrier", "image", "--plaintext"]
+
+    def try_one(self, point, kind):
+        super().try_one(point, kind)
+        left = [str(path) for path in (self.world.path / "state/images").rglob("*") if path.is_file()]
+        check(not left, f"images are left: {left}")
 
 
 class Adoptions:
@@ -218,7 +233,7 @@ class Adoptions:
 def name_of(cls, point, kind):
     """Adoptions' own points say by their names what they are of."""
     other = cls is Adoptions and point.phase not in fault_points.ADOPTION
-    return f"{'adopt:' if other else ''}{point.name}={kind}"
+    return f"{'adopt:' if other else 'image:' if cls is ImageUpdates else ''}{point.name}={kind}"
 
 
 def run_some(jobs, qemu):
@@ -261,6 +276,7 @@ def main():
     args = parser.parse_args()
     rig.BUILD = TOP / "build/faults"
     jobs = [(Updates, point, kind) for point in fault_points.read("hold") for kind in point.kinds()]
+    jobs += [(ImageUpdates, point, kind) for point, kind in fault_points.images()]
     jobs += [(Adoptions, point, kind) for point, kind in fault_points.adoption()]
     jobs = [job for job in jobs if not args.points or set(args.points) & {name_of(*job), name_of(*job).split("=")[0]}]
     if args.list:

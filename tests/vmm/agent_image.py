@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tests of agent.py's: updates whose guests' memory is on disk meanwhile (the carrier `image`), without a jump."""
+
+import os
+import secrets
+
+from rig import Guest, check, every_qemu, kernel, poll, test
+
+IMAGE = ("--carrier", "image", "--plaintext")
+
+
+def images(world):
+    """Files of images that there are, as paths below their folder."""
+    folder = world.path / "state/images"
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+@every_qemu
+def update_through_images(world):
+    """Memory goes to disk and back: it is all there, and nothing stays on the disk. Twice, then without images."""
+    world.start_agent()
+    guests = [Guest(world, "pc", machine="pc"), Guest(world, "q35", cpus=2, memory=128, disk=True),
+              Guest(world, "sleeper", machine="pc")]
+    for guest in guests:
+        guest.wait_ready()
+    guests[2].qmp("stop")
+    for round_ in range(3):
+        before = [guest.pid for guest in guests]
+        world.expect(0, "upgrade", "--kernel", kernel(), *(IMAGE if round_ < 2 else ()))
+        check(world.state == "normal", f"round {round_}: the host is {world.state}")
+        check(not set(before) & {guest.pid for guest in guests}, "a guest still has its old QEMU")
+        check([guest.status for guest in guests] == ["running", "running", "paused"],
+              f"round {round_}: {[guest.status for guest in guests]}")
+        check(not images(world), f"images stay: {images(world)}")
+        report = world.ask("report")["report"]
+        check(report["carrier"] == ("image" if round_ < 2 else "hold"), f"report: {report}")
+        check(report["outcome"] == "done" and len(report["guests"]) == 3, f"report: {report}")
+        check(report["agent_rss_bytes"] < 64 << 20, f"the agent needs {report['agent_rss_bytes']} bytes")
+        guests[0].wait_alive()
+        guests[1].wait_alive()
+        guests[2].check_quiet()
+    guests[2].qmp("cont")
+    guests[2].wait_alive()
+    poll(lambda: len(world.keepers()) <= 1, 10, "the keeper of images to end")
+
+
+@test
+def images_are_undone(world):
+    world.start_agent()
+    guest = Guest(world, "g").wait_ready()
+    pid = guest.pid
+    world.expect(0, "prepare", "--kernel", kernel(), *IMAGE)
+    check(images(world), "nothing was copied while the guest runs")
+    guest.wait_alive()
+    world.expect(0, "abort")
+    check(world.state == "normal" and guest.pid == pid and guest.status == "running", "abort changed something")
+    check(not images(world), f"images stay: {images(world)}")
+    guest.wait_alive()
+
+
+@test
+def images_of_an_agent_that_died(world):
+    """It had copied, and not committed: the next one throws that away, and the guest has never stopped."""
+    world.start_agent()
+    guest = Guest(world, "g").wait_ready()
+    pid = guest.pid
+    world.expect(0, "prepare", "--kernel", kernel(), *IMAGE)
+    world.agent.kill()
+    world.agent.wait()
+    world.start_agent()
+    check(world.state == "normal" and guest.pid == pid and guest.status == "running", "something has changed")
+    check(not images(world), f"images stay: {images(world)}")
+    guest.wait_alive()
+
+
+@test
+def images_are_encrypted(world):
+    """With a key no word of a guest is readable on the disk; without one that has to be said."""
+    world.start_agent()
+    guest = Guest(world, "g").wait_ready()
+    world.expect(3, "upgrade", "--kernel", kernel(), "--carrier", "image", says="no key to encrypt")
+    check(not images(world), f"images: {images(world)}")
+    world.agent.terminate()
+    world.agent.wait()
+    credentials = world.path / "credentials"
+    credentials.mkdir()
+    (credentials / "holdfast.image-key").write_bytes(secrets.token_bytes(32))
+    world.env["CREDENTIALS_DIRECTORY"] = str(credentials)
+    world.start_agent()
+    world.expect(0, "prepare", "--kernel", kernel(), "--carrier", "image")
+    folder = world.path / "state/images"
+    for name in images(world):
+        path = folder / name
+        check(path.stat().st_mode & 0o77 == 0, f"{path} is readable for others")
+        data = path.read_bytes()
+        check(b"WITNESS" not in data and b"Linux version" not in data, f"{path} has text of the guest")
+        # No page of one byte either, which is what memory is full of.
+        check(not any(data[at:at + 64] == data[at:at + 1] * 64 and data[at] for at in range(1 << 16, len(data), 4096)),
+              f"{path} has a page of the guest")
+    pid = guest.pid
+    world.expect(0, "commit")
+    check(world.state == "normal" and guest.pid != pid, "commit did not replace QEMU")
+    check(not images(world), f"images stay: {images(world)}")
+    guest.wait_alive()
+
+
+@test
+def bad_requests_for_images(world):
+    world.start_agent()
+    world.expect(2, "upgrade", "--kernel", kernel(), "--plaintext", says="need --carrier image")
+    world.expect(2, "upgrade", "--kernel", kernel(), "--carrier", "image", "--reboot", says="one of them")
+    world.expect(2, "upgrade", "--kernel", kernel(), "--carrier", "pigeon", says="no carrier `pigeon`")
+    check(not os.path.exists(world.path / "state/images"), "a folder was made")
