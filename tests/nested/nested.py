@@ -97,12 +97,14 @@ class Job:
 class Host:
     """One nested host, under an outer QEMU that emulates AMD's virtualization."""
 
-    def __init__(self, directory, image, memory=3072, cpus=3, append="", kind="plain"):
+    def __init__(self, directory, image, memory=3072, cpus=3, append="", kind="plain", reboots=False):
+        """With @reboots the host may go by way of its firmware, which boots the kernel that it was started with."""
         self.directory = pathlib.Path(directory)
         self.image = image
         self.memory = memory
         self.cpus = cpus
         self.kind = kind
+        self.reboots = reboots
         self.cmdline = f"{CMDLINE.format(init='hf-init' if kind == 'plain' else 'hf-systemd')} {append}".strip()
         self.started = time.monotonic()
         self.boots = []
@@ -138,8 +140,8 @@ class Host:
         argv = [
             # However this program ends, the emulated host ends with it.
             "setpriv", "--pdeathsig", "TERM",
-            outer_qemu(), "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-            "-name", "holdfast-nested", "-machine", "q35", "-accel", "tcg,thread=multi",
+            outer_qemu(), "-nodefaults", "-no-user-config", "-display", "none",
+            *([] if self.reboots else ["-no-reboot"]), "-name", "holdfast-nested", "-machine", "q35", "-accel", "tcg,thread=multi",
             "-cpu", "max", "-smp", str(self.cpus), "-m", str(self.memory),
             "-kernel", f"{self.kernels[kernel]}/bzImage", "-append", self.cmdline,
             "-drive", f"if=none,id=disk,file={disk},format=qcow2,cache=unsafe,discard=unmap",

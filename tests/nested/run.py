@@ -62,7 +62,7 @@ def run_case(name, keep):
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     host = nested.Host(directory, image, memory=getattr(case, "MEMORY", 3072),
-                       append=getattr(case, "APPEND", ""), kind=kind)
+                       append=getattr(case, "APPEND", ""), kind=kind, reboots=getattr(case, "REBOOTS", False))
     host.note(f"image ready after {host.started - started:.1f} s")
 
     problem, broken = None, False

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Guests' memory goes to disk and back: through a jump between kernels without LUO, and through the firmware.
+
+The host has no LUO and no KHO at all. One guest with disk and network and a client outside, one without, one that is
+paused. First `upgrade --carrier image --kernel`, then `--reboot`: the outer QEMU resets the machine, whose memory is
+that of a fresh boot. The same connection from outside lives through both."""
+
+from guests import Guest
+from nested import fail
+from updates import expect_all, holdfast, upgrade, wait_agent, wait_end, wait_jump
+
+MEMORY = 4096
+APPEND = "kho=off liveupdate=off"
+REBOOTS = True
+IMAGE = "--carrier image --plaintext"
+
+
+def expect_back(host, guests, sleeper, asleep, client, report):
+    if report["carrier"] != "image":
+        fail(f"they crossed with the carrier {report['carrier']}")
+    expect_all(report, [*guests, sleeper])
+    print(host.run("holdfast report").out)
+    for guest in guests:
+        if guest.state() != "running":
+            fail(f"guest {guest.name} is {guest.state()}")
+        guest.wait_passes(2)
+        last = guest.judge()
+        host.note(f"{guest.name}: {last['passes']} passes over {int(last['mem_bytes']) >> 20} MiB, no word wrong")
+    if sleeper.state() != "paused" or sleeper.said("STATUS") != asleep:
+        fail("the paused guest ran")
+    if client.failed():
+        fail("the connection from outside has ended")
+    left = host.run("find /var/lib/holdfast/images -type f").out
+    if left:
+        fail(f"memory of guests is left on the disk: {left}")
+
+
+def run(host):
+    host.boot()
+    wait_agent(host)
+    if host.run("test -e /dev/liveupdate", check=False).rc == 0:
+        fail("the host has LUO, which is to be done without here")
+    old, new = host.kernels["OLD_VERSION"], host.kernels["NEW_VERSION"]
+    web = Guest(host, "web", machine="q35", cpus=2, memory=192, disk=True, net=True)
+    small = Guest(host, "small", machine="pc", cpus=1, memory=128)
+    sleeper = Guest(host, "sleeper", machine="pc", cpus=1, memory=128)
+    for guest in (web, small, sleeper):
+        guest.start()
+        guest.wait_ready()
+    client = web.client()
+    sleeper.wait_status(1)
+    sleeper.hmp("stop")
+    asleep = sleeper.said("STATUS")
+
+    # Without LUO nothing else is possible, and the agent says so.
+    holdfast(host, "upgrade --kernel /var/lib/hf-test/bzImage-new", code=3, says="")
+    holdfast(host, "upgrade --kernel /var/lib/hf-test/bzImage-new --carrier image", code=3, says="no key")
+
+    host.note(f"through a jump, Linux {old} to {new}")
+    client.reset_gaps()
+    report = upgrade(host, "bzImage-new", new, 2, IMAGE)
+    expect_back(host, [web, small], sleeper, asleep, client, report)
+
+    host.note(f"through the firmware, to Linux {old}")
+    job = host.spawn(f"holdfast upgrade {IMAGE} --reboot")
+    host.wait_for(lambda: len(host.boots) >= 3 or job.status is not None, 180, "the reboot")
+    if job.status not in (None, "rebooted"):
+        fail(f"holdfast upgrade ended with {job.status}:\n{job.out}")
+    wait_jump(host, 3, old)
+    expect_back(host, [web, small], sleeper, asleep, client, wait_end(host))
+
+    sleeper.hmp("cont")
+    sleeper.wait_passes(2)
+    sleeper.judge()
+    result = client.stop()
+    if not result["ok"]:
+        fail(f"the connection from outside: {result}")
+    host.note(f"the TCP connection from outside is still the same: {result['echoed']} messages echoed, "
+              f"longest silence {result['gap_max_ns'] / 1e9:.2f} s")
