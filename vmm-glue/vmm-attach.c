@@ -401,6 +401,23 @@ int hf_vmm_quit(struct hf_vmm *vmm, uint64_t timeout_ns, hf_vmm_done_fn done, vo
 	return 0;
 }
 
+int hf_vmm_kill(struct hf_vmm *vmm, uint64_t timeout_ns, hf_vmm_done_fn done, void *data)
+{
+	int r;
+
+	if (!vmm->child)
+		return -ENOTCONN;
+	r = hf_vmm_begin(vmm, HF_VMM_OP_QUIT, timeout_ns, done, data);
+	if (r < 0)
+		return r;
+	vmm->waiting = "end";
+	if (hf_child_exited(vmm->child))
+		hf_vmm_end(vmm);
+	else
+		kill_it(vmm);
+	return 0;
+}
+
 int hf_vmm_probe_check(const struct hf_vmm_probe *probe, struct hf_error *error)
 {
 	if (probe->n_blockers > 0)

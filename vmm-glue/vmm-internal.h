@@ -3,8 +3,8 @@
  * DOC: What the files of vmm.h share. Nobody else includes this.
  *
  * vmm.c holds the frame: operations, time-outs, the end of QEMU. vmm-attach.c, vmm-save.c,
- * vmm-copy.c, vmm-rollback.c, vmm-respawn.c and vmm-cold-boot.c hold one step of a guest's way
- * each.
+ * vmm-copy.c, vmm-rollback.c, vmm-respawn.c, vmm-beside.c and vmm-cold-boot.c hold one step of a
+ * guest's way each.
  *
  * An operation ends by hf_vmm_end() or hf_vmm_fail(). That only notes the outcome: the callback
  * runs later, from the loop, once the guest is *settled*, which means that no stream uses a sink
@@ -34,6 +34,8 @@ enum hf_vmm_op_kind {
 	HF_VMM_OP_QUIT,
 	HF_VMM_OP_RESPAWN,
 	HF_VMM_OP_COLD_BOOT,
+	HF_VMM_OP_START,
+	HF_VMM_OP_LOAD,
 	HF_VMM_OP_RESUME,
 };
 
@@ -133,6 +135,8 @@ struct hf_vmm {
 	struct hf_sink load_sink; /* own: load */
 	hf_stream_grow_fn grow;
 	int stream_fd; /* QEMU's end, until it has been sent */
+	int load_fd;   /* ours, of a QEMU started beside the guest's, until it loads */
+	bool beside; /* it was, and has not been told to let the guest run: nobody else knows it */
 	bool migration_completed;
 	bool incoming_sent;
 	bool capability_off; /* in the new QEMU, for good */
@@ -320,11 +324,29 @@ int hf_vmm_ask_reporting(struct hf_vmm *vmm, void (*done)(struct hf_vmm *vmm));
 /** hf_vmm_forget_roms() - Free them. */
 void hf_vmm_forget_roms(struct hf_vmm *vmm);
 
+/** hf_vmm_loading() - Whether a new QEMU loads, or is about to. */
+static inline bool hf_vmm_loading(const struct hf_vmm *vmm)
+{
+	return hf_vmm_in(vmm, HF_VMM_OP_RESPAWN) || hf_vmm_in(vmm, HF_VMM_OP_LOAD);
+}
+
 /** hf_vmm_starting() - Whether a new QEMU is on its way up: what must be gone after a failure. */
 static inline bool hf_vmm_starting(const struct hf_vmm *vmm)
 {
-	return hf_vmm_in(vmm, HF_VMM_OP_RESPAWN) || hf_vmm_in(vmm, HF_VMM_OP_COLD_BOOT);
+	return hf_vmm_loading(vmm) || hf_vmm_in(vmm, HF_VMM_OP_START) ||
+	       hf_vmm_in(vmm, HF_VMM_OP_COLD_BOOT);
 }
+
+/** hf_vmm_check_ram() - Take note of the RAM files that a new QEMU is to have. 0 or -errno. */
+int hf_vmm_check_ram(struct hf_vmm *vmm, const int *ram_fds, struct hf_error *e);
+
+/**
+ * hf_vmm_begin_stream() - Have the device state written to a socket, as it was saved.
+ * @sock: taken, on failure too
+ *
+ * Length and checksum are looked at before the first byte is written. Return: 0 or -errno.
+ */
+int hf_vmm_begin_stream(struct hf_vmm *vmm, const int *state_fds, int sock, struct hf_error *e);
 
 /** hf_vmm_reset() - Forget the QEMU there was, before a new one is started. */
 void hf_vmm_reset(struct hf_vmm *vmm);
@@ -342,6 +364,7 @@ void hf_vmm_save_on_stream(struct hf_vmm *vmm);
 void hf_vmm_copy_on_event(struct hf_vmm *vmm, const char *name, struct json_object *data);
 void hf_vmm_respawn_on_ready(struct hf_vmm *vmm);
 void hf_vmm_cold_boot_on_ready(struct hf_vmm *vmm);
+void hf_vmm_beside_on_ready(struct hf_vmm *vmm);
 void hf_vmm_respawn_on_event(struct hf_vmm *vmm, const char *name, struct json_object *data);
 void hf_vmm_respawn_on_stream(struct hf_vmm *vmm);
 void hf_vmm_respawn_on_lost(struct hf_vmm *vmm, const struct hf_error *reason);

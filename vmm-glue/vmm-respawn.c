@@ -198,7 +198,7 @@ static int check_plan(
 	return 0;
 }
 
-static int check_ram(struct hf_vmm *vmm, const int *ram_fds, struct hf_error *e)
+int hf_vmm_check_ram(struct hf_vmm *vmm, const int *ram_fds, struct hf_error *e)
 {
 	uint64_t size;
 	int r;
@@ -225,7 +225,7 @@ static int build_argv(struct hf_vmm *vmm, int boot_fd, char ***ret, struct hf_er
 	cleanup_free char **built = NULL;
 	int numbers[HF_MANIFEST_MAX_RAM];
 	struct hf_manifest_guest *guest = vmm->guest;
-	bool respawn = hf_vmm_in(vmm, HF_VMM_OP_RESPAWN);
+	bool respawn = !hf_vmm_in(vmm, HF_VMM_OP_COLD_BOOT);
 	size_t n = 0, out = 0, bytes = 128;
 	char **argv, *text;
 	int r;
@@ -413,10 +413,10 @@ void hf_vmm_start_new(struct hf_vmm *vmm)
 
 /* Length and checksum are checked here: a stream that is cut or spoilt never gets as far as QEMU.
  */
-static int prepare_stream(struct hf_vmm *vmm, const int *state_fds, struct hf_error *e)
+int hf_vmm_begin_stream(struct hf_vmm *vmm, const int *state_fds, int sock, struct hf_error *e)
 {
 	const struct hf_manifest_guest *guest = vmm->guest;
-	int pair[2];
+	cleanup_close int fd = sock;
 	int r;
 
 	hf_sink_release(&vmm->load_sink);
@@ -428,15 +428,22 @@ static int prepare_stream(struct hf_vmm *vmm, const int *state_fds, struct hf_er
 	}
 	if (guest->state_length == 0)
 		return hf_error_set(e, -EBADMSG, HF_ERR_FAILED, NULL, "its device state is empty");
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
-		return hf_error_set(
-			e, -errno, HF_ERR_FAILED, NULL, "can't make a socket: %s", strerror(errno));
-	vmm->stream_fd = pair[1];
-	r = hf_stream_load(vmm->ring, pair[0], &vmm->load_sink, guest->state_length,
+	r = hf_stream_load(vmm->ring, TAKE_FD(fd), &vmm->load_sink, guest->state_length,
 		guest->state_xxh3, hf_vmm_on_stream_done, vmm, &vmm->stream, e);
 	if (r == 0)
 		vmm->streaming = true;
 	return r;
+}
+
+static int prepare_stream(struct hf_vmm *vmm, const int *state_fds, struct hf_error *e)
+{
+	int pair[2];
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+		return hf_error_set(
+			e, -errno, HF_ERR_FAILED, NULL, "can't make a socket: %s", strerror(errno));
+	vmm->stream_fd = pair[1];
+	return hf_vmm_begin_stream(vmm, state_fds, pair[0], e);
 }
 
 void hf_vmm_reset(struct hf_vmm *vmm)
@@ -445,7 +452,7 @@ void hf_vmm_reset(struct hf_vmm *vmm)
 	hf_child_release(TAKE_PTR(vmm->child));
 	vmm->attached = vmm->lost = vmm->save_begun = vmm->migrate_sent = false;
 	vmm->stream_ok = vmm->migration_completed = false;
-	vmm->incoming_sent = vmm->capability_off = false;
+	vmm->incoming_sent = vmm->capability_off = vmm->beside = false;
 	vmm->helpers_started = vmm->ptys_known = vmm->profile_loaded = false;
 	vmm->stamps = (struct hf_vmm_stamps){0};
 	vmm->warning[0] = 0;
@@ -465,7 +472,7 @@ int hf_vmm_respawn(struct hf_vmm *vmm, const int *ram_fds, const int *state_fds,
 	if (r < 0)
 		return r;
 	hf_vmm_reset(vmm);
-	r = check_ram(vmm, ram_fds, &e);
+	r = hf_vmm_check_ram(vmm, ram_fds, &e);
 	if (r == 0)
 		r = prepare_stream(vmm, state_fds, &e);
 	if (r < 0)
@@ -481,7 +488,7 @@ int hf_vmm_adopt(struct hf_vmm *vmm, const int *ram_fds, struct hf_error *e)
 
 	if (!vmm->attached)
 		return hf_error_set(e, -ENOTCONN, HF_ERR_FAILED, NULL, "its QEMU isn't attached");
-	r = check_ram(vmm, ram_fds, e);
+	r = hf_vmm_check_ram(vmm, ram_fds, e);
 	if (r < 0)
 		return r;
 	for (size_t i = 0; i < vmm->guest->n_ram; i++)
@@ -587,6 +594,7 @@ int hf_vmm_resume(struct hf_vmm *vmm, uint64_t timeout_ns, hf_vmm_done_fn done, 
 	if (r < 0)
 		return r;
 	vmm->waiting = "let the guest run";
+	vmm->beside = false;
 	/* `suspended` (asleep, waiting for its wake-up) is a state that `cont` leads back to. */
 	if (guest->was_running || (guest->status && strcmp(guest->status, "suspended") == 0)) {
 		if (HF_VMM_SEND(vmm, on_cont, hf_qmp_cont) < 0)

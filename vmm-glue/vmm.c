@@ -83,6 +83,7 @@ int hf_vmm_new(sd_event *event, struct hf_manifest_guest *guest, struct hf_strea
 		.gone = gone,
 		.gone_data = data,
 		.stream_fd = -EBADF,
+		.load_fd = -EBADF,
 	};
 	for (size_t i = 0; i < HF_ARRAY_SIZE(vmm->fresh_fds); i++)
 		vmm->fresh_fds[i] = -EBADF;
@@ -107,9 +108,10 @@ void hf_vmm_free(struct hf_vmm *vmm)
 	vmm->settle = sd_event_source_disable_unref(vmm->settle);
 	vmm->qmp = hf_qmp_free(vmm->qmp);
 	hf_close(&vmm->stream_fd);
+	hf_close(&vmm->load_fd);
 	hf_vmm_drop_loader(vmm);
 	/* A half-loaded QEMU must not stay on the guest's RAM: nobody would know of it. */
-	if (vmm->child && (hf_vmm_starting(vmm) || vmm->killing))
+	if (vmm->child && (hf_vmm_starting(vmm) || vmm->beside || vmm->killing))
 		hf_child_kill(vmm->child);
 	hf_child_release(TAKE_PTR(vmm->child));
 	cancel_stream(vmm);
@@ -439,6 +441,8 @@ static void on_qmp_ready(struct hf_qmp *q, void *userdata)
 		hf_vmm_attach_on_ready(vmm);
 	else if (hf_vmm_in(vmm, HF_VMM_OP_COLD_BOOT))
 		hf_vmm_cold_boot_on_ready(vmm);
+	else if (hf_vmm_in(vmm, HF_VMM_OP_START))
+		hf_vmm_beside_on_ready(vmm);
 }
 
 static void on_qmp_event(struct hf_qmp *q, const char *name, struct json_object *data,
@@ -450,7 +454,7 @@ static void on_qmp_event(struct hf_qmp *q, const char *name, struct json_object 
 		hf_vmm_save_on_event(vmm, name, data);
 	else if (hf_vmm_in(vmm, HF_VMM_OP_COPY))
 		hf_vmm_copy_on_event(vmm, name, data);
-	else if (hf_vmm_in(vmm, HF_VMM_OP_RESPAWN))
+	else if (hf_vmm_loading(vmm))
 		hf_vmm_respawn_on_event(vmm, name, data);
 	else if (hf_vmm_in(vmm, HF_VMM_OP_RESUME) && strcmp(name, "RESUME") == 0 &&
 		 vmm->stamps.resumed == 0)
@@ -526,7 +530,7 @@ void hf_vmm_on_stream_done(void *data, const struct hf_stream_result *result)
 	vmm->stream_error = result->error;
 	if (hf_vmm_in(vmm, HF_VMM_OP_SAVE))
 		hf_vmm_save_on_stream(vmm);
-	else if (hf_vmm_in(vmm, HF_VMM_OP_RESPAWN))
+	else if (hf_vmm_loading(vmm))
 		hf_vmm_respawn_on_stream(vmm);
 	else
 		hf_vmm_settle(vmm);

@@ -11,6 +11,8 @@
  *                attach -> probe -> copy -> quit        to move RAM to memfds: likewise
  *   new kernel:  respawn (start, connect, load, verify) -> resume
  *                cold_boot (start with new memory, connect) -> resume, when that has failed
+ *   one kernel:  attach -> probe of one; start_beside of another; save of the first -> load into
+ * the second -> resume of that -> kill of the first; or kill the second, roll back
  *
  * Every operation is asynchronous: it returns at once, and its callback runs exactly once from the
  * loop, never from within the call. At most one operation is under way per VMM, except that
@@ -280,6 +282,36 @@ int hf_vmm_quit(struct hf_vmm *vmm, uint64_t timeout_ns, hf_vmm_done_fn done, vo
  */
 int hf_vmm_respawn(struct hf_vmm *vmm, const int *ram_fds, const int *state_fds,
 	uint64_t timeout_ns, hf_vmm_done_fn done, void *data);
+
+/**
+ * hf_vmm_start_beside() - Start a new QEMU on the RAM of a guest that runs in another one.
+ * @ram_fds: one per guest->ram[], borrowed
+ *
+ * As hf_vmm_respawn(), up to where it would load: nothing of the guest is touched. It has its
+ * monitor at guest->qmp_path, which must not be the other one's. Freed before hf_vmm_resume(), it
+ * is killed.
+ */
+int hf_vmm_start_beside(struct hf_vmm *vmm, const int *ram_fds, uint64_t timeout_ns,
+	hf_vmm_done_fn done, void *data);
+
+/**
+ * hf_vmm_load() - Load a device state into a QEMU that was started beside the guest's.
+ * @state_fds: one per guest->state[], borrowed
+ *
+ * The other one must have been saved, and not run since. Everything else as for hf_vmm_respawn(),
+ * failure included: then the new QEMU is gone when @done runs, and the guest can go on in the old
+ * one. What the load has written by then is of the state that the old one has, too.
+ */
+int hf_vmm_load(struct hf_vmm *vmm, const int *state_fds, uint64_t timeout_ns, hf_vmm_done_fn done,
+	void *data);
+
+/**
+ * hf_vmm_kill() - End a QEMU by force, and wait until the process is gone.
+ *
+ * Irreversible. It leaves its sockets' names alone, which may be another one's by now. Only of one
+ * that was saved, or never ran: its disks are as it was told to leave them.
+ */
+int hf_vmm_kill(struct hf_vmm *vmm, uint64_t timeout_ns, hf_vmm_done_fn done, void *data);
 
 /**
  * typedef hf_vmm_spawned_fn - a new QEMU exists.

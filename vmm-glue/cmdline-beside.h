@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * DOC: Can a second QEMU of one command line be started while the first one runs?
+ *
+ * Pure. What a host has once can't be had by both: a tap's queue, a TCP port, a locked file, a
+ * device. What isn't known here is taken for such a thing. Disk images are none: a QEMU that waits
+ * for a device state takes no locks. Nor are names of sockets in the file system: the second one
+ * takes the name over, see sockets-aside.h.
+ */
+#pragma once
+
+#include "vmm-glue/cmdline.h"
+
+/** struct hf_beside_paths - sockets that QEMU listens on. Zero-initialise. */
+struct hf_beside_paths {
+	char **v; /* as on the command line: relative ones are in the guest's folder */
+	size_t n;
+};
+
+/**
+ * hf_cmdline_beside() - Look at a guest's command line.
+ * @plan:  of it
+ * @paths: those are added, hf_beside_paths_clear() frees them; on failure, too
+ *
+ * Return: 0; -EOPNOTSUPP with what there can be only one of; -ENOMEM.
+ */
+int hf_cmdline_beside(
+	const struct hf_cmdline *plan, struct hf_beside_paths *paths, struct hf_error *e);
+
+void hf_beside_paths_clear(struct hf_beside_paths *paths);
+#define cleanup_beside_paths HF_CLEANUP(hf_beside_paths_clear)

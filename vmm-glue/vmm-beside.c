@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * DOC: A new QEMU beside the one that runs the guest, on the same memory.
+ *
+ * Everything that takes long happens while the guest runs in the old one: the start, its greeting,
+ * settings, and the socket that the device state will come through. The load is then one command.
+ *
+ * Until `migrate-incoming` the new QEMU leaves the RAM alone: with `-incoming` its machine's reset
+ * does, as does whatever maps the file.
+ */
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "vmm-glue/vmm-internal.h"
+
+static void on_prepared(struct hf_qmp *q, int err, struct json_object *ret,
+	const struct hf_error *error, void *data)
+{
+	struct hf_vmm *vmm = data;
+
+	if (!hf_vmm_check_reply(vmm, err, error) || --vmm->n_replies > 0)
+		return;
+	/* From now on its end is news. */
+	vmm->attached = vmm->beside = true;
+	hf_vmm_end(vmm);
+}
+
+void hf_vmm_beside_on_ready(struct hf_vmm *vmm)
+{
+	struct hf_error e = {0};
+	int pair[2];
+
+	vmm->stamps.ready = hf_tsc_now();
+	vmm->waiting = "make ready to load";
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0) {
+		hf_error_set(&e, -errno, HF_ERR_FAILED, NULL, "can't make a socket: %s",
+			strerror(errno));
+		hf_vmm_fail(vmm, &e);
+		return;
+	}
+	vmm->load_fd = pair[0];
+	vmm->stream_fd = pair[1];
+	vmm->n_replies = 2;
+	if (hf_vmm_send_caps(vmm, true, true, on_prepared) < 0)
+		return;
+	HF_VMM_SEND(vmm, on_prepared, hf_qmp_getfd, HF_VMM_GETFD_NAME, vmm->stream_fd);
+}
+
+int hf_vmm_start_beside(struct hf_vmm *vmm, const int *ram_fds, uint64_t timeout_ns,
+	hf_vmm_done_fn done, void *data)
+{
+	struct hf_error e = {0};
+	int r;
+
+	if (vmm->child && !hf_child_exited(vmm->child))
+		return -EALREADY;
+	if (vmm->guest->n_argv == 0 || !vmm->guest->vmm || vmm->guest->n_ram > HF_MANIFEST_MAX_RAM)
+		return -EINVAL;
+	r = hf_vmm_begin(vmm, HF_VMM_OP_START, timeout_ns, done, data);
+	if (r < 0)
+		return r;
+	hf_vmm_reset(vmm);
+	if (hf_vmm_check_ram(vmm, ram_fds, &e) < 0)
+		hf_vmm_fail(vmm, &e);
+	else
+		hf_vmm_start_new(vmm);
+	return 0;
+}
+
+static void on_incoming(struct hf_qmp *q, int err, struct json_object *ret,
+	const struct hf_error *error, void *data)
+{
+	struct hf_vmm *vmm = data;
+
+	if (!hf_vmm_check_reply(vmm, err, error))
+		return;
+	vmm->n_replies--;
+	vmm->waiting = "finish loading its device state";
+}
+
+int hf_vmm_load(struct hf_vmm *vmm, const int *state_fds, uint64_t timeout_ns, hf_vmm_done_fn done,
+	void *data)
+{
+	struct hf_error e = {0};
+	int r;
+
+	if (!vmm->beside || !vmm->qmp || vmm->lost)
+		return -ENOTCONN;
+	r = hf_vmm_begin(vmm, HF_VMM_OP_LOAD, timeout_ns, done, data);
+	if (r < 0)
+		return r;
+	vmm->waiting = "begin to load its device state";
+	r = hf_vmm_begin_stream(vmm, state_fds, TAKE_FD(vmm->load_fd), &e);
+	if (r < 0) {
+		hf_vmm_fail(vmm, &e);
+		return 0;
+	}
+	vmm->n_replies = 1;
+	vmm->incoming_sent = true;
+	HF_VMM_SEND(vmm, on_incoming, hf_qmp_migrate_incoming, "fd:" HF_VMM_GETFD_NAME);
+	return 0;
+}
