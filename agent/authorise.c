@@ -19,6 +19,7 @@ static const struct {
 	{"Upgrade", ACTION_UPDATE},
 	{"Abort", ACTION_UPDATE},
 	{"Adopt", ACTION_UPDATE},
+	{"VmmUpgrade", ACTION_UPDATE},
 	{"Retry", ACTION_HELD},
 	{"Release", ACTION_HELD},
 	{"Dump", ACTION_HELD},

@@ -59,7 +59,7 @@ static void still_held(struct request *q, const struct hf_error *error)
 
 /* ---- Retry ---- */
 
-static int check_program(const char *path, struct hf_error *error)
+int hf_held_check_program(const char *path, struct hf_error *error)
 {
 	struct stat st;
 
@@ -133,7 +133,7 @@ void hf_held_retry(struct hf_varlink_call *call, struct json_object *params, voi
 	q = request_new(userdata, call);
 	if (!q)
 		return;
-	r = qemu ? check_program(qemu, &e) : 0;
+	r = qemu ? hf_held_check_program(qemu, &e) : 0;
 	if (r == 0)
 		r = hf_recheck_applies(q->agent, guest)
 			    ? recheck(q, guest, qemu, &e)

@@ -15,3 +15,6 @@
 void hf_held_retry(struct hf_varlink_call *call, struct json_object *params, void *userdata);
 void hf_held_dump(struct hf_varlink_call *call, struct json_object *params, void *userdata);
 void hf_held_release(struct hf_varlink_call *call, struct json_object *params, void *userdata);
+
+/** hf_held_check_program() - Can this be a guest's VMM? Return: 0; -EINVAL with @error filled. */
+int hf_held_check_program(const char *path, struct hf_error *error);

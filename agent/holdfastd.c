@@ -29,6 +29,8 @@
 #include "agent/saved-domains.h"
 #include "agent/service.h"
 #include "agent/update.h"
+#include "agent/vmm-upgrade-note.h"
+#include "agent/vmm-upgrade-request.h"
 #include "common/fd.h"
 #include "memfd-preserve/luo.h"
 #include "vmm-glue/installed.h"
@@ -301,6 +303,13 @@ static int on_signal(sd_event_source *s, const struct signalfd_siginfo *si, void
 		agent->stopping = true;
 		return 0;
 	}
+	if (agent->vmm_upgrades) {
+		hf_error_set(
+			&e, -ECANCELED, HF_ERR_ROLLED_BACK, NULL, "holdfastd was asked to stop");
+		hf_vmm_upgrades_cancel(agent->vmm_upgrades, &e);
+		agent->stopping = true;
+		return 0;
+	}
 	if (!agent->update)
 		return sd_event_exit(sd_event_source_get_event(s), 0);
 	hf_log(LOG_NOTICE, NULL, "asked to stop: undoing the update first");
@@ -316,7 +325,8 @@ static int on_post(sd_event_source *s, void *userdata)
 	struct hf_agent *agent = userdata;
 
 	hf_saved_domains_tend(agent);
-	if (agent->stopping && !agent->update && !agent->adopt && !agent->arrival)
+	if (agent->stopping && !agent->update && !agent->adopt && !agent->vmm_upgrades &&
+		!agent->arrival)
 		sd_event_exit(sd_event_source_get_event(s), 0);
 	return 0;
 }
@@ -352,6 +362,7 @@ static void undo_for_dead(struct hf_agent *agent)
 			e.message);
 	hf_images_recover(agent);
 	hf_freeze_note_recover(agent);
+	hf_vmm_upgrade_recover(agent);
 	/* Nobody's memory is on its way: also after a power failure in the middle of an update. */
 	hf_libvirt_unguard_all();
 	hf_error_clear(&e);

@@ -168,7 +168,7 @@ int hf_recheck_start(struct hf_agent *agent, const char *id, hf_recheck_done_fn 
 	struct hf_recheck *c;
 	int r;
 
-	if (agent->recheck || agent->update || agent->adopt)
+	if (agent->recheck || agent->update || agent->adopt || agent->vmm_upgrades)
 		return hf_error_set(error, -EBUSY, HF_ERR_BUSY, "try again when that is over",
 			agent->recheck ? "another guest is being looked at"
 				       : "an update or an adoption is under way");

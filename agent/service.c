@@ -17,6 +17,7 @@
 #include "agent/saved-domains.h"
 #include "agent/survey.h"
 #include "agent/update.h"
+#include "agent/vmm-upgrade-request.h"
 #include "common/json.h"
 #include "common/worker.h"
 #include "memfd-preserve/kho.h"
@@ -476,6 +477,7 @@ static const struct hf_varlink_method methods[] = {
 	{"Dump", hf_held_dump, HF_VARLINK_MUTATING},
 	{"Release", hf_held_release, HF_VARLINK_MUTATING},
 	{"Adopt", hf_request_adopt, HF_VARLINK_MUTATING},
+	{"VmmUpgrade", hf_request_vmm_upgrade, HF_VARLINK_MUTATING},
 	{"Status", handle_status, 0},
 	{"Report", handle_report, 0},
 	{"History", handle_history, 0},

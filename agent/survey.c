@@ -7,6 +7,7 @@
 #include "agent/arrival.h"
 #include "agent/recheck.h"
 #include "agent/update.h"
+#include "agent/vmm-upgrade-request.h"
 #include "vmm-glue/cmdline.h"
 #include "vmm-glue/libvirt.h"
 #include "vmm-glue/registration-trust.h"
@@ -101,6 +102,8 @@ const char *hf_survey_update_step(const struct hf_agent *agent, const char *uuid
 		step = hf_update_guest_step(agent->update, uuid);
 	if (!step && agent->adopt)
 		step = hf_adopt_guest_step(agent->adopt, uuid);
+	if (!step && agent->vmm_upgrades)
+		step = hf_vmm_upgrades_guest_step(agent->vmm_upgrades, uuid);
 	if (!step && hf_recheck_guest(agent) && strcmp(hf_recheck_guest(agent), uuid) == 0)
 		step = "checking";
 	if (!step && agent->arrival && hf_arrival_manifest(agent->arrival))

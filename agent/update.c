@@ -12,6 +12,7 @@
 #include "agent/prepared-note.h"
 #include "agent/report.h"
 #include "agent/saved-domains.h"
+#include "agent/vmm-upgrade-request.h"
 #include "common/fault.h"
 #include "common/worker.h"
 #include "vmm-glue/disks.h"
@@ -228,6 +229,9 @@ static int check_state(
 	if (event == HF_EVENT_PREPARE && agent->adopt)
 		return hf_error_set(error, -EBUSY, HF_ERR_BUSY, "try again when that is over",
 			"a guest is being adopted");
+	if (event == HF_EVENT_PREPARE && agent->vmm_upgrades)
+		return hf_error_set(error, -EBUSY, HF_ERR_BUSY, "try again when that is over",
+			"guests' QEMUs are being replaced");
 	if (event == HF_EVENT_PREPARE && agent->recheck)
 		return hf_error_set(error, -EBUSY, HF_ERR_BUSY, "try again when that is over",
 			"an unhealthy guest is being looked at again");
@@ -260,6 +264,11 @@ int hf_update_may_prepare(const struct hf_agent *agent, struct hf_error *error)
 			"see `holdfast guests` and the agent's log; holdfastd tries again when it "
 			"is restarted",
 			"guests that an agent which died had paused don't all run again yet");
+	if (hf_vmm_upgrades_left(agent))
+		return hf_error_set(error, -EBUSY, HF_ERR_BUSY,
+			"see the agent's log; holdfastd tries again when it is restarted",
+			"an agent died while it replaced guests' QEMUs, and not all of them are "
+			"seen to yet");
 	return check_state(agent, HF_EVENT_PREPARE, error);
 }
 

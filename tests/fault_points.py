@@ -17,6 +17,7 @@ CARRIERS = {"LUO": "`luo`", "HOLD": "`hold`", "IMAGE": "`image`"}
 
 # Phases of adoptions, and what those and updates have in common: what a next agent finds, and from there on.
 ADOPTION = ("ADOPT", "RETURN")
+REPLACEMENT = ("REPLACE", "UNREPLACE")
 NEXT = ("arrive", "read-manifest")
 SHARED = (*NEXT, "retrieve-files", "load-state", "resume", "finish-session", "finish-manifest", "end-others", "take-over")
 
@@ -43,6 +44,11 @@ class Point:
             return "load-state=SIGKILL", fault
         return fault, ""
 
+    def replacement_spec(self, kind):
+        """For the agent that replaces a guest's QEMU."""
+        fault = f"{self.name}={kind}"
+        return (f"vmm-loaded=EIO,{fault}" if self.phase == "UNREPLACE" else fault), ""
+
     def adoption_spec(self, kind):
         """The same for the agent that adopts a guest, and the one after it."""
         if self.name in NEXT:
@@ -59,7 +65,7 @@ def read(carrier=None):
     points = [Point(name, phase, death, failure, what) for _, name, phase, death, failure, what in found
               if phase != "IMAGE"]  # the agent doesn't come to those
     return [point for point in points
-            if not carrier or point.carrier in ("", carrier.upper()) and point.phase not in ADOPTION]
+            if not carrier or point.carrier in ("", carrier.upper()) and point.phase not in ADOPTION + REPLACEMENT]
 
 
 # Where an agent that leaves no kernel comes to with images, too.
@@ -78,6 +84,11 @@ def adoption():
     shared = [point for point in read() if point.name in ("hand-over-last", *SHARED)]
     return [(point, kind) for point in read() if point.phase in ADOPTION for kind in point.kinds()] + \
            [(point, kind) for point in shared for kind in point.kinds() if kind in ("SIGKILL", "EIO")]
+
+
+def replacement():
+    """Those that the replacement of a running guest's QEMU comes to."""
+    return [(point, kind) for point in read() if point.phase in REPLACEMENT for kind in point.kinds()]
 
 
 def table():

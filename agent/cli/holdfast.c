@@ -16,6 +16,7 @@ static const struct hf_cli_verb *const verbs[] = {
 	&hf_cli_verb_prepare,
 	&hf_cli_verb_commit,
 	&hf_cli_verb_upgrade,
+	&hf_cli_verb_vmm_upgrade,
 	&hf_cli_verb_abort,
 	&hf_cli_verb_status,
 	&hf_cli_verb_report,
@@ -38,7 +39,7 @@ static void show_usage(FILE *f)
 	      "\n",
 		f);
 	for (size_t i = 0; i < HF_ARRAY_SIZE(verbs); i++)
-		fprintf(f, "  %-9s %s\n", verbs[i]->name, verbs[i]->summary);
+		fprintf(f, "  %-11s %s\n", verbs[i]->name, verbs[i]->summary);
 	fputs("\nEvery verb but libvirt takes -o table (for people, the default) or -o json (for "
 	      "programs).\n",
 		f);

@@ -354,6 +354,28 @@ def ram_files(pid):
     return sorted(link for link in links if "memfd:holdfast:" in link)
 
 
+def ram_users(pid):
+    """Processes that have files open which are the RAM of the guest in one of them; not an agent's."""
+    def files(of):
+        found = set()
+        for fd in pathlib.Path(f"/proc/{of}/fd").iterdir():
+            try:
+                if "memfd:holdfast:" in os.readlink(fd) and "state" not in os.readlink(fd):
+                    found.add(fd.stat().st_ino)
+            except OSError:
+                pass  # closed meanwhile
+        return found
+
+    ram, users = files(pid), []
+    for other in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if files(other) & ram and "holdfastd" not in os.readlink(f"/proc/{other}/exe"):
+                users.append(int(other))
+        except OSError:
+            pass  # it ended meanwhile
+    return sorted(users)
+
+
 def findings_of(world, name):
     guest = next(g for g in world.ask("check")["guests"] if g["name"] == name)
     return guest["eligible"], {f["id"]: f for f in guest["findings"]}

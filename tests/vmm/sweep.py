@@ -7,8 +7,9 @@
 Needs the programs of `make VARIANT=faults`. Two guests, one that runs and one that is paused, go through
 one update after the other; each update has one fault. Then the agent is started again, as a service manager
 would, and both guests have to be as they were: in the QEMU that common/fault-points.def says, with every word
-of memory right, and nothing left behind. So do guests whose memory is on disk meanwhile (`image:POINT`), and one with
-private RAM that is adopted; `adopt:POINT` is a point that updates have, too. Last line: N passed, N failed, N skipped."""
+of memory right, and nothing left behind. So do guests whose memory is on disk meanwhile (`image:POINT`), one with
+private RAM that is adopted (`adopt:POINT` is a point that updates have, too), and two whose QEMUs are replaced while
+they run. Last line: N passed, N failed, N skipped."""
 
 import argparse
 import concurrent.futures
@@ -230,6 +231,42 @@ class Adoptions:
             self.guest = None
 
 
+class Replacements:
+    """A guest that works and one that is paused, whose QEMUs are replaced together, again and again."""
+
+    def __init__(self, world):
+        self.world = world
+        self.guests = [Guest(world, name, machine="pc", memory=80, disk=True) for name in ("works", "sleeps")]
+        for guest in self.guests:
+            guest.wait_ready()
+
+    def try_one(self, point, kind):
+        works, sleeps = self.guests
+        sleeps.qmp("cont")
+        sleeps.qmp("stop")
+        before = [guest.pid for guest in self.guests]
+        go_through(self.world, ["vmm-upgrade", "--all", "--force"], point.replacement_spec(kind), point, kind)
+        notes = self.world.path / "run/vmm-upgrade"
+        poll(lambda: not list(notes.glob("*")), 30, "what is left to be seen to")
+        check(works.status == "running", f"it is {works.status}")
+        check(sleeps.status in ("paused", "postmigrate"), f"the paused one is {sleeps.status}")
+        works.wait_alive()
+        sleeps.check_quiet()
+        after = [guest.pid for guest in self.guests]
+        # The fault is come to by one of them, which need not be the first; a death is one of both, wherever they are.
+        moved = [a != b for a, b in zip(after, before)]
+        if kind in fault_points.FAILURES:
+            check(moved.count(False) == 1, f"one was to stay, but the QEMUs are {after} and were {before}")
+        elif point.outcome(kind) == "NEW":
+            check(any(moved), f"neither is in a new QEMU: {after}")
+        for guest, old, new in zip(self.guests, before, after):
+            users = rig.ram_users(new)
+            check(users == [new], f"{guest.name} is in {new}, was in {old}, and these have its RAM: {users}")
+            check(not guest.capability("x-ignore-shared"), f"{guest.name}: x-ignore-shared is still on")
+        check(not list(self.world.path.glob("*.holdfast-old")), "sockets are left aside")
+        stop_cleanly(self.world)
+
+
 def name_of(cls, point, kind):
     """Adoptions' own points say by their names what they are of."""
     other = cls is Adoptions and point.phase not in fault_points.ADOPTION
@@ -278,6 +315,7 @@ def main():
     jobs = [(Updates, point, kind) for point in fault_points.read("hold") for kind in point.kinds()]
     jobs += [(ImageUpdates, point, kind) for point, kind in fault_points.images()]
     jobs += [(Adoptions, point, kind) for point, kind in fault_points.adoption()]
+    jobs += [(Replacements, point, kind) for point, kind in fault_points.replacement()]
     jobs = [job for job in jobs if not args.points or set(args.points) & {name_of(*job), name_of(*job).split("=")[0]}]
     if args.list:
         print("\n".join(name_of(*job) for job in jobs))

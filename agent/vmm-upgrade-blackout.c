@@ -1,0 +1,406 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "agent/vmm-upgrade-internal.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "agent/log.h"
+#include "common/fault.h"
+#include "vmm-glue/sockets-aside.h"
+
+#define KILL_TIMEOUT_NS (20 * HF_NSEC_PER_SEC)
+
+/* ---- undo ---- */
+
+static void end_undone(struct hf_vmm_upgrade *u)
+{
+	struct hf_error e = u->cause;
+
+	/* What was only looked at and refused says so by its own name. */
+	if (u->noted)
+		snprintf(e.name, sizeof(e.name), "%s", HF_ERR_ROLLED_BACK);
+	hf_agent_progress(u->agent, hf_vmm_upgrade_name(u), "its QEMU is not replaced%s: %s",
+		u->noted ? ", it goes on in the old one" : "", e.message);
+	hf_vmm_upgrade_note_remove(u->reg.guest.uuid);
+	hf_vmm_upgrade_end(u, HF_VMM_UPGRADE_FAILED, &e);
+}
+
+/* The note stays, unless there is nothing left that the next agent could do. */
+static void end_degraded(struct hf_vmm_upgrade *u, const struct hf_error *error)
+{
+	struct hf_error e = *error;
+
+	hf_log(LOG_ERR, u->reg.guest.uuid, "%s: %s", hf_vmm_upgrade_name(u), e.message);
+	snprintf(e.name, sizeof(e.name), "%s", HF_ERR_DEGRADED);
+	hf_vmm_upgrade_end(u, HF_VMM_UPGRADE_FAILED, &e);
+}
+
+/* The registration of the old QEMU was removed, for the new one to be registered. */
+static int register_again(const struct hf_vmm_upgrade *u, struct hf_error *error)
+{
+	cleanup_registration struct hf_registration reg = {0};
+	int r;
+
+	if (!u->unregistered)
+		return 0;
+	r = hf_registration_parse(u->old_reg, strlen(u->old_reg), &reg, error);
+	return r < 0 ? r : hf_registration_write(&reg, error);
+}
+
+static void end_lost(struct hf_vmm_upgrade *u)
+{
+	struct hf_error e = {0};
+
+	hf_vmm_upgrade_note_remove(u->reg.guest.uuid);
+	hf_error_set(&e, u->cause.err, HF_ERR_DEGRADED,
+		"see both QEMUs' logs, and start the guest again",
+		"the QEMU that it ran in ended by itself: %s", u->cause.message);
+	end_degraded(u, &e);
+}
+
+static void on_rolled_back(struct hf_vmm *vmm, const struct hf_error *error, void *data)
+{
+	struct hf_vmm_upgrade *u = data;
+	struct hf_error e = {0};
+
+	if (error && !hf_vmm_pid(u->old)) {
+		end_lost(u);
+		return;
+	}
+	if (!error && register_again(u, &e) < 0) {
+		hf_error_prefix(&e, "it goes on in its old QEMU, but isn't registered");
+		error = &e;
+	}
+	if (error)
+		end_degraded(u, error);
+	else
+		end_undone(u);
+}
+
+/* There is one QEMU on its RAM again: the one that it ran in. */
+static void on_new_ended(struct hf_vmm_upgrade *u)
+{
+	struct hf_error e = {0};
+	int r;
+
+	hf_vmm_free(TAKE_PTR(u->new));
+	if (u->aside)
+		hf_sockets_put_back(&u->reg.guest, &u->sockets);
+	hf_fault(HF_FAULT_VMM_UNDO, NULL);
+	if (u->old_gone) {
+		end_lost(u);
+		return;
+	}
+	if (!u->old) {
+		end_undone(u);
+		return;
+	}
+	r = hf_vmm_rollback(u->old, u->reg.guest.policies.rollback_timeout_ns, on_rolled_back, u);
+	if (r < 0) {
+		hf_error_set(&e, r, HF_ERR_DEGRADED, "look at it with its own monitor",
+			"%s; and it can't be rolled back: %s", u->cause.message, strerror(-r));
+		end_degraded(u, &e);
+	}
+}
+
+static void end_new(struct hf_vmm_upgrade *u);
+
+static void on_new_killed(struct hf_vmm *vmm, const struct hf_error *error, void *data)
+{
+	struct hf_vmm_upgrade *u = data;
+
+	if (error) {
+		/* Two must not run on this RAM. It was killed: it will go. */
+		hf_agent_progress(
+			u->agent, hf_vmm_upgrade_name(u), "still waiting: %s", error->message);
+		end_new(u);
+		return;
+	}
+	on_new_ended(u);
+}
+
+static void end_new(struct hf_vmm_upgrade *u)
+{
+	int r;
+
+	if (!u->new || !hf_vmm_pid(u->new)) {
+		on_new_ended(u);
+		return;
+	}
+	r = hf_vmm_kill(u->new, KILL_TIMEOUT_NS, on_new_killed, u);
+	/* Only without memory for a timer. Its disks and RAM are not given to two. */
+	if (r < 0) {
+		struct hf_error e = {0};
+
+		hf_error_set(&e, r, HF_ERR_DEGRADED, "end its new QEMU, then start holdfastd anew",
+			"%s; and its new QEMU, process %d, can't be ended: %s", u->cause.message,
+			(int)hf_vmm_pid(u->new), strerror(-r));
+		end_degraded(u, &e);
+	}
+}
+
+/* Nothing is under way with the new QEMU, if there is one. */
+void hf_vmm_upgrade_undo(struct hf_vmm_upgrade *u, const struct hf_error *cause)
+{
+	struct hf_error e = {0};
+
+	if (u->step == HF_VMM_UPGRADE_STEP_UNDOING)
+		return;
+	u->step = HF_VMM_UPGRADE_STEP_UNDOING;
+	if (!u->cause.err)
+		u->cause = *cause;
+	/* Before anything else: should this process die, the old one is the guest, and known. */
+	if (register_again(u, &e) == 0)
+		u->unregistered = false;
+	else
+		hf_log(LOG_ERR, u->reg.guest.uuid, "%s: %s", hf_vmm_upgrade_name(u), e.message);
+	if (u->no_return && hf_vmm_upgrade_note_write(u->reg.guest.uuid, u->note_pausing, NULL) < 0)
+		hf_vmm_upgrade_note_remove(u->reg.guest.uuid);
+	u->no_return = false;
+	if (u->loading_begun)
+		hf_agent_progress(u->agent, hf_vmm_upgrade_name(u),
+			"going back to its old QEMU, which stood still while the new one loaded: "
+			"%s",
+			u->cause.message);
+	else if (u->noted)
+		hf_agent_progress(
+			u->agent, hf_vmm_upgrade_name(u), "undoing: %s", u->cause.message);
+	end_new(u);
+}
+
+void hf_vmm_upgrade_undo_errno(struct hf_vmm_upgrade *u, int err, const char *what)
+{
+	struct hf_error e = {0};
+
+	hf_error_set(&e, err, HF_ERR_FAILED, NULL, "%s: %s", what, strerror(-err));
+	hf_vmm_upgrade_undo(u, &e);
+}
+
+void hf_vmm_upgrade_cancel(struct hf_vmm_upgrade *u, const struct hf_error *cause)
+{
+	/* The operation under way ends soon, and then nothing comes after it. */
+	if (u->step <= HF_VMM_UPGRADE_STEP_LOADING && !u->cause.err)
+		u->cause = *cause;
+}
+
+/* Return: the step under way is the last. */
+bool hf_vmm_upgrade_broke_off(struct hf_vmm_upgrade *u, const struct hf_error *error)
+{
+	if (u->step == HF_VMM_UPGRADE_STEP_UNDOING)
+		return true;
+	if (error || u->cause.err) {
+		hf_vmm_upgrade_undo(u, error && !u->cause.err ? error : &u->cause);
+		return true;
+	}
+	return false;
+}
+
+void hf_vmm_upgrade_old_gone(struct hf_vmm *vmm, const struct hf_error *error, void *data)
+{
+	struct hf_vmm_upgrade *u = data;
+
+	u->old_gone = true;
+	/* Once it is saved, nobody needs it but for the way back. While something is under way,
+	 * that ends, and finds this. */
+	if (u->step <= HF_VMM_UPGRADE_STEP_SAVING && !u->cause.err)
+		u->cause = *error;
+}
+
+void hf_vmm_upgrade_new_gone(struct hf_vmm *vmm, const struct hf_error *error, void *data)
+{
+	struct hf_vmm_upgrade *u = data;
+
+	/* Elsewhere an operation is under way that fails by this. */
+	if (u->step == HF_VMM_UPGRADE_STEP_SAVING)
+		hf_vmm_upgrade_undo(u, error);
+}
+
+/* ---- behind the point of no return ---- */
+
+static void set_times(struct hf_vmm_upgrade *u)
+{
+	const struct hf_manifest_guest *g = &u->reg.guest;
+	const struct hf_vmm_stamps *up = hf_vmm_get_stamps(u->new);
+	struct hf_tsc_mark now = hf_tsc_mark();
+	uint64_t hz = hf_tsc_hz(&u->agent->start, &now);
+	struct hf_vmm_upgrade_result *r = &u->result;
+
+	if (!g->was_running || hz == 0 || up->resumed < up->loaded || up->loaded < g->tsc_saved)
+		return;
+	r->stood_still = true;
+	r->pause_ns = hf_tsc_to_ns(g->tsc_paused - g->tsc_pause, hz);
+	r->save_ns = hf_tsc_to_ns(g->tsc_saved - g->tsc_paused, hz);
+	r->load_ns = hf_tsc_to_ns(up->loaded - g->tsc_saved, hz);
+	r->resume_ns = hf_tsc_to_ns(up->resumed - up->loaded, hz);
+}
+
+static void end_old(struct hf_vmm_upgrade *u);
+
+static void on_old_killed(struct hf_vmm *vmm, const struct hf_error *error, void *data)
+{
+	struct hf_vmm_upgrade *u = data;
+	const struct hf_vmm_upgrade_result *r = &u->result;
+
+	if (error) {
+		/* It stands still, and has what the guest needs for itself. */
+		hf_agent_progress(
+			u->agent, hf_vmm_upgrade_name(u), "still waiting: %s", error->message);
+		end_old(u);
+		return;
+	}
+	hf_fault(HF_FAULT_VMM_ENDED, NULL);
+	hf_sockets_forget(&u->reg.guest, &u->sockets);
+	hf_vmm_upgrade_note_remove(u->reg.guest.uuid);
+	if (u->damage.err) {
+		end_degraded(u, &u->damage);
+		return;
+	}
+	hf_agent_progress(u->agent, hf_vmm_upgrade_name(u),
+		"runs on QEMU %s now, process %d: it stood still for %.1f ms", r->to, (int)r->pid,
+		(double)(r->pause_ns + r->save_ns + r->load_ns + r->resume_ns) / HF_NSEC_PER_MSEC);
+	hf_vmm_upgrade_end(u, HF_VMM_UPGRADE_REPLACED, NULL);
+}
+
+/* IRREVERSIBLE, as the note said before. By force: what it would do by itself is for the new one.
+ */
+static void end_old(struct hf_vmm_upgrade *u)
+{
+	struct hf_error e = {0};
+	int r;
+
+	u->step = HF_VMM_UPGRADE_STEP_QUITTING;
+	r = hf_vmm_kill(u->old, KILL_TIMEOUT_NS, on_old_killed, u);
+	if (r == 0)
+		return;
+	hf_error_set(&e, r, HF_ERR_DEGRADED, "end it, and never let it run",
+		"its old QEMU, process %d, can't be ended: %s", (int)hf_vmm_pid(u->old),
+		strerror(-r));
+	end_degraded(u, &e);
+}
+
+static void on_resumed(struct hf_vmm *vmm, const struct hf_error *error, void *data)
+{
+	struct hf_vmm_upgrade *u = data;
+	struct hf_error e = {0};
+
+	/* QEMU said no to `cont`, so the guest has not run: there is a way back after all. */
+	if (error && error->err == -EREMOTEIO && hf_vmm_get_stamps(vmm)->resumed == 0 &&
+		u->reg.guest.was_running && hf_vmm_pid(vmm)) {
+		e = *error;
+		hf_vmm_upgrade_undo(u, &e);
+		return;
+	}
+	hf_fault(HF_FAULT_VMM_QUIT, NULL);
+	u->result.pid = hf_vmm_pid(vmm);
+	if (error) {
+		u->damage = *error;
+		if (!u->damage.remedy[0])
+			snprintf(u->damage.remedy, sizeof(u->damage.remedy),
+				"look at its new QEMU with its own monitor");
+		hf_error_prefix(&u->damage,
+			"it was given to its new QEMU, and there is no way back to the old one");
+	} else {
+		set_times(u);
+	}
+	if (hf_vmm_get_warning(vmm)[0])
+		hf_log(LOG_WARNING, u->reg.guest.uuid, "%s: %s", hf_vmm_upgrade_name(u),
+			hf_vmm_get_warning(vmm));
+	end_old(u);
+}
+
+/*
+ * The note makes the new QEMU the guest: an agent that comes after this one's death then ends the
+ * old one, and lets this one run. As long as nothing was sent, it can be taken back.
+ */
+static int let_run(struct hf_vmm_upgrade *u, struct hf_error *error)
+{
+	const char *uuid = u->reg.guest.uuid;
+	int r = hf_fault(HF_FAULT_VMM_LOADED, error);
+
+	u->no_return = r == 0;
+	if (r == 0)
+		r = hf_vmm_upgrade_note_write(uuid, u->note_running, error);
+	if (r == 0)
+		r = hf_fault(HF_FAULT_VMM_RUN, error);
+	if (r < 0)
+		return r;
+	hf_registration_remove(uuid);
+	u->unregistered = true;
+	r = hf_vmm_resume(u->new, u->reg.guest.policies.resume_timeout_ns, on_resumed, u);
+	return r < 0 ? hf_error_set(
+			       error, r, HF_ERR_FAILED, NULL, "can't let it run: %s", strerror(-r))
+		     : 0;
+}
+
+/* ---- the blackout ---- */
+
+static void on_loaded(struct hf_vmm *vmm, const struct hf_error *error, void *data)
+{
+	struct hf_vmm_upgrade *u = data;
+	struct hf_error e = {0};
+
+	if (hf_vmm_upgrade_broke_off(u, error))
+		return;
+	u->step = HF_VMM_UPGRADE_STEP_RESUMING;
+	if (let_run(u, &e) < 0)
+		hf_vmm_upgrade_undo(u, &e);
+}
+
+static void on_saved(struct hf_vmm *vmm, const struct hf_error *error, void *data)
+{
+	struct hf_vmm_upgrade *u = data;
+	struct hf_error e = {0};
+	int r;
+
+	if (!error && !u->old_gone && hf_fault(HF_FAULT_VMM_SAVED, &e) < 0)
+		error = &e;
+	if (hf_vmm_upgrade_broke_off(u, error))
+		return;
+	for (size_t i = 0; i < u->reg.guest.n_state && i < u->sink.n_chunks; i++)
+		u->reg.guest.state[i].length = u->sink.chunks[i].length;
+	u->step = HF_VMM_UPGRADE_STEP_LOADING;
+	u->loading_begun = true;
+	r = hf_vmm_load(
+		u->new, u->state_fds, u->reg.guest.policies.resume_timeout_ns, on_loaded, u);
+	if (r < 0)
+		hf_vmm_upgrade_undo_errno(u, r, "can't load it");
+}
+
+static int grow_state(void *data, struct hf_sink *sink, struct hf_error *error)
+{
+	struct hf_vmm_upgrade *u = data;
+	uint64_t have = 0;
+
+	for (size_t i = 0; i < sink->n_chunks; i++)
+		have += sink->chunks[i].capacity;
+	return hf_vmm_upgrade_add_state(u, have, error);
+}
+
+void hf_vmm_upgrade_on_started(struct hf_vmm *vmm, const struct hf_error *error, void *data)
+{
+	struct hf_vmm_upgrade *u = data;
+	struct hf_error e = {0};
+	int r = 0;
+
+	if (!error && !u->cause.err) {
+		r = hf_fault(HF_FAULT_VMM_STARTED, &e);
+		if (r == 0)
+			r = hf_vmm_upgrade_write_note(
+				u, HF_VMM_UPGRADE_RUNNING, &u->note_running, &e);
+		if (r == 0)
+			r = hf_vmm_upgrade_write_note(
+				u, HF_VMM_UPGRADE_PAUSING, &u->note_pausing, &e);
+		if (r == 0)
+			r = hf_vmm_upgrade_note_write(u->reg.guest.uuid, u->note_pausing, &e);
+		if (r == 0)
+			r = hf_fault(HF_FAULT_VMM_PAUSE, &e);
+	}
+	if (hf_vmm_upgrade_broke_off(u, r < 0 ? &e : error))
+		return;
+	u->step = HF_VMM_UPGRADE_STEP_SAVING;
+	r = hf_vmm_save(
+		u->old, &u->sink, grow_state, u->reg.guest.policies.save_timeout_ns, on_saved, u);
+	if (r < 0)
+		hf_vmm_upgrade_undo_errno(u, r, "can't start to save it");
+}

@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * DOC: What vmm-upgrade.c, which looks and starts, and vmm-upgrade-blackout.c, which has the pause,
+ * what comes after it and every way back, share.
+ */
+#pragma once
+
+#include "agent/vmm-upgrade-note.h"
+#include "agent/vmm-upgrade.h"
+#include "vmm-glue/cmdline-beside.h"
+#include "vmm-glue/vmm.h"
+
+enum hf_vmm_upgrade_step {
+	HF_VMM_UPGRADE_STEP_CHECKING,
+	HF_VMM_UPGRADE_STEP_STARTING,
+	HF_VMM_UPGRADE_STEP_SAVING,
+	HF_VMM_UPGRADE_STEP_LOADING,
+	HF_VMM_UPGRADE_STEP_RESUMING,
+	HF_VMM_UPGRADE_STEP_QUITTING,
+	HF_VMM_UPGRADE_STEP_UNDOING,
+	HF_VMM_UPGRADE_STEP_N_
+};
+
+struct hf_vmm_upgrade {
+	struct hf_agent *agent;
+	hf_vmm_upgrade_fn done;
+	void *data;
+	bool force, dry_run;
+	enum hf_vmm_upgrade_step step;
+	struct hf_registration reg; /* its guest is the one both QEMUs are described by */
+	char *old_reg;		    /* as it was registered, for when that has to be put back */
+	bool unregistered;
+	char *new_qmp_path;
+	struct hf_beside_paths sockets;
+	struct hf_vmm *old, *new;
+	bool old_gone; /* it ended by itself */
+	bool noted;
+	bool aside; /* the sockets are */
+	bool loading_begun;
+	/* Texts of notes, as there is no time to make them when they are needed. */
+	char *note_pausing, *note_running;
+	bool no_return; /* the second one may be written */
+	int ram_fds[HF_MANIFEST_MAX_RAM];
+	int state_fds[HF_SINK_MAX_CHUNKS];
+	size_t n_state_fds;
+	struct hf_sink sink;
+	struct hf_error cause;	/* of the undo */
+	struct hf_error damage; /* behind the point of no return */
+	sd_event_source *begin;
+	struct hf_vmm_upgrade_result result;
+};
+
+/** hf_vmm_upgrade_name() - The guest's, for people. */
+static inline const char *hf_vmm_upgrade_name(const struct hf_vmm_upgrade *u)
+{
+	return u->reg.guest.name;
+}
+
+/** hf_vmm_upgrade_end() - The last of one guest: @u belongs to its owner again, who may free it. */
+void hf_vmm_upgrade_end(struct hf_vmm_upgrade *u, enum hf_vmm_upgrade_outcome outcome,
+	const struct hf_error *error);
+
+/**
+ * hf_vmm_upgrade_write_note() - Note a phase.
+ * @ret_text: gets the text of the note, in place of its being written; may be NULL
+ */
+int hf_vmm_upgrade_write_note(struct hf_vmm_upgrade *u, enum hf_vmm_upgrade_phase phase,
+	char **ret_text, struct hf_error *error);
+
+/** hf_vmm_upgrade_add_state() - One more memfd for device state. */
+int hf_vmm_upgrade_add_state(struct hf_vmm_upgrade *u, uint64_t capacity, struct hf_error *error);
+
+/** hf_vmm_upgrade_undo() - Go back, from wherever. Nothing is under way with the new QEMU, if there
+ * is one. */
+void hf_vmm_upgrade_undo(struct hf_vmm_upgrade *u, const struct hf_error *cause);
+void hf_vmm_upgrade_undo_errno(struct hf_vmm_upgrade *u, int err, const char *what);
+
+/**
+ * hf_vmm_upgrade_broke_off() - At the end of an operation: is that the last?
+ * @error: of the operation, or NULL
+ *
+ * Return: true when it is being undone, now or already.
+ */
+bool hf_vmm_upgrade_broke_off(struct hf_vmm_upgrade *u, const struct hf_error *error);
+
+/* Callbacks of the two QEMUs. */
+void hf_vmm_upgrade_old_gone(struct hf_vmm *vmm, const struct hf_error *error, void *data);
+void hf_vmm_upgrade_new_gone(struct hf_vmm *vmm, const struct hf_error *error, void *data);
+void hf_vmm_upgrade_on_started(struct hf_vmm *vmm, const struct hf_error *error, void *data);
