@@ -3,10 +3,11 @@
  * DOC: A new QEMU beside the one that runs the guest, on the same memory.
  *
  * Everything that takes long happens while the guest runs in the old one: the start, its greeting,
- * settings, and the socket that the device state will come through. The load is then one command.
+ * settings, and `migrate-incoming` on the socket that the device state will come through. The load
+ * then begins with the state's first bytes.
  *
- * Until `migrate-incoming` the new QEMU leaves the RAM alone: with `-incoming` its machine's reset
- * does, as does whatever maps the file.
+ * Until those the new QEMU leaves the RAM alone: with `-incoming` its machine's reset does, as does
+ * whatever maps the file.
  */
 #include <stdio.h>
 #include <string.h>
@@ -39,12 +40,15 @@ void hf_vmm_beside_on_ready(struct hf_vmm *vmm)
 		hf_vmm_fail(vmm, &e);
 		return;
 	}
+	hf_vmm_widen(pair[0]);
 	vmm->load_fd = pair[0];
 	vmm->stream_fd = pair[1];
-	vmm->n_replies = 2;
-	if (hf_vmm_send_caps(vmm, true, true, on_prepared) < 0)
+	vmm->n_replies = 3;
+	/* The load begins with the first bytes on the socket. */
+	if (hf_vmm_send_caps(vmm, true, true, on_prepared) < 0 ||
+		HF_VMM_SEND(vmm, on_prepared, hf_qmp_getfd, HF_VMM_GETFD_NAME, vmm->stream_fd) < 0)
 		return;
-	HF_VMM_SEND(vmm, on_prepared, hf_qmp_getfd, HF_VMM_GETFD_NAME, vmm->stream_fd);
+	HF_VMM_SEND(vmm, on_prepared, hf_qmp_migrate_incoming, "fd:" HF_VMM_GETFD_NAME);
 }
 
 int hf_vmm_start_beside(struct hf_vmm *vmm, const int *ram_fds, uint64_t timeout_ns,
@@ -68,17 +72,6 @@ int hf_vmm_start_beside(struct hf_vmm *vmm, const int *ram_fds, uint64_t timeout
 	return 0;
 }
 
-static void on_incoming(struct hf_qmp *q, int err, struct json_object *ret,
-	const struct hf_error *error, void *data)
-{
-	struct hf_vmm *vmm = data;
-
-	if (!hf_vmm_check_reply(vmm, err, error))
-		return;
-	vmm->n_replies--;
-	vmm->waiting = "finish loading its device state";
-}
-
 int hf_vmm_load(struct hf_vmm *vmm, const int *state_fds, uint64_t timeout_ns, hf_vmm_done_fn done,
 	void *data)
 {
@@ -90,14 +83,9 @@ int hf_vmm_load(struct hf_vmm *vmm, const int *state_fds, uint64_t timeout_ns, h
 	r = hf_vmm_begin(vmm, HF_VMM_OP_LOAD, timeout_ns, done, data);
 	if (r < 0)
 		return r;
-	vmm->waiting = "begin to load its device state";
-	r = hf_vmm_begin_stream(vmm, state_fds, TAKE_FD(vmm->load_fd), &e);
-	if (r < 0) {
-		hf_vmm_fail(vmm, &e);
-		return 0;
-	}
-	vmm->n_replies = 1;
+	vmm->waiting = "load its device state";
 	vmm->incoming_sent = true;
-	HF_VMM_SEND(vmm, on_incoming, hf_qmp_migrate_incoming, "fd:" HF_VMM_GETFD_NAME);
+	if (hf_vmm_begin_stream(vmm, state_fds, TAKE_FD(vmm->load_fd), &e) < 0)
+		hf_vmm_fail(vmm, &e);
 	return 0;
 }

@@ -337,6 +337,14 @@ static inline bool hf_vmm_starting(const struct hf_vmm *vmm)
 	       hf_vmm_in(vmm, HF_VMM_OP_COLD_BOOT);
 }
 
+/**
+ * hf_vmm_widen() - Have a whole device state fit into a socket, whose end is written to.
+ *
+ * So that its writer is not woken up again and again to write a little more. Without the right to
+ * it the socket stays as it is.
+ */
+void hf_vmm_widen(int fd);
+
 /** hf_vmm_check_ram() - Take note of the RAM files that a new QEMU is to have. 0 or -errno. */
 int hf_vmm_check_ram(struct hf_vmm *vmm, const int *ram_fds, struct hf_error *e);
 

@@ -163,7 +163,7 @@ static void on_first_status(struct hf_qmp *q, int err, struct json_object *ret,
 	vmm->guest->was_running = status.running;
 	vmm->status_known = true;
 	vmm->n_replies--;
-	vmm->waiting = "pause the guest";
+	vmm->waiting = "take its migration settings";
 }
 
 static void on_stopped(struct hf_qmp *q, int err, struct json_object *ret,
@@ -178,7 +178,7 @@ static void on_stopped(struct hf_qmp *q, int err, struct json_object *ret,
 	/* A guest that was paused already gives no STOP event. */
 	if (vmm->guest->tsc_paused == 0)
 		vmm->guest->tsc_paused = hf_tsc_now();
-	vmm->waiting = "take its migration settings";
+	vmm->waiting = "start to save its device state";
 	/* Stands for a QEMU that can't. */
 	if (hf_fault(HF_FAULT_SAVE_STATE, &e) < 0) {
 		vmm->refused = true;
@@ -203,7 +203,7 @@ static void on_getfd(struct hf_qmp *q, int err, struct json_object *ret,
 	if (!hf_vmm_check_reply(vmm, err, error))
 		return;
 	vmm->n_replies--;
-	vmm->waiting = "start to save its device state";
+	vmm->waiting = "pause the guest";
 }
 
 static void on_migrate(struct hf_qmp *q, int err, struct json_object *ret,
@@ -228,7 +228,8 @@ static void on_devices(struct hf_vmm *vmm, const char *why)
 
 /*
  * query-status first: it tells whether the guest ran at that very moment, which an operator may
- * have changed since attach. `stop` leaves one that doesn't run as it is. Devices last: those may
+ * have changed since attach. Settings before the pause, which they would lengthen. `stop` leaves
+ * one that doesn't run as it is. Devices last: those may
  * have been plugged in or out since, too, and from `migrate` on QEMU refuses that.
  */
 static void submit(struct hf_vmm *vmm, int fd)
@@ -238,10 +239,10 @@ static void submit(struct hf_vmm *vmm, int fd)
 	vmm->waiting = "say whether the guest runs";
 	vmm->n_replies = 8;
 	if (HF_VMM_SEND(vmm, on_first_status, hf_qmp_query_status) < 0 ||
-		HF_VMM_SEND(vmm, on_stopped, hf_qmp_stop) < 0 ||
 		HF_VMM_SEND(vmm, on_set, hf_qmp_migrate_set_parameters, &params) < 0 ||
 		hf_vmm_send_caps(vmm, true, true, on_set) < 0 ||
-		HF_VMM_SEND(vmm, on_getfd, hf_qmp_getfd, HF_VMM_GETFD_NAME, fd) < 0)
+		HF_VMM_SEND(vmm, on_getfd, hf_qmp_getfd, HF_VMM_GETFD_NAME, fd) < 0 ||
+		HF_VMM_SEND(vmm, on_stopped, hf_qmp_stop) < 0)
 		return;
 	vmm->migrate_sent = true;
 	if (HF_VMM_SEND(vmm, on_migrate, hf_qmp_migrate, "fd:" HF_VMM_GETFD_NAME) == 0)
@@ -275,6 +276,7 @@ static void begin(struct hf_vmm *vmm)
 		return;
 	}
 	theirs = pair[1];
+	hf_vmm_widen(theirs);
 	if (hf_stream_save(vmm->ring, pair[0], vmm->sink, grow, hf_vmm_on_stream_done, vmm,
 		    &vmm->stream, &e) < 0) {
 		hf_vmm_fail(vmm, &e);

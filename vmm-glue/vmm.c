@@ -11,9 +11,11 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #define POLL_FIRST_USEC 500u
 #define POLL_MAX_USEC 10000u
+#define STREAM_SOCKET_BYTES (2 << 20)
 
 static void destroy(struct hf_vmm *vmm)
 {
@@ -379,6 +381,14 @@ void hf_vmm_poll_later(struct hf_vmm *vmm, void (*fn)(struct hf_vmm *vmm))
 
 	vmm->n_polls++;
 	hf_vmm_poll_after(vmm, HF_MIN(usec, (uint64_t)POLL_MAX_USEC), fn);
+}
+
+void hf_vmm_widen(int fd)
+{
+	const int bytes = STREAM_SOCKET_BYTES;
+
+	if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof(bytes)) < 0)
+		setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
 }
 
 /* ---- QEMU's own moves ---- */
