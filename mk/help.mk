@@ -31,6 +31,7 @@ Nested host: a real kexec inside a virtual machine
   make soak                N=20 live updates of the same guests, one after the other; nothing may grow
   make nested-list         what cases there are
   make bench-libvirt       blackout of libvirt's domains beside guests of holdfast-vmm; BENCH_ARGS="-o json"
+  make bench-vmm-upgrade   a guest's pause for a new QEMU beside QEMU's own cpr-transfer; BENCH_ARGS="-o json --quick"
   make bench-blackout      blackout beside a bare kexec; BENCH_ARGS="-o json --quick"
   make kernels             make the two test kernels now
   make qemus               make the QEMUs of other Debian releases now

@@ -2,7 +2,7 @@
 # The nested host: a real kexec with real KVM guests, inside a virtual machine. Needs root once, to
 # make the host's root file system; kernels and roots are kept under ~/.cache/holdfast.
 
-.PHONY: demo nested nested-list soak bench-blackout bench-libvirt kernels qemus
+.PHONY: demo nested nested-list soak bench-blackout bench-libvirt bench-vmm-upgrade kernels qemus
 
 # Three guests live through a change of the host's kernel.
 demo:
@@ -27,6 +27,10 @@ bench-blackout:
 # make bench-libvirt [BENCH_ARGS="-o json"]
 bench-libvirt:
 	@tests/bench/libvirt.py $(BENCH_ARGS)
+
+# make bench-vmm-upgrade [BENCH_ARGS="-o json --quick"]: no nested host, QEMUs on this one
+bench-vmm-upgrade: all
+	@tests/bench/vmm_upgrade.py $(BENCH_ARGS)
 
 # What the nested host and the vmm suite are made with; both are made when needed, too.
 kernels:

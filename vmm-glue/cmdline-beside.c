@@ -173,7 +173,8 @@ static int on_params(const struct hf_option *o, struct hf_beside_paths *paths, s
 			       ? refuse(e, o->name, o->value, "a device of the host has one user")
 			       : 0;
 	case HF_OPTION_DISPLAY:
-		return type && (strcmp(type, "vnc") == 0 || strcmp(type, "spice-app") == 0)
+		/* -display vnc=:1 */
+		return hf_params_get(&v, "vnc") || (type && strcmp(type, "spice-app") == 0)
 			       ? refuse(e, o->name, o->value, "a port has one user")
 			       : 0;
 	default: /* drives */

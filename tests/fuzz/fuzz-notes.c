@@ -3,9 +3,9 @@
  * DOC: Any file in the place of each note in the runtime folder.
  *
  * Every input is given to every parser: the notes of the resume journal, the freeze note, the note
- * of file systems made read-only, that of an unhealthy guest, and the list of domains that libvirt
- * saved. What is taken from them is what an agent acts on after another one's death: processes that
- * can be, absolute paths, whole lines.
+ * of file systems made read-only, that of an unhealthy guest, that of a guest with two QEMUs, and
+ * the list of domains that libvirt saved. What is taken from them is what an agent acts on after
+ * another one's death: processes that can be, absolute paths, whole lines.
  */
 #include <assert.h>
 #include <stdint.h>
@@ -16,6 +16,7 @@
 #include "agent/health.h"
 #include "agent/resume-journal.h"
 #include "agent/saved-domains.h"
+#include "agent/vmm-upgrade-note.h"
 #include "common/json.h"
 #include "vmm-glue/disks.h"
 
@@ -105,8 +106,23 @@ static void saved_domains(const uint8_t *data, size_t size)
 	free(names);
 }
 
+static void two_qemus(const uint8_t *data, size_t size)
+{
+	struct hf_vmm_upgrade_note note = {0};
+
+	if (hf_vmm_upgrade_note_parse(data, size, &note) < 0) {
+		assert(!note.reg.guest.name);
+		return;
+	}
+	assert(note.phase < HF_VMM_UPGRADE_PHASES_ && note.old_pid > 1 && note.n_ram > 0);
+	assert(note.n_ram == note.reg.guest.n_ram && note.n_ram <= HF_MANIFEST_MAX_RAM);
+	assert(strlen(note.uuid) == HF_UUID_CHARS - 1);
+	hf_vmm_upgrade_note_clear(&note);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
+	two_qemus(data, size);
 	resume_journal(data, size);
 	freeze_note(data, size);
 	read_only(data, size);

@@ -215,7 +215,7 @@ class CliTest(unittest.TestCase):
 
 class CommandLines(CliTest):
     VERBS = ("check", "plan", "guests", "adopt", "prepare", "commit", "upgrade", "abort", "status", "report", "history",
-             "retry", "dump", "release", "inspect", "libvirt", "shutdown")
+             "retry", "dump", "release", "inspect", "libvirt", "shutdown", "vmm-upgrade")
 
     def test_no_verb(self):
         r = self.run_cli()
@@ -256,6 +256,9 @@ class CommandLines(CliTest):
                 (["dump"], "dump which guest?"),
                 (["dump", "web1"], "dump it to which file?"),
                 (["dump", "web1", "a", "b"], "too many arguments: 'b'"),
+                (["vmm-upgrade"], "name a guest, or say --all"),
+                (["vmm-upgrade", "g", "--all"], "name a guest, or say --all"),
+                (["vmm-upgrade", "g", "--qemu", "qemu"], "--qemu takes an absolute path, not 'qemu'"),
                 (["adopt"], "name a guest, or a process with --pid"),
                 (["adopt", "g", "--pid", "7", "--qmp", "/"], "name a guest, or a process"),
                 (["adopt", "--pid", "7"], "--pid needs --qmp"),
@@ -515,6 +518,57 @@ class Adopting(CliTest):
         self.serve(Adopt=lambda call: call.error(call.params["guest"], message="no", remedy="do", guest="web"))
         for name, code in (("RolledBack", 5), ("Degraded", 6), ("Busy", 75), ("HostNotReady", 3), ("NoSuchGuest", 1)):
             r = self.run_cli("adopt", name)
+            self.assertEqual((r.code, r.out, r.err), (code, "", "holdfast: web: no\n  do\n"))
+
+
+class Replacing(CliTest):
+    GUESTS = [
+        {"uuid": "u-1", "name": "we\x07b", "outcome": "replaced", "pid": 4712, "from": "7.2.22", "to": "10.0.2",
+         "blackout_ns": 9 * 10**6, "phases": [{"name": "pause", "duration_ns": 2 * 10**6},
+                                              {"name": "save", "duration_ns": 7 * 10**6}]},
+        {"uuid": "u-2", "name": "sleeper", "outcome": "replaced", "pid": 4713, "from": "7.2.22", "to": "10.0.2"},
+        {"uuid": "u-3", "name": "new", "outcome": "current", "pid": 4714, "from": "10.0.2", "to": "10.0.2"},
+        {"uuid": "u-4", "name": "dry", "outcome": "would_replace", "pid": 4715, "from": "7.2.22", "to": "10.0.2"},
+    ]
+    LINES = ("we?b: replaced QEMU 7.2.22 by 10.0.2, now process 4712; it stood still for 9.0 ms (pause 2.0 ms, save 7.0 ms)\n"
+             "sleeper: replaced QEMU 7.2.22 by 10.0.2, now process 4713\n"
+             "new: runs on QEMU 10.0.2 already\n"
+             "dry: would replace QEMU 7.2.22 by 10.0.2\n")
+
+    @staticmethod
+    def failed(name, error):
+        return {"uuid": "u-9", "name": name, "outcome": "failed", "from": "", "to": "", "error": error, "message": "no",
+                "remedy": "do"}
+
+    def test_outcomes(self):
+        self.serve(VmmUpgrade=replies({"guests": self.GUESTS}))
+        r = self.run_cli("vmm-upgrade", "--all", "--force", "--qemu", "/opt/q")
+        self.assertEqual((r.code, r.out, r.err), (0, self.LINES, ""))
+        params = {k: v for k, v in self.agent.calls[0]["parameters"].items() if v is not None}
+        self.assertEqual(params, {"all": True, "force": True, "qemu": "/opt/q"})
+        self.assertTrue(self.agent.calls[0].get("more"))
+        r = self.run_cli("vmm-upgrade", "web", "--dry-run", "-o", "json")
+        self.assertEqual((r.code, json.loads(r.out)), (0, {"guests": self.GUESTS}))
+        params = {k: v for k, v in self.agent.calls[1]["parameters"].items() if v is not None}
+        self.assertEqual(params, {"guest": "web", "dry_run": True})
+
+    def test_none(self):
+        self.serve(VmmUpgrade=replies({"guests": []}))
+        r = self.run_cli("vmm-upgrade", "--all")
+        self.assertEqual((r.code, r.out), (0, "There are no guests.\n"))
+
+    def test_failures_among_all(self):
+        errors = []
+        self.serve(VmmUpgrade=lambda call: call.reply({"guests": self.GUESTS + [self.failed(e, e) for e in errors]}))
+        for errors, code in ((["HostNotReady"], 3), (["HostNotReady", "RolledBack"], 5), (["RolledBack", "Failed"], 1),
+                             (["Degraded", "HostNotReady", "RolledBack"], 6), (["SomethingNew"], 1)):
+            r = self.run_cli("vmm-upgrade", "--all")
+            self.assertEqual((r.code, r.out), (code, self.LINES + "".join(f"{e}: no. To do: do\n" for e in errors)))
+
+    def test_failure_of_one(self):
+        self.serve(VmmUpgrade=lambda call: call.error(call.params["guest"], message="no", remedy="do", guest="web"))
+        for name, code in (("RolledBack", 5), ("Degraded", 6), ("Busy", 75), ("HostNotReady", 3), ("NoSuchGuest", 1)):
+            r = self.run_cli("vmm-upgrade", name)
             self.assertEqual((r.code, r.out, r.err), (code, "", "holdfast: web: no\n  do\n"))
 
 
