@@ -229,9 +229,8 @@ static int check_state(
 	if (event == HF_EVENT_PREPARE && agent->adopt)
 		return hf_error_set(error, -EBUSY, HF_ERR_BUSY, "try again when that is over",
 			"a guest is being adopted");
-	if (event == HF_EVENT_PREPARE && agent->vmm_upgrades)
-		return hf_error_set(error, -EBUSY, HF_ERR_BUSY, "try again when that is over",
-			"guests' QEMUs are being replaced");
+	if (event == HF_EVENT_PREPARE && hf_vmm_upgrades_busy(agent, error) < 0)
+		return -EBUSY;
 	if (event == HF_EVENT_PREPARE && agent->recheck)
 		return hf_error_set(error, -EBUSY, HF_ERR_BUSY, "try again when that is over",
 			"an unhealthy guest is being looked at again");
@@ -264,11 +263,6 @@ int hf_update_may_prepare(const struct hf_agent *agent, struct hf_error *error)
 			"see `holdfast guests` and the agent's log; holdfastd tries again when it "
 			"is restarted",
 			"guests that an agent which died had paused don't all run again yet");
-	if (hf_vmm_upgrades_left(agent))
-		return hf_error_set(error, -EBUSY, HF_ERR_BUSY,
-			"see the agent's log; holdfastd tries again when it is restarted",
-			"an agent died while it replaced guests' QEMUs, and not all of them are "
-			"seen to yet");
 	return check_state(agent, HF_EVENT_PREPARE, error);
 }
 
@@ -276,9 +270,8 @@ int hf_update_prepare(struct hf_agent *agent, const struct hf_update_request *re
 	struct hf_varlink_call *call, struct hf_error *error)
 {
 	struct hf_update *u = NULL;
-	int r;
+	int r = check_state(agent, HF_EVENT_PREPARE, error);
 
-	r = check_state(agent, HF_EVENT_PREPARE, error);
 	if (r < 0)
 		return r;
 	r = hf_update_new(agent, request, &update_ops, &u, error);

@@ -129,11 +129,19 @@ const char *hf_vmm_upgrades_guest_step(const struct hf_vmm_upgrades *all, const 
 	return NULL;
 }
 
-bool hf_vmm_upgrades_left(const struct hf_agent *agent)
+int hf_vmm_upgrades_busy(const struct hf_agent *agent, struct hf_error *error)
 {
 	cleanup_free char(*uuids)[HF_UUID_CHARS] = NULL;
 
-	return !agent->vmm_upgrades && hf_vmm_upgrade_note_list(&uuids) != 0;
+	if (agent->vmm_upgrades)
+		return hf_error_set(error, -EBUSY, HF_ERR_BUSY, "try again when that is over",
+			"guests' QEMUs are being replaced");
+	if (hf_vmm_upgrade_note_list(&uuids) != 0)
+		return hf_error_set(error, -EBUSY, HF_ERR_BUSY,
+			"see the agent's log; holdfastd tries again when it is restarted",
+			"an agent died while it replaced guests' QEMUs, and not all of them are "
+			"seen to yet");
+	return 0;
 }
 
 static void on_gone(struct hf_varlink_call *call, void *userdata)

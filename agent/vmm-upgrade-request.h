@@ -25,6 +25,8 @@ void hf_vmm_upgrades_cancel(struct hf_vmm_upgrades *all, const struct hf_error *
 const char *hf_vmm_upgrades_guest_step(const struct hf_vmm_upgrades *all, const char *uuid);
 
 /**
- * hf_vmm_upgrades_left() - Are there guests of an agent that died which could not be seen to yet?
+ * hf_vmm_upgrades_busy() - Is one under way, or left by an agent that died?
+ *
+ * Return: 0 or -EBUSY.
  */
-bool hf_vmm_upgrades_left(const struct hf_agent *agent);
+int hf_vmm_upgrades_busy(const struct hf_agent *agent, struct hf_error *error);
