@@ -347,13 +347,29 @@ static void on_loaded(struct hf_vmm *vmm, const struct hf_error *error, void *da
 		hf_vmm_upgrade_undo(u, &e);
 }
 
+/* Both texts are as the guest is now, and one is written. */
+static int note_pause(struct hf_vmm_upgrade *u, struct hf_error *error)
+{
+	int r = hf_vmm_upgrade_write_note(u, HF_VMM_UPGRADE_RUNNING, &u->note_running, error);
+
+	if (r == 0)
+		r = hf_vmm_upgrade_write_note(u, HF_VMM_UPGRADE_PAUSING, &u->note_pausing, error);
+	if (r == 0)
+		r = hf_vmm_upgrade_note_write(u->reg.guest.uuid, u->note_pausing, error);
+	u->noted_running = u->reg.guest.was_running;
+	return r;
+}
+
 static void on_saved(struct hf_vmm *vmm, const struct hf_error *error, void *data)
 {
 	struct hf_vmm_upgrade *u = data;
 	struct hf_error e = {0};
 	int r;
 
-	if (!error && !u->old_gone && hf_fault(HF_FAULT_VMM_SAVED, &e) < 0)
+	if (!error && hf_fault(HF_FAULT_VMM_SAVED, &e) < 0)
+		error = &e;
+	/* Somebody paused it, or let it run, while the new QEMU started. */
+	if (!error && u->noted_running != u->reg.guest.was_running && note_pause(u, &e) < 0)
 		error = &e;
 	if (hf_vmm_upgrade_broke_off(u, error))
 		return;
@@ -386,13 +402,7 @@ void hf_vmm_upgrade_on_started(struct hf_vmm *vmm, const struct hf_error *error,
 	if (!error && !u->cause.err) {
 		r = hf_fault(HF_FAULT_VMM_STARTED, &e);
 		if (r == 0)
-			r = hf_vmm_upgrade_write_note(
-				u, HF_VMM_UPGRADE_RUNNING, &u->note_running, &e);
-		if (r == 0)
-			r = hf_vmm_upgrade_write_note(
-				u, HF_VMM_UPGRADE_PAUSING, &u->note_pausing, &e);
-		if (r == 0)
-			r = hf_vmm_upgrade_note_write(u->reg.guest.uuid, u->note_pausing, &e);
+			r = note_pause(u, &e);
 		if (r == 0)
 			r = hf_fault(HF_FAULT_VMM_PAUSE, &e);
 	}

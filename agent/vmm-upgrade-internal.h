@@ -39,7 +39,8 @@ struct hf_vmm_upgrade {
 	bool loading_begun;
 	/* Texts of notes, as there is no time to make them when they are needed. */
 	char *note_pausing, *note_running;
-	bool no_return; /* the second one may be written */
+	bool noted_running; /* whether the guest ran, as they say */
+	bool no_return;	    /* the second one may be written */
 	int ram_fds[HF_MANIFEST_MAX_RAM];
 	int state_fds[HF_SINK_MAX_CHUNKS];
 	size_t n_state_fds;

@@ -139,8 +139,8 @@ int hf_vmm_upgrades_busy(const struct hf_agent *agent, struct hf_error *error)
 	if (hf_vmm_upgrade_note_list(&uuids) != 0)
 		return hf_error_set(error, -EBUSY, HF_ERR_BUSY,
 			"see the agent's log; holdfastd tries again when it is restarted",
-			"an agent died while it replaced guests' QEMUs, and not all of them are "
-			"seen to yet");
+			"the replacement of a guest's QEMU has not come to its end, and the guest "
+			"is not seen to yet");
 	return 0;
 }
 

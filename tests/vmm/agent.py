@@ -10,6 +10,7 @@ first QEMU, those marked @every_qemu with each. Last line: N passed, N failed, N
 import argparse
 import calendar
 import concurrent.futures
+import fcntl
 import functools
 import json
 import os
@@ -1120,27 +1121,53 @@ def qemus_are_replaced_that_fail(world):
 
 @test
 def qemu_that_hangs_in_the_load(world):
-    """It is stopped when the guest is saved: after the time-out the guest goes on in the old one."""
-    world.configure("[defaults]\nresume-timeout=2s\n")
+    """It is stopped before the guest is saved: after the time-out the guest goes on in the old one."""
+    world.configure("[defaults]\nresume-timeout=4s\n")
     world.start_agent()
-    guest = Guest(world, "g", machine="pc").wait_ready()
-    old = guest.pid
-    # Stops itself a moment after it can be talked to, while the guest still runs in the old one.
-    hangs = world.path / "hangs"
-    write_program(hangs, f'case "$*" in *-incoming*) (sleep 1; kill -STOP $$) & ;; esac; exec {world.qemu} "$@"')
-    os.kill(old, signal.SIGSTOP)
-    client = subprocess.Popen([str(BUILD / "holdfast"), "vmm-upgrade", "g", "--qemu", str(hangs)], env=world.env,
-                              text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    time.sleep(0.2)
-    os.kill(old, signal.SIGCONT)
+    private = PrivateQemu(world)
+    guest = private.guest("g", machine="pc").wait_ready()
+    private.is_slow(1)
+    old, notes = guest.pid, world.path / "run/vmm-upgrade"
+    client = subprocess.Popen([str(BUILD / "holdfast"), "vmm-upgrade", "g", "--force"], env=world.env, text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     poll(lambda: "beside the one that it runs in" in world.log(), 20, "the new QEMU", interval=0.01)
+    # So that it isn't saved before the new one is stopped.
     os.kill(old, signal.SIGSTOP)
-    time.sleep(2)
+    poll(lambda: any('"pausing"' in note.read_text() for note in notes.glob("*.json")), 20, "the pause", interval=0.01)
+    new = json.loads(json.loads(next(notes.glob("*.json")).read_text())["registration"])["pid"]
+    check(new != old, "the note has the old QEMU for the new one")
+    os.kill(new, signal.SIGSTOP)
     os.kill(old, signal.SIGCONT)
     _, err = client.communicate(timeout=60)
-    check(client.returncode == 5 and "QEMU did not" in err, f"it ended with {client.returncode}: {err}")
+    check(client.returncode == 5 and "QEMU did not load its device state within 4000 ms" in err,
+          f"it ended with {client.returncode}: {err}")
+    check("going back to its old QEMU" in world.log(), "the log does not say that a load had begun")
     check(guest.status == "running", f"it is {guest.status}")
     check_only_qemu(world, guest, old)
+    guest.wait_alive()
+
+
+@test
+def disk_that_the_new_qemu_cant_lock(world):
+    """Somebody else has the image locked when it changes hands: neither QEMU can run the guest, until that is over."""
+    world.start_agent()
+    guest = Guest(world, "g", machine="pc", disk=True).wait_ready()
+    old = guest.pid
+    with open(guest.disk, "rb") as image:
+        # What QEMU takes for somebody who doesn't let others write: block/file-posix.c.
+        fcntl.lockf(image, fcntl.LOCK_SH, 1, 201)
+        world.expect(6, "vmm-upgrade", "g", "--force", says='"write" lock')
+    check(guest.pid == old and guest.status != "running", f"it is {guest.status}, in process {guest.pid}")
+    guest.check_quiet()
+    world.expect(75, "prepare", "--kernel", kernel(), says="has not come to its end")
+    world.agent.kill()
+    world.agent.wait()
+    world.start_agent()
+    poll(lambda: guest.status == "running", 20, "the guest to run again")
+    poll(lambda: not list((world.path / "run/vmm-upgrade").glob("*")), 20, "the note's end")
+    check_only_qemu(world, guest, old)
+    guest.wait_alive()
+    world.expect(0, "vmm-upgrade", "g", "--force", says="replaced")
     guest.wait_alive()
 
 
