@@ -1091,6 +1091,34 @@ def qemu_is_replaced_by_the_same(world):
     guest.wait_alive()
 
 
+def ram_of(pid):
+    """The guest's memory, as it is in its file."""
+    for fd in pathlib.Path(f"/proc/{pid}/fd").iterdir():
+        if "memfd:holdfast:" in os.readlink(fd):
+            return fd.read_bytes()
+    raise Failure(f"process {pid} has no memory of a guest's")
+
+
+@every_qemu
+def new_qemu_leaves_memory_alone(world):
+    """Neither its start nor the load changes a byte of a guest's memory: so there is a way back from both."""
+    world.start_agent()
+    guest = Guest(world, "g", memory=160, disk=True, extra=[
+        "-device", "VGA", "-netdev", "user,id=n", "-device", "virtio-net-pci,netdev=n", "-nic", "user,model=e1000",
+        "-device", "virtio-serial", "-device", "virtio-rng-pci", "-device", "virtio-balloon-pci",
+        "-device", "qemu-xhci", "-device", "usb-tablet"]).wait_ready()
+    guest.wait_alive()
+    guest.qmp("stop")
+    before = ram_of(guest.pid)
+    check(upgraded(world, "g", "--force")["outcome"] == "replaced", "it was not replaced")
+    after = ram_of(guest.pid)
+    check(len(before) == len(after) == 160 << 20 and any(before), "this is not the guest's memory")
+    changed = [i for i in range(0, len(before), 4096) if before[i:i + 4096] != after[i:i + 4096]]
+    check(not changed, f"pages were changed: {[hex(i) for i in changed[:10]]}")
+    guest.qmp("cont")
+    guest.wait_alive()
+
+
 @test
 def qemus_are_replaced_that_fail(world):
     """A program that is none, one that ends, one that doesn't answer, one that can't load: it goes on in the old one."""
