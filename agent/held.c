@@ -12,6 +12,7 @@
 #include "agent/recheck.h"
 #include "common/json.h"
 #include "common/worker.h"
+#include "vmm-glue/registration-trust.h"
 
 /* One call, until what it asked for has ended. */
 struct request {
@@ -75,6 +76,11 @@ int hf_held_check_program(const char *path, struct hf_error *error)
 	if (!S_ISREG(st.st_mode) || !(st.st_mode & 0111))
 		return hf_error_set(error, -EINVAL, HF_ERR_INVALID, "give the path of a QEMU",
 			"%.200s is not a program", path);
+	/* Who may ask for this need not be who may start programs as the guest's user. */
+	if (!hf_registration_trusts(st.st_uid) || (st.st_mode & 0022))
+		return hf_error_set(error, -EINVAL, HF_ERR_INVALID,
+			"give it to root, and let nobody else write to it (chown, chmod go-w)",
+			"%.200s can be written to by others than root", path);
 	return 0;
 }
 

@@ -8,7 +8,7 @@
 #include "agent/update.h"
 #include "agent/vmm-upgrade-note.h"
 #include "agent/vmm-upgrade.h"
-#include "vmm-glue/registration.h"
+#include "vmm-glue/registration-trust.h"
 
 struct hf_vmm_upgrades {
 	struct hf_agent *agent;
@@ -160,8 +160,12 @@ static int start_guests(struct hf_vmm_upgrades *all, const char *guest,
 {
 	struct hf_registration *regs = NULL;
 	size_t n = 0;
-	int r = hf_registration_list(&regs, &n, NULL);
+	int r = hf_registration_check_folder(error);
 
+	/* From what is there follows what is run, as whom. */
+	if (r < 0)
+		return r;
+	r = hf_registration_list(&regs, &n, NULL);
 	if (r < 0)
 		return hf_error_set(
 			error, r, HF_ERR_FAILED, NULL, "can't list the guests: %s", strerror(-r));

@@ -506,8 +506,8 @@ static void test_flood(void **state)
 /* Actions that polkit doesn't know are refused to everybody. */
 static void test_policy_file(void **state)
 {
-	static const char *const methods[] = {
-		"Prepare", "Commit", "Upgrade", "Abort", "Adopt", "Retry", "Release", "Dump"};
+	static const char *const methods[] = {"Prepare", "Commit", "Upgrade", "Abort", "Adopt",
+		"VmmUpgrade", "Retry", "Release", "Dump"};
 	cleanup_free char *text = NULL;
 	char word[80];
 

@@ -1142,6 +1142,8 @@ def qemus_are_replaced_that_fail(world):
     for path, says in ((str(world.path / "none"), "No such file"), (str(world.path), "not a program"),
                        ("qemu-system-x86_64", "absolute path")):
         world.expect(2, "vmm-upgrade", "g", "--qemu", path, says=says)
+    broken.chmod(0o777)
+    world.expect(2, "vmm-upgrade", "g", "--qemu", str(broken), says="written to by others than root")
     world.expect(0, "vmm-upgrade", "g", "--qemu", world.qemu, says="replaced")
     guest.wait_alive()
     check_only_qemu(world, guest)
@@ -2515,7 +2517,8 @@ def others_only_look(world):
             return sock.recv(65536).decode()
 
     check('"state":"normal"' in as_nobody(lambda: ask("Status")), "Status is refused")
-    for method in ("Prepare", "Commit", "Upgrade", "Abort", "Retry", "Dump", "Release", "InspectManifest", "InspectKho"):
+    for method in ("Prepare", "Commit", "Upgrade", "Abort", "VmmUpgrade", "Retry", "Dump", "Release", "InspectManifest",
+                   "InspectKho"):
         answer = as_nobody(lambda m=method: ask(m))
         check("NotPermitted" in answer, f"{method}: {answer}")
 
