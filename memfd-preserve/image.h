@@ -23,7 +23,7 @@
  * at the same time, calls on one image must not. A struct hf_image_control may be looked at and
  * cancelled from any thread meanwhile.
  *
- * Memory: 12 MiB of buffers an engine, and 32 to 42 bytes for a chunk, of which an image has up to
+ * Memory: 12 MiB of buffers an engine, and 24 to 40 bytes for a chunk, of which an image has up to
  * a million: less than 64 MiB in all for one image of any size.
  *
  * Trust: the folder must belong to the user of this process and be closed to all others, and so

@@ -74,7 +74,7 @@ WITHOUT_JUMP = ("hand-over", "hand-over-last", "quit", "execve")
 
 def images():
     """Those that an update with images comes to without a jump, and the kinds to try: one of each sort."""
-    return [(point, kind) for point in read() if point.phase not in ADOPTION
+    return [(point, kind) for point in read() if point.phase not in ADOPTION + REPLACEMENT
             and (point.carrier in ("", "IMAGE") or point.name in WITHOUT_JUMP)
             for kind in point.kinds() if kind in ("SIGKILL", "EIO")]
 
