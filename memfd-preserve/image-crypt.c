@@ -2,12 +2,12 @@
 #include "memfd-preserve/image-crypt.h"
 
 #include <endian.h>
-#include <openssl/crypto.h>
-#include <openssl/evp.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/random.h>
+
+#include "memfd-preserve/openssl.h"
 
 #define NONCE_BYTES 12
 /* The first number of a nonce. */
@@ -15,8 +15,8 @@
 #define OF_SIGNATURE 1
 
 struct hf_image_cipher {
-	EVP_CIPHER_CTX *ctx;
-	uint64_t serial; /* of the key it has; 0: none */
+	EVP_CIPHER_CTX *ctx; /* made with its first key: plain images need no libcrypto */
+	uint64_t serial;     /* of the key it has; 0: none */
 };
 
 int hf_image_random(void *data, size_t size)
@@ -62,7 +62,7 @@ void hf_image_key_free(struct hf_image_key *key)
 {
 	if (!key)
 		return;
-	OPENSSL_cleanse(key, sizeof(*key));
+	explicit_bzero(key, sizeof(*key));
 	munmap(key, sizeof(*key));
 }
 
@@ -70,12 +70,8 @@ int hf_image_cipher_new(struct hf_image_cipher **ret)
 {
 	struct hf_image_cipher *c = calloc(1, sizeof(*c));
 
-	if (c)
-		c->ctx = EVP_CIPHER_CTX_new();
-	if (!c || !c->ctx) {
-		free(c);
+	if (!c)
 		return -ENOMEM;
-	}
 	*ret = c;
 	return 0;
 }
@@ -84,14 +80,15 @@ void hf_image_cipher_free(struct hf_image_cipher *c)
 {
 	if (!c)
 		return;
-	EVP_CIPHER_CTX_free(c->ctx);
+	if (c->ctx)
+		hf_openssl.EVP_CIPHER_CTX_free(c->ctx);
 	free(c);
 }
 
 void hf_image_cipher_forget(struct hf_image_cipher *c)
 {
 	if (c->serial)
-		EVP_CIPHER_CTX_reset(c->ctx);
+		hf_openssl.EVP_CIPHER_CTX_reset(c->ctx);
 	c->serial = 0;
 }
 
@@ -100,7 +97,12 @@ int hf_image_cipher_use(struct hf_image_cipher *c, const struct hf_image_key *ke
 	if (c->serial == key->serial)
 		return 0;
 	hf_image_cipher_forget(c);
-	if (EVP_EncryptInit_ex(c->ctx, EVP_aes_256_gcm(), NULL, key->bytes, NULL) != 1)
+	if (!c->ctx && hf_openssl_load() == 0)
+		c->ctx = hf_openssl.EVP_CIPHER_CTX_new();
+	if (!c->ctx)
+		return -EIO;
+	if (hf_openssl.EVP_EncryptInit_ex(
+		    c->ctx, hf_openssl.EVP_aes_256_gcm(), NULL, key->bytes, NULL) != 1)
 		return -EIO;
 	c->serial = key->serial;
 	return 0;
@@ -113,7 +115,8 @@ static bool start(
 	uint32_t nonce[] = {htole32(of), htole32(number), htole32(generation)};
 
 	_Static_assert(sizeof(nonce) == NONCE_BYTES, "what GCM takes as it is");
-	return EVP_CipherInit_ex(c->ctx, NULL, NULL, NULL, (const uint8_t *)nonce, encrypt) == 1;
+	return hf_openssl.EVP_CipherInit_ex(
+		       c->ctx, NULL, NULL, NULL, (const uint8_t *)nonce, encrypt) == 1;
 }
 
 static bool get_tag(struct hf_image_cipher *c, uint8_t *tag)
@@ -121,8 +124,9 @@ static bool get_tag(struct hf_image_cipher *c, uint8_t *tag)
 	uint8_t nothing[16];
 	int n;
 
-	return EVP_EncryptFinal_ex(c->ctx, nothing, &n) == 1 &&
-	       EVP_CIPHER_CTX_ctrl(c->ctx, EVP_CTRL_AEAD_GET_TAG, HF_IMAGE_CHECK_BYTES, tag) == 1;
+	return hf_openssl.EVP_EncryptFinal_ex(c->ctx, nothing, &n) == 1 &&
+	       hf_openssl.EVP_CIPHER_CTX_ctrl(
+		       c->ctx, EVP_CTRL_AEAD_GET_TAG, HF_IMAGE_CHECK_BYTES, tag) == 1;
 }
 
 int hf_image_seal(struct hf_image_cipher *c, uint32_t chunk, uint32_t generation, void *data,
@@ -131,7 +135,8 @@ int hf_image_seal(struct hf_image_cipher *c, uint32_t chunk, uint32_t generation
 	int n;
 
 	if (!start(c, OF_CHUNK, chunk, generation, 1) ||
-		EVP_EncryptUpdate(c->ctx, data, &n, data, (int)size) != 1 || !get_tag(c, ret_tag))
+		hf_openssl.EVP_EncryptUpdate(c->ctx, data, &n, data, (int)size) != 1 ||
+		!get_tag(c, ret_tag))
 		return -EIO;
 	return 0;
 }
@@ -144,10 +149,11 @@ int hf_image_unseal(struct hf_image_cipher *c, uint32_t chunk, uint32_t generati
 
 	memcpy(expected, tag, sizeof(expected));
 	if (!start(c, OF_CHUNK, chunk, generation, 0) ||
-		EVP_DecryptUpdate(c->ctx, out, &n, in, (int)size) != 1 ||
-		EVP_CIPHER_CTX_ctrl(c->ctx, EVP_CTRL_AEAD_SET_TAG, sizeof(expected), expected) != 1)
+		hf_openssl.EVP_DecryptUpdate(c->ctx, out, &n, in, (int)size) != 1 ||
+		hf_openssl.EVP_CIPHER_CTX_ctrl(
+			c->ctx, EVP_CTRL_AEAD_SET_TAG, sizeof(expected), expected) != 1)
 		return -EIO;
-	return EVP_DecryptFinal_ex(c->ctx, nothing, &n) == 1 ? 0 : -EBADMSG;
+	return hf_openssl.EVP_DecryptFinal_ex(c->ctx, nothing, &n) == 1 ? 0 : -EBADMSG;
 }
 
 int hf_image_sign_begin(struct hf_image_cipher *c)
@@ -159,7 +165,7 @@ int hf_image_sign_add(struct hf_image_cipher *c, const void *data, size_t size)
 {
 	int n;
 
-	return EVP_EncryptUpdate(c->ctx, NULL, &n, data, (int)size) == 1 ? 0 : -EIO;
+	return hf_openssl.EVP_EncryptUpdate(c->ctx, NULL, &n, data, (int)size) == 1 ? 0 : -EIO;
 }
 
 int hf_image_sign_end(struct hf_image_cipher *c, uint8_t ret_tag[HF_IMAGE_CHECK_BYTES])

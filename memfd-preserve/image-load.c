@@ -2,7 +2,6 @@
 #include "memfd-preserve/image-load.h"
 
 #include <fcntl.h>
-#include <openssl/crypto.h>
 #include <string.h>
 
 #include "common/fd.h"
@@ -157,7 +156,7 @@ static int check_tag(
 		r = hf_image_sign_end(cipher, tag);
 	if (r < 0)
 		hf_error_set(e, r, HF_ERR_FAILED, NULL, "verifying the image failed");
-	else if (CRYPTO_memcmp(tag, l->commit.tag, sizeof(tag)) != 0)
+	else if (memcmp(tag, l->commit.tag, sizeof(tag)) != 0)
 		r = hf_error_set(e, -EBADMSG, HF_ERR_FAILED,
 			"find out who wrote to it: a disk does not do that",
 			"the image is not what was saved: its header, tables or index were "

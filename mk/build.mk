@@ -17,7 +17,7 @@ CC_faults := gcc
 CC_fuzz := clang
 HF_CC := $(CC_$(VARIANT))
 
-PKGS := libsystemd json-c liburing libxxhash inih zlib liblzma libzstd liblz4 libcrypto
+PKGS := libsystemd json-c liburing libxxhash inih zlib liblzma libzstd liblz4
 PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 # Each program takes only what it uses: loading what it doesn't would lengthen the blackout. libfdt and
 # libbz2 have no .pc file in Debian 12.
