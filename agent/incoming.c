@@ -49,8 +49,10 @@ static void hold(struct hf_incoming *in, const struct hf_error *error)
 	hf_error_guest(&in->error, in->guest->name);
 	if (!in->error.remedy[0])
 		snprintf(in->error.remedy, sizeof(in->error.remedy),
-			"its RAM is kept until the next reboot; see holdfastd's log and the "
-			"guest's, then retry, dump or release it");
+			"its RAM is kept %s; see holdfastd's log and the guest's, then retry, dump "
+			"or release it",
+			hf_incoming_is_image(in) && !in->ran_in ? "in its image"
+								: "until the next reboot");
 	pass(in);
 	/* The QEMU that it may run in is the one to go on with; else the next try is its own's. */
 	if (in->own_vmm && !in->ran_in)

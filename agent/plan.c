@@ -9,38 +9,60 @@
 
 /* ---- steps ---- */
 
+#define QEMUS_END "the guests' QEMUs end, and the agent starts itself anew"
+#define QEMUS_START \
+	"all guests get a new QEMU on their RAM at the same time; each runs as soon as its state " \
+	"is loaded"
+
 /* The host's phases have the names of the steps. */
 static const struct {
 	const char *name;
 	const char *guests;
-	const char *luo, *hold; /* NULL: there is no such step with that carrier */
+	const char *luo, *hold, *image; /* NULL: there is no such step with that carrier */
 } steps[] = {
 	{"prepare", "run",
 		"every guest's RAM is preserved and the kernel is loaded; from here to the end RAM "
 		"keeps its size",
-		"every guest's RAM is kept by the agent; from here to the end RAM keeps its size"},
+		"every guest's RAM is kept by the agent; from here to the end RAM keeps its size",
+		"every guest's RAM is copied to disk, and copied again as far as it changed"},
 	{"freeze", "paused",
 		"all guests are paused, the state of their devices is saved, disks are written "
 		"back",
-		"all guests are paused and the state of their devices is saved"},
-	{"jump", "paused", "the new kernel starts in the place of the old one",
-		"the guests' QEMUs end, and the agent starts itself anew"},
-	{"boot", "paused", "the new kernel boots as far as the agent", NULL},
-	{"resume", "paused",
-		"all guests get a new QEMU on their RAM at the same time; each runs as soon as its "
-		"state is loaded",
-		"all guests get a new QEMU on their RAM at the same time; each runs as soon as its "
-		"state is loaded"},
+		"all guests are paused and the state of their devices is saved",
+		"all guests are paused and the state of their devices is saved; all of their RAM "
+		"is read once, and what changed is written"},
+	{"jump", "paused", "the new kernel starts in the place of the old one", QEMUS_END,
+		"the new kernel starts in the place of the old one"},
+	{"boot", "paused", "the new kernel boots as far as the agent", NULL,
+		"the new kernel boots as far as the agent"},
+	{"resume", "paused", QEMUS_START, QEMUS_START,
+		"RAM is read from disk, and checked; " QEMUS_START},
 	{"report", "run", "what was handed over is released, and the report is written",
-		"what was handed over is released, and the report is written"},
+		"what was handed over is released, and the report is written",
+		"the images are removed, and the report is written"},
 };
 
-static struct json_object *steps_json(bool luo, const struct hf_sample *sample)
+static const char *what_is_done(size_t step, const struct hf_way *way)
+{
+	bool jump = strcmp(steps[step].name, "jump") == 0;
+
+	if (way->reboot && jump)
+		return "the machine restarts, firmware and all";
+	if (hf_way_in_memory(way))
+		return steps[step].luo;
+	/* With images and without a jump as with `hold`. */
+	if (!hf_way_on_disk(way) ||
+		(!way->leaves && (jump || strcmp(steps[step].name, "boot") == 0)))
+		return steps[step].hold;
+	return steps[step].image;
+}
+
+static struct json_object *steps_json(const struct hf_way *way, const struct hf_sample *sample)
 {
 	struct json_object *list = json_object_new_array();
 
 	for (size_t i = 0; i < HF_ARRAY_SIZE(steps); i++) {
-		const char *what = luo ? steps[i].luo : steps[i].hold;
+		const char *what = what_is_done(i, way);
 		struct json_object *o;
 
 		if (!what)
@@ -132,7 +154,7 @@ static struct json_object *guest_json(const struct hf_survey_guest *g, const cha
 	return o;
 }
 
-void hf_plan_add(struct json_object *reply, const struct hf_agent *agent,
+void hf_plan_add(struct json_object *reply, const struct hf_way *way,
 	const struct hf_survey *survey, const char *to_kernel, const struct hf_history *history)
 {
 	struct json_object *list = json_object_new_array();
@@ -141,11 +163,11 @@ void hf_plan_add(struct json_object *reply, const struct hf_agent *agent,
 	size_t n;
 	const struct hf_survey_guest *guests = hf_survey_guests(survey, &n);
 
-	hf_sample_take(history, hf_carrier_name(agent->carrier), &sample);
+	hf_sample_take(history, hf_carrier_name(way->carrier), &sample);
 	for (size_t i = 0; i < n; i++)
 		hf_json_append(list, guest_json(&guests[i], to_kernel, &sample, &total_bytes));
 	hf_json_add(reply, "guests", list);
-	hf_json_add(reply, "steps", steps_json(hf_agent_is_luo(agent), &sample));
+	hf_json_add(reply, "steps", steps_json(way, &sample));
 	hf_json_add(reply, "blackout", hf_sample_blackout(&sample, NULL));
 	if (total_bytes > 0)
 		hf_json_add(reply, "preserve", hf_sample_preserve(&sample, total_bytes));

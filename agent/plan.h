@@ -11,14 +11,15 @@
 
 #include "agent/history.h"
 #include "agent/survey.h"
+#include "agent/way.h"
 
 /**
  * hf_plan_add() - Add to the reply of Plan all that the one of Check has not.
  * @reply:     gets `guests`, `steps`, `blackout`, `preserve`, `updates` and `skipped`
- * @agent:     for the carrier
+ * @way:       how the update is to go
  * @survey:    the guests
  * @to_kernel: as for hf_check_guest()
  * @history:   the reports
  */
-void hf_plan_add(struct json_object *reply, const struct hf_agent *agent,
+void hf_plan_add(struct json_object *reply, const struct hf_way *way,
 	const struct hf_survey *survey, const char *to_kernel, const struct hf_history *history);

@@ -313,7 +313,7 @@ static void on_plan(const struct hf_survey *survey, void *data)
 	}
 	hf_json_add_string(params, "verdict", hf_verdict_name(verdict));
 	hf_json_add(params, "findings", findings);
-	hf_plan_add(params, q->agent, survey, to_kernel(q), &q->history);
+	hf_plan_add(params, &q->way, survey, to_kernel(q), &q->history);
 	if (q->history_error < 0) {
 		hf_varlink_call_errno(q->call, q->history_error, "can't list the reports");
 		json_object_put(params);
@@ -529,6 +529,12 @@ static void start_update(
 	q->dry_run = commit && flag;
 	q->keep_loaded = !commit && flag;
 	if (take_target(q, target) < 0) {
+		request_free(q);
+	} else if (q->keep_loaded && hf_way_on_disk(&q->way)) {
+		hf_error_set(&e, -EOPNOTSUPP, HF_ERR_INVALID, "leave `orderly` out",
+			"an orderly shutdown has unmounted the disks by the time that images are "
+			"completed");
+		hf_varlink_call_error(call, &e, NULL);
 		request_free(q);
 	} else if (hf_update_may_prepare(q->agent, &e) < 0) {
 		hf_varlink_call_error(call, &e, NULL);

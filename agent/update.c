@@ -374,6 +374,10 @@ int hf_update_commit(struct hf_agent *agent, bool hand_over, struct hf_varlink_c
 		r = hf_error_set(error, -EOPNOTSUPP, HF_ERR_INVALID, NULL,
 			"there is no jump of the host with the carrier `%s`",
 			hf_carrier_name(u->way.carrier));
+	if (r == 0 && hand_over && hf_way_on_disk(&u->way))
+		r = hf_error_set(error, -EOPNOTSUPP, HF_ERR_INVALID, "commit without `hand_over`",
+			"an orderly shutdown has unmounted the disks by the time that images are "
+			"completed");
 	if (r == 0)
 		r = hf_update_check_same_guests(u, error);
 	if (r < 0)

@@ -110,4 +110,19 @@ def bad_requests_for_images(world):
     world.expect(2, "upgrade", "--kernel", kernel(), "--plaintext", says="need --carrier image")
     world.expect(2, "upgrade", "--kernel", kernel(), "--carrier", "image", "--reboot", says="one of them")
     world.expect(2, "upgrade", "--kernel", kernel(), "--carrier", "pigeon", says="no carrier `pigeon`")
+    world.expect(2, "prepare", "--kernel", kernel(), *IMAGE, "--orderly", says="unmounted the disks")
     check(not os.path.exists(world.path / "state/images"), "a folder was made")
+
+
+@test
+def images_are_planned(world):
+    world.start_agent()
+    Guest(world, "g").wait_ready()
+    plan = world.ask("plan", "--kernel", kernel(), *IMAGE)
+    says = {step["name"]: step["what"] for step in plan["steps"]}
+    check("copied to disk" in says["prepare"] and "read from disk" in says["resume"], f"the steps: {says}")
+    check("boot" not in says, f"the steps: {says}")
+    found = {finding["id"]: finding for finding in plan["findings"]}
+    check(found["host.images"]["verdict"] == "warning", f"findings: {found}")
+    found = {finding["id"]: finding for finding in world.ask("check", "--kernel", kernel(), "--carrier", "image")["findings"]}
+    check(found["host.images"]["verdict"] == "refusal", f"findings: {found}")
