@@ -2,6 +2,7 @@
 #include "agent/requests.h"
 
 #include <pthread.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "agent/adopt-policy.h"
@@ -28,6 +29,7 @@ struct request {
 	char *append;
 	char *cmdline;
 	struct hf_way way;
+	bool else_image; /* where the agent's own carrier won't do */
 	bool dry_run;
 	bool commit;
 	bool keep_loaded;
@@ -70,14 +72,16 @@ static int take_way(
 {
 	const char *own = hf_carrier_name(q->agent->carrier);
 	bool image = carrier && strcmp(carrier, hf_carrier_name(q->agent->image)) == 0;
+	bool choose = carrier && strcmp(carrier, "auto") == 0;
 
-	if (carrier && !image && strcmp(carrier, own) != 0)
-		return hf_error_set(e, -EINVAL, HF_ERR_INVALID, "give `image`, or none",
+	if (carrier && !image && !choose && strcmp(carrier, own) != 0)
+		return hf_error_set(e, -EINVAL, HF_ERR_INVALID, "give `image`, `auto`, or none",
 			"this agent has no carrier `%s`, only `%s` and `image`", carrier, own);
-	if ((reboot || plaintext) && !image)
+	if ((reboot && !image) || (plaintext && !image && !choose))
 		return hf_error_set(e, -EINVAL, HF_ERR_INVALID, "give the carrier `image`",
 			"%s is for guests' memory on disk, and with the carrier `%s` it is not",
 			reboot ? "reboot" : "plaintext", own);
+	q->else_image = choose;
 	q->way = (struct hf_way){
 		.carrier = image ? q->agent->image : q->agent->carrier,
 		.leaves = hf_agent_is_luo(q->agent),
@@ -262,7 +266,7 @@ static const char *to_kernel(const struct request *q)
 	return q->has_target && q->target.image.release[0] ? q->target.image.release : NULL;
 }
 
-static enum hf_verdict check_all(
+static enum hf_verdict check_way(
 	const struct request *q, const struct hf_survey *survey, struct json_object *findings)
 {
 	const struct hf_host_needs host_needs = hf_host_needs_of(survey);
@@ -282,14 +286,55 @@ static enum hf_verdict check_all(
 	return HF_MAX(worst, v);
 }
 
+/* What stands in the way first. Borrowed. */
+static struct json_object *first_refusal(struct json_object *findings)
+{
+	for (size_t i = 0; i < hf_json_array_size(findings); i++) {
+		struct json_object *f = json_object_array_get_idx(findings, i);
+
+		if (strcmp(hf_json_get_string(f, "verdict", ""), hf_verdict_name(HF_REFUSAL)) == 0)
+			return f;
+	}
+	return NULL;
+}
+
+/* Also settles the way, where that was left to the agent. The findings are the caller's. */
+static enum hf_verdict check_all(
+	struct request *q, const struct hf_survey *survey, struct json_object **ret_findings)
+{
+	struct json_object *findings = json_object_new_array(), *others;
+	enum hf_verdict verdict = check_way(q, survey, findings), other;
+	const struct hf_way own = q->way;
+	char message[512];
+
+	*ret_findings = findings;
+	if (verdict != HF_REFUSAL || !q->else_image)
+		return verdict;
+	q->way.carrier = q->agent->image;
+	others = json_object_new_array();
+	snprintf(message, sizeof(message), "guests' memory goes to disk, because: %s",
+		hf_json_get_string(first_refusal(findings), "message", ""));
+	hf_json_append(others, hf_finding_new("host.carrier", HF_WARNING, NULL, message, NULL));
+	other = check_way(q, survey, others);
+	if (other == HF_REFUSAL) {
+		/* Neither will do: what is missing for the usual one is what to mend. */
+		q->way = own;
+		json_object_put(others);
+		return verdict;
+	}
+	json_object_put(findings);
+	*ret_findings = others;
+	return HF_MAX(HF_WARNING, other);
+}
+
 /* ---- Check, Plan ---- */
 
 static void on_check(const struct hf_survey *survey, void *data)
 {
 	struct request *q = data;
 	struct json_object *params = json_object_new_object();
-	struct json_object *findings = json_object_new_array();
-	enum hf_verdict verdict = check_all(q, survey, findings);
+	struct json_object *findings;
+	enum hf_verdict verdict = check_all(q, survey, &findings);
 
 	hf_json_add_string(params, "verdict", hf_verdict_name(verdict));
 	hf_json_add(params, "findings", findings);
@@ -302,8 +347,8 @@ static void on_plan(const struct hf_survey *survey, void *data)
 {
 	struct request *q = data;
 	struct json_object *params = json_object_new_object();
-	struct json_object *findings = json_object_new_array();
-	enum hf_verdict verdict = check_all(q, survey, findings);
+	struct json_object *findings;
+	enum hf_verdict verdict = check_all(q, survey, &findings);
 	struct hf_error e = {0};
 
 	if (hf_update_may_prepare(q->agent, &e) < 0) {
@@ -360,20 +405,13 @@ void hf_request_plan(struct hf_varlink_call *call, struct json_object *params, v
 static void refuse(struct request *q, struct json_object *findings)
 {
 	struct json_object *extra = json_object_new_object();
+	/* It speaks for all of them; programs find the others in `findings`. */
+	struct json_object *first = first_refusal(findings);
 	struct hf_error e = {0};
 
-	/* The first refusal speaks for all of them; programs find the others in `findings`. */
-	for (size_t i = 0; i < hf_json_array_size(findings); i++) {
-		struct json_object *f = json_object_array_get_idx(findings, i);
-
-		if (strcmp(hf_json_get_string(f, "verdict", ""), hf_verdict_name(HF_REFUSAL)) != 0)
-			continue;
-		hf_error_set(&e, -EOPNOTSUPP, HF_ERR_NOT_READY,
-			hf_json_get_string(f, "remedy", NULL), "%s",
-			hf_json_get_string(f, "message", ""));
-		hf_error_guest(&e, hf_json_get_string(f, "guest", ""));
-		break;
-	}
+	hf_error_set(&e, -EOPNOTSUPP, HF_ERR_NOT_READY, hf_json_get_string(first, "remedy", NULL),
+		"%s", hf_json_get_string(first, "message", ""));
+	hf_error_guest(&e, hf_json_get_string(first, "guest", ""));
 	hf_json_add(extra, "findings", findings);
 	hf_varlink_call_error(q->call, &e, extra);
 }
@@ -468,8 +506,8 @@ static void make_ready(struct request *q, const struct hf_survey *survey, enum h
 static void on_checked(const struct hf_survey *survey, void *data)
 {
 	struct request *q = data;
-	struct json_object *findings = json_object_new_array();
-	enum hf_verdict verdict = check_all(q, survey, findings);
+	struct json_object *findings;
+	enum hf_verdict verdict = check_all(q, survey, &findings);
 	struct hf_error e = {0};
 
 	if (!hf_varlink_call_is_open(q->call)) {

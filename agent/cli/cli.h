@@ -243,7 +243,8 @@ struct hf_cli_target {
 	"  --initrd FILE     its initial RAM disk\n" \
 	"  --append TEXT     add to the running kernel's command line\n" \
 	"  --cmdline TEXT    use this command line in its place\n" \
-	"  --carrier image   have guests' memory on disk meanwhile: for kernels without LUO\n" \
+	"  --carrier image   have guests' memory on disk meanwhile: for kernels without LUO;\n" \
+	"                    auto: only if nothing else will do\n" \
 	"  --reboot          with that: by way of the firmware, in place of a kernel\n" \
 	"  --plaintext       with that: there is no key, and memory may lie there readable\n"
 

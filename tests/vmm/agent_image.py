@@ -115,6 +115,16 @@ def bad_requests_for_images(world):
 
 
 @test
+def images_only_where_they_are_needed(world):
+    world.start_agent()
+    guest = Guest(world, "g").wait_ready()
+    world.expect(2, "upgrade", "--carrier", "auto", "--reboot", says="for guests' memory on disk")
+    world.expect(0, "upgrade", "--kernel", kernel(), "--carrier", "auto", "--plaintext")
+    check(world.ask("report")["report"]["carrier"] == "hold", "images were made without need")
+    guest.wait_alive()
+
+
+@test
 def images_are_planned(world):
     world.start_agent()
     Guest(world, "g").wait_ready()

@@ -55,10 +55,11 @@ def run(host):
     # Without LUO nothing else is possible, and the agent says so.
     holdfast(host, "upgrade --kernel /var/lib/hf-test/bzImage-new", code=3, says="")
     holdfast(host, "upgrade --kernel /var/lib/hf-test/bzImage-new --carrier image", code=3, says="no key")
+    holdfast(host, "plan --kernel /var/lib/hf-test/bzImage-new --carrier auto --plaintext", says="goes to disk, because")
 
     host.note(f"through a jump, Linux {old} to {new}")
     client.reset_gaps()
-    report = upgrade(host, "bzImage-new", new, 2, IMAGE)
+    report = upgrade(host, "bzImage-new", new, 2, "--carrier auto --plaintext")
     expect_back(host, [web, small], sleeper, asleep, client, report)
 
     host.note(f"through the firmware, to Linux {old}")
