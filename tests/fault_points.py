@@ -70,12 +70,15 @@ def read(carrier=None):
 
 # Where an agent that leaves no kernel comes to with images, too.
 WITHOUT_JUMP = ("hand-over", "hand-over-last", "quit", "execve")
+# Up to the commit's end images are no different, but for these.
+OF_IMAGES = ("create-session", "preserve-state", "preserve-manifest", "prepared", "saved", "manifest", *WITHOUT_JUMP)
 
 
 def images():
-    """Those that an update with images comes to without a jump, and the kinds to try: one of each sort."""
+    """Those where an update with images may go another way, without a jump, and the kinds to try: one of each sort."""
     return [(point, kind) for point in read() if point.phase not in ADOPTION + REPLACEMENT
             and (point.carrier in ("", "IMAGE") or point.name in WITHOUT_JUMP)
+            and (point.phase not in ("PREPARE", "COMMIT") or point.carrier or point.name in OF_IMAGES)
             for kind in point.kinds() if kind in ("SIGKILL", "EIO")]
 
 
