@@ -123,7 +123,10 @@ static void on_fdset(struct hf_cmdline_parse *p, const struct hf_option *o,
 		hf_params_is_on(v, log ? "logappend" : "append") &&
 		(log || (strcmp(param->key, "path") == 0 && strcmp(type, "file") == 0)))
 		f = file_of_set(p->plan, param->value + strlen(FDSET));
-	snprintf(opaque, sizeof(opaque), "%.200s-%s", id ? id + 4 : "", log ? "log" : "source");
+	/* Only then is `id` known to be longer than that. */
+	if (f)
+		snprintf(opaque, sizeof(opaque), "%.200s-%s", id + strlen("char"),
+			log ? "log" : "source");
 	if (!f || f->used || strcmp(f->id, opaque) != 0)
 		refuse_fd(p, o);
 	else
