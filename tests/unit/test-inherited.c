@@ -1,15 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What a QEMU was given as descriptors: looked up in this very process, and made anew. */
+#include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include <cmocka.h>
 
@@ -371,6 +375,14 @@ static void test_file_refused(void **state)
 	assert_true(hf_inherited_collect(w->plan, getpid(), w->guest, &e) < 0);
 }
 
+static bool fd_is_open(pid_t pid, int fd)
+{
+	char link[64];
+
+	snprintf(link, sizeof(link), "/proc/%d/fd/%d", (int)pid, fd);
+	return access(link, F_OK) == 0 || errno != ENOENT;
+}
+
 /* A pipe counts as long as something is in it, and only of those whose consoles are in files. */
 static void test_being_written(void **state)
 {
@@ -378,16 +390,30 @@ static void test_being_written(void **state)
 	struct hf_error e = {0};
 	char path[96], c;
 	int pair[2];
+	pid_t pid;
 
 	snprintf(path, sizeof(path), "%s/console.log", w->folder);
 	plan_with_file(w, path);
 	assert_int_equal(pipe2(pair, O_CLOEXEC), 0);
+	/* Not of this process: what it prints itself may still be in its standard output's. */
+	pid = fork();
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		close_range(0, 2, 0);
+		for (;;)
+			pause();
+	}
+	while (fd_is_open(pid, 2))
+		usleep(1000);
 	assert_int_equal(write(pair[1], "x", 1), 1);
-	assert_false(hf_inherited_is_being_written(w->guest, getpid()));
+	assert_false(hf_inherited_is_being_written(w->guest, pid));
 	assert_int_equal(hf_inherited_collect(w->plan, getpid(), w->guest, &e), 0);
-	assert_true(hf_inherited_is_being_written(w->guest, getpid()));
+	assert_true(hf_inherited_is_being_written(w->guest, pid));
 	assert_int_equal(read(pair[0], &c, 1), 1);
-	assert_false(hf_inherited_is_being_written(w->guest, getpid()));
+	assert_false(hf_inherited_is_being_written(w->guest, pid));
+	assert_int_equal(kill(pid, SIGKILL), 0);
+	assert_int_equal(waitpid(pid, NULL, 0), pid);
 	close(pair[0]);
 	close(pair[1]);
 }
