@@ -114,19 +114,6 @@ static int plan_ram(struct hf_registration *reg, bool foreign, struct hf_error *
  * What was set for it, as far as that makes sense: an adoption is not the place to complain. But
  * one that can't be loaded is always held, so that it can be tried again.
  */
-static void take_policies(struct hf_manifest_guest *g)
-{
-	struct hf_config *config = hf_config_load();
-	struct hf_error e = {0};
-
-	hf_policy_clear(&g->policies);
-	if (config)
-		hf_config_policy(config, g, &g->policies, &e);
-	hf_config_free(config);
-	hf_policy_repair(&g->policies);
-	g->policies.resume_failure = HF_RESUME_FAILURE_HOLD;
-}
-
 int hf_adopt_describe(const struct hf_adopt_request *q, struct hf_registration *reg,
 	char **ret_private_path, struct hf_error *error)
 {
@@ -146,7 +133,10 @@ int hf_adopt_describe(const struct hf_adopt_request *q, struct hf_registration *
 		r = plan_ram(reg, !q->guest, error);
 	if (r == 0)
 		r = set_paths(q, &reg->guest, ret_private_path, error);
-	if (r == 0)
-		take_policies(&reg->guest);
-	return r;
+	if (r < 0)
+		return r;
+	hf_config_give_policy(&reg->guest);
+	/* Its old QEMU has ended when that can matter: no other answer keeps the guest. */
+	reg->guest.policies.resume_failure = HF_RESUME_FAILURE_HOLD;
+	return 0;
 }

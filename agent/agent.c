@@ -17,7 +17,7 @@
 
 bool hf_agent_is_luo(const struct hf_agent *agent)
 {
-	return strcmp(hf_carrier_name(agent->carrier), "luo") == 0;
+	return hf_carrier_kind(agent->carrier) == HF_CARRIER_LUO;
 }
 
 uint64_t hf_agent_now_ns(void)

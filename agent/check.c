@@ -30,6 +30,17 @@ struct json_object *hf_finding_new(const char *id, enum hf_verdict verdict, cons
 	return o;
 }
 
+struct json_object *hf_findings_first(struct json_object *findings, enum hf_verdict verdict)
+{
+	for (size_t i = 0; i < hf_json_array_size(findings); i++) {
+		struct json_object *f = json_object_array_get_idx(findings, i);
+
+		if (strcmp(hf_json_get_string(f, "verdict", ""), hf_verdict_name(verdict)) == 0)
+			return f;
+	}
+	return NULL;
+}
+
 static enum hf_verdict add(struct json_object *findings, const char *id, enum hf_verdict verdict,
 	const char *guest, const char *message, const char *remedy)
 {

@@ -24,6 +24,9 @@ const char *hf_verdict_name(enum hf_verdict verdict);
 struct json_object *hf_finding_new(const char *id, enum hf_verdict verdict, const char *guest,
 	const char *message, const char *remedy);
 
+/** hf_findings_first() - The first Finding of an array with this verdict. Borrowed, NULL: none. */
+struct json_object *hf_findings_first(struct json_object *findings, enum hf_verdict verdict);
+
 /* What becomes of a guest in an update. */
 enum hf_fate {
 	HF_FATE_COMES_ALONG,

@@ -131,3 +131,15 @@ struct hf_config *hf_config_load(void)
 	}
 	return c;
 }
+
+void hf_config_give_policy(struct hf_manifest_guest *guest)
+{
+	struct hf_config *config = hf_config_load();
+	struct hf_error e = {0};
+
+	hf_policy_clear(&guest->policies);
+	if (config)
+		hf_config_policy(config, guest, &guest->policies, &e);
+	hf_config_free(config);
+	hf_policy_repair(&guest->policies);
+}

@@ -77,6 +77,14 @@ int hf_config_read(struct hf_config *config, const char *vendor, const char *dir
 struct hf_config *hf_config_load(void);
 
 /**
+ * hf_config_give_policy() - Give a guest the policy in effect for it, by what hf_config_load() has.
+ * @guest: with its uuid, name, and the settings of its launcher
+ *
+ * What can't be understood is left out: to complain of it is `check`'s.
+ */
+void hf_config_give_policy(struct hf_manifest_guest *guest);
+
+/**
  * hf_config_policy() - The policy in effect for a guest.
  * @guest: its uuid, name, and the settings of its launcher
  * @ret:   set in any case, to be cleared by the caller

@@ -296,17 +296,13 @@ static int on_signal(sd_event_source *s, const struct signalfd_siginfo *si, void
 		hf_log(LOG_NOTICE, NULL, "not stopping: guests' memory is kept here for the jump");
 		return 0;
 	}
-	if (agent->adopt) {
+	if (agent->adopt || agent->vmm_upgrades) {
 		hf_error_set(
 			&e, -ECANCELED, HF_ERR_ROLLED_BACK, NULL, "holdfastd was asked to stop");
-		hf_adopt_cancel(agent->adopt, &e);
-		agent->stopping = true;
-		return 0;
-	}
-	if (agent->vmm_upgrades) {
-		hf_error_set(
-			&e, -ECANCELED, HF_ERR_ROLLED_BACK, NULL, "holdfastd was asked to stop");
-		hf_vmm_upgrades_cancel(agent->vmm_upgrades, &e);
+		if (agent->adopt)
+			hf_adopt_cancel(agent->adopt, &e);
+		if (agent->vmm_upgrades)
+			hf_vmm_upgrades_cancel(agent->vmm_upgrades, &e);
 		agent->stopping = true;
 		return 0;
 	}
@@ -352,12 +348,11 @@ static int watch_signals(struct hf_agent *agent)
 /* What an agent left behind that died in this kernel with an update on its way out. */
 static void undo_for_dead(struct hf_agent *agent)
 {
-	bool settled = hf_disks_left_settled();
 	struct hf_error e = {0};
 	int r;
 
 	/* Images can't be taken back on a disk that is read-only. */
-	if (settled && hf_disks_settle(false, &e) < 0)
+	if (hf_disks_left_settled() && hf_disks_settle(false, &e) < 0)
 		hf_log(LOG_ERR, NULL, "an agent that died left file systems read-only: %s",
 			e.message);
 	hf_images_recover(agent);

@@ -16,7 +16,7 @@
 
 bool hf_incoming_is_image(const struct hf_incoming *in)
 {
-	return strcmp(hf_carrier_name(in->carrier), "image") == 0;
+	return hf_carrier_kind(in->carrier) == HF_CARRIER_IMAGE;
 }
 
 static int retrieve_fd(struct hf_incoming *in, uint64_t token, const char *what, uint64_t size,

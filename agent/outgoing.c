@@ -7,6 +7,7 @@
 
 #include "agent/health.h"
 #include "agent/log.h"
+#include "agent/state-room.h"
 #include "common/fault.h"
 #include "common/fd.h"
 #include "common/worker.h"
@@ -48,9 +49,7 @@ struct hf_outgoing {
 	struct hf_vmm *vmm;
 	struct hf_session *session;
 	int ram_fds[HF_MANIFEST_MAX_RAM];
-	int state_fds[HF_SINK_MAX_CHUNKS];
-	size_t n_state_fds;
-	struct hf_sink sink;
+	struct hf_state_room room;
 	struct hf_error error; /* of the worker, or of the undo */
 	bool vmm_gone;
 	struct hf_health *probe; /* of its guest agent, while it is asked */
@@ -103,52 +102,11 @@ static void on_vmm_gone(struct hf_vmm *vmm, const struct hf_error *error, void *
 
 /* ---- prepare ---- */
 
-static uint64_t state_token(size_t index)
-{
-	return HF_TOKEN_STATE + index;
-}
-
-/* One more memfd for device state: made, preserved, mapped. Runs in a worker or (grow) on the loop.
- */
-static int add_state_chunk(struct hf_outgoing *out, uint64_t capacity, struct hf_error *error)
-{
-	struct hf_manifest_chunk *chunk;
-	cleanup_close int fd = -EBADF;
-	size_t i = out->n_state_fds;
-	int r;
-
-	if (i == HF_ARRAY_SIZE(out->state_fds))
-		return hf_error_set(error, -ENOSPC, HF_ERR_FAILED, NULL,
-			"the device state needs more than %zu memfds", i);
-	r = hf_memfd_new("holdfast:state", capacity, &fd);
-	if (r < 0)
-		return hf_error_set(error, r, HF_ERR_FAILED, "free memory",
-			"can't make a memfd for the device state: %s", strerror(-r));
-	r = hf_session_preserve(out->session, state_token(i), fd, error);
-	if (r == 0)
-		r = hf_sink_add(&out->sink, fd, capacity, 0, error);
-	if (r < 0)
-		return r;
-	chunk = hf_manifest_add_chunk(out->guest);
-	if (!chunk)
-		return hf_error_set(error, -ENOMEM, HF_ERR_FAILED, NULL, "out of memory");
-	chunk->token = state_token(i);
-	chunk->capacity = capacity;
-	out->state_fds[out->n_state_fds++] = TAKE_FD(fd);
-	return 0;
-}
-
 static int grow_state(void *data, struct hf_sink *sink, struct hf_error *error)
 {
 	struct hf_outgoing *out = data;
-	uint64_t have = 0;
 
-	for (size_t i = 0; i < sink->n_chunks; i++)
-		have += sink->chunks[i].capacity;
-	hf_log(LOG_NOTICE, out->guest->uuid,
-		"%s: device state is larger than estimated, adding %llu bytes", out->guest->name,
-		(unsigned long long)have);
-	return add_state_chunk(out, have, error);
+	return hf_state_room_grow(&out->room, error);
 }
 
 /* The guest runs on meanwhile: once more as long as that leaves clearly less for the blackout. */
@@ -190,7 +148,7 @@ static int preserve(void *data)
 		ram->token = HF_TOKEN_RAM + i;
 		/* Holes that could not be filled here the kernel fills, only with smaller folios.
 		 */
-		if (strcmp(hf_carrier_name(out->carrier), "luo") == 0)
+		if (hf_carrier_kind(out->carrier) == HF_CARRIER_LUO)
 			hf_memfd_fill(out->ram_fds[i], ram->size);
 		r = hf_fault(HF_FAULT_PRESERVE_RAM, &out->error);
 		if (r == 0)
@@ -204,8 +162,9 @@ static int preserve(void *data)
 	out->guest->preserve_ns = hf_agent_now_ns() - begin;
 	if (r == 0)
 		r = hf_fault(HF_FAULT_PRESERVE_STATE, &out->error);
+	out->room.session = out->session;
 	if (r == 0)
-		r = add_state_chunk(out, state_bytes, &out->error);
+		r = hf_state_room_add(&out->room, state_bytes, &out->error);
 	return r;
 }
 
@@ -254,7 +213,7 @@ static int check_confined_ram(const struct hf_outgoing *out, struct hf_error *er
 {
 	char link[64], target[64];
 
-	if (!out->guest->apparmor || strcmp(hf_carrier_name(out->carrier), "hold") != 0)
+	if (!out->guest->apparmor || hf_carrier_kind(out->carrier) != HF_CARRIER_HOLD)
 		return 0;
 	for (size_t i = 0; i < out->guest->n_ram; i++) {
 		ssize_t n;
@@ -380,8 +339,7 @@ static void on_saved(struct hf_vmm *vmm, const struct hf_error *error, void *dat
 	}
 	if (!error && hf_fault(HF_FAULT_SAVED, &e) < 0)
 		error = &e;
-	for (size_t i = 0; i < out->guest->n_state && i < out->sink.n_chunks; i++)
-		out->guest->state[i].length = out->sink.chunks[i].length;
+	hf_state_room_filled(&out->room);
 	end_chain(out, HF_OUT_SAVED, error);
 }
 
@@ -392,7 +350,7 @@ void hf_outgoing_save(struct hf_outgoing *out)
 	out->step = HF_OUT_SAVING;
 	r = hf_fault(HF_FAULT_SAVE, NULL);
 	if (r == 0)
-		r = hf_vmm_save(out->vmm, &out->sink, grow_state,
+		r = hf_vmm_save(out->vmm, &out->room.sink, grow_state,
 			out->guest->policies.save_timeout_ns, on_saved, out);
 	if (r < 0)
 		fail_chain(out, r, "can't start to save");
@@ -523,6 +481,7 @@ int hf_outgoing_new(struct hf_agent *agent, struct hf_carrier *carrier,
 		.carrier = carrier,
 		.reg = reg,
 		.guest = guest,
+		.room = {.guest = guest},
 		.done = done,
 		.gone = gone,
 		.data = data,
@@ -544,11 +503,9 @@ void hf_outgoing_free(struct hf_outgoing *out)
 		return;
 	hf_health_free(out->probe);
 	hf_vmm_free(out->vmm);
-	hf_sink_release(&out->sink);
+	hf_state_room_release(&out->room);
 	for (size_t i = 0; i < HF_ARRAY_SIZE(out->ram_fds); i++)
 		hf_close(&out->ram_fds[i]);
-	for (size_t i = 0; i < out->n_state_fds; i++)
-		hf_close(&out->state_fds[i]);
 	hf_session_discard(out->session);
 	free(out);
 }

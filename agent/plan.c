@@ -80,17 +80,6 @@ static struct json_object *steps_json(const struct hf_way *way, const struct hf_
 /* ---- guests ---- */
 
 /* The first of them speaks for all: they are among the findings. */
-static const char *first_of(struct json_object *findings, enum hf_verdict verdict)
-{
-	for (size_t i = 0; i < hf_json_array_size(findings); i++) {
-		struct json_object *f = json_object_array_get_idx(findings, i);
-
-		if (strcmp(hf_json_get_string(f, "verdict", ""), hf_verdict_name(verdict)) == 0)
-			return hf_json_get_string(f, "message", "");
-	}
-	return NULL;
-}
-
 static uint64_t ram_bytes(const struct hf_manifest_guest *g)
 {
 	uint64_t bytes = 0;
@@ -139,8 +128,10 @@ static struct json_object *guest_json(const struct hf_survey_guest *g, const cha
 					    : "carry");
 	hf_json_add_int(o, "ram_bytes", (int64_t)bytes);
 	if (refused || fate != HF_FATE_COMES_ALONG)
-		hf_json_add_string(
-			o, "message", first_of(findings, refused ? HF_REFUSAL : HF_WARNING));
+		hf_json_add_string(o, "message",
+			hf_json_get_string(
+				hf_findings_first(findings, refused ? HF_REFUSAL : HF_WARNING),
+				"message", NULL));
 	else
 		hf_json_add_string(o, "message", if_it_fails(&g->policy));
 	if (refused || fate == HF_FATE_SHUT_DOWN || fate == HF_FATE_SAVED) {

@@ -287,17 +287,6 @@ static enum hf_verdict check_way(
 }
 
 /* What stands in the way first. Borrowed. */
-static struct json_object *first_refusal(struct json_object *findings)
-{
-	for (size_t i = 0; i < hf_json_array_size(findings); i++) {
-		struct json_object *f = json_object_array_get_idx(findings, i);
-
-		if (strcmp(hf_json_get_string(f, "verdict", ""), hf_verdict_name(HF_REFUSAL)) == 0)
-			return f;
-	}
-	return NULL;
-}
-
 /* Also settles the way, where that was left to the agent. The findings are the caller's. */
 static enum hf_verdict check_all(
 	struct request *q, const struct hf_survey *survey, struct json_object **ret_findings)
@@ -313,7 +302,7 @@ static enum hf_verdict check_all(
 	q->way.carrier = q->agent->image;
 	others = json_object_new_array();
 	snprintf(message, sizeof(message), "guests' memory goes to disk, because: %s",
-		hf_json_get_string(first_refusal(findings), "message", ""));
+		hf_json_get_string(hf_findings_first(findings, HF_REFUSAL), "message", ""));
 	hf_json_append(others, hf_finding_new("host.carrier", HF_WARNING, NULL, message, NULL));
 	other = check_way(q, survey, others);
 	if (other == HF_REFUSAL) {
@@ -406,7 +395,7 @@ static void refuse(struct request *q, struct json_object *findings)
 {
 	struct json_object *extra = json_object_new_object();
 	/* It speaks for all of them; programs find the others in `findings`. */
-	struct json_object *first = first_refusal(findings);
+	struct json_object *first = hf_findings_first(findings, HF_REFUSAL);
 	struct hf_error e = {0};
 
 	hf_error_set(&e, -EOPNOTSUPP, HF_ERR_NOT_READY, hf_json_get_string(first, "remedy", NULL),

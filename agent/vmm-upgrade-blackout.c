@@ -373,12 +373,10 @@ static void on_saved(struct hf_vmm *vmm, const struct hf_error *error, void *dat
 		error = &e;
 	if (hf_vmm_upgrade_broke_off(u, error))
 		return;
-	for (size_t i = 0; i < u->reg.guest.n_state && i < u->sink.n_chunks; i++)
-		u->reg.guest.state[i].length = u->sink.chunks[i].length;
+	hf_state_room_filled(&u->room);
 	u->step = HF_VMM_UPGRADE_STEP_LOADING;
 	u->loading_begun = true;
-	r = hf_vmm_load(
-		u->new, u->state_fds, u->reg.guest.policies.resume_timeout_ns, on_loaded, u);
+	r = hf_vmm_load(u->new, u->room.fds, u->reg.guest.policies.resume_timeout_ns, on_loaded, u);
 	if (r < 0)
 		hf_vmm_upgrade_undo_errno(u, r, "can't load it");
 }
@@ -386,11 +384,8 @@ static void on_saved(struct hf_vmm *vmm, const struct hf_error *error, void *dat
 static int grow_state(void *data, struct hf_sink *sink, struct hf_error *error)
 {
 	struct hf_vmm_upgrade *u = data;
-	uint64_t have = 0;
 
-	for (size_t i = 0; i < sink->n_chunks; i++)
-		have += sink->chunks[i].capacity;
-	return hf_vmm_upgrade_add_state(u, have, error);
+	return hf_state_room_grow(&u->room, error);
 }
 
 void hf_vmm_upgrade_on_started(struct hf_vmm *vmm, const struct hf_error *error, void *data)
@@ -409,8 +404,8 @@ void hf_vmm_upgrade_on_started(struct hf_vmm *vmm, const struct hf_error *error,
 	if (hf_vmm_upgrade_broke_off(u, r < 0 ? &e : error))
 		return;
 	u->step = HF_VMM_UPGRADE_STEP_SAVING;
-	r = hf_vmm_save(
-		u->old, &u->sink, grow_state, u->reg.guest.policies.save_timeout_ns, on_saved, u);
+	r = hf_vmm_save(u->old, &u->room.sink, grow_state, u->reg.guest.policies.save_timeout_ns,
+		on_saved, u);
 	if (r < 0)
 		hf_vmm_upgrade_undo_errno(u, r, "can't start to save it");
 }

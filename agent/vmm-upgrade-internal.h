@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include "agent/state-room.h"
 #include "agent/vmm-upgrade-note.h"
 #include "agent/vmm-upgrade.h"
 #include "vmm-glue/cmdline-beside.h"
@@ -42,9 +43,7 @@ struct hf_vmm_upgrade {
 	bool noted_running; /* whether the guest ran, as they say */
 	bool no_return;	    /* the second one may be written */
 	int ram_fds[HF_MANIFEST_MAX_RAM];
-	int state_fds[HF_SINK_MAX_CHUNKS];
-	size_t n_state_fds;
-	struct hf_sink sink;
+	struct hf_state_room room;
 	struct hf_error cause;	/* of the undo */
 	struct hf_error damage; /* behind the point of no return */
 	sd_event_source *begin;
@@ -67,9 +66,6 @@ void hf_vmm_upgrade_end(struct hf_vmm_upgrade *u, enum hf_vmm_upgrade_outcome ou
  */
 int hf_vmm_upgrade_write_note(struct hf_vmm_upgrade *u, enum hf_vmm_upgrade_phase phase,
 	char **ret_text, struct hf_error *error);
-
-/** hf_vmm_upgrade_add_state() - One more memfd for device state. */
-int hf_vmm_upgrade_add_state(struct hf_vmm_upgrade *u, uint64_t capacity, struct hf_error *error);
 
 /** hf_vmm_upgrade_undo() - Go back, from wherever. Nothing is under way with the new QEMU, if there
  * is one. */

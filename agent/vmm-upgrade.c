@@ -84,30 +84,6 @@ int hf_vmm_upgrade_write_note(struct hf_vmm_upgrade *u, enum hf_vmm_upgrade_phas
 	return r;
 }
 
-int hf_vmm_upgrade_add_state(struct hf_vmm_upgrade *u, uint64_t capacity, struct hf_error *error)
-{
-	struct hf_manifest_chunk *chunk;
-	cleanup_close int fd = -EBADF;
-	int r;
-
-	if (u->n_state_fds == HF_ARRAY_SIZE(u->state_fds))
-		return hf_error_set(error, -ENOSPC, HF_ERR_FAILED, NULL,
-			"the device state needs more than %zu memfds", u->n_state_fds);
-	r = hf_memfd_new("holdfast:state", capacity, &fd);
-	if (r < 0)
-		return hf_error_set(error, r, HF_ERR_FAILED, "free memory",
-			"can't make a memfd for the device state: %s", strerror(-r));
-	r = hf_sink_add(&u->sink, fd, capacity, 0, error);
-	if (r < 0)
-		return r;
-	chunk = hf_manifest_add_chunk(&u->reg.guest);
-	if (!chunk)
-		return oom(error);
-	chunk->capacity = capacity;
-	u->state_fds[u->n_state_fds++] = TAKE_FD(fd);
-	return 0;
-}
-
 /* Whoever is registered may have one of the two names, from the upgrade before this one. */
 static int choose_monitor(struct hf_vmm_upgrade *u, struct hf_error *error)
 {
@@ -142,7 +118,7 @@ static int make_ready(struct hf_vmm_upgrade *u, struct hf_error *error)
 	if (r == 0 && state_bytes == 0)
 		state_bytes = hf_vmm_get_probe(u->old)->state_estimate_bytes;
 	if (r == 0)
-		r = hf_vmm_upgrade_add_state(u, state_bytes, error);
+		r = hf_state_room_add(&u->room, state_bytes, error);
 	if (r == 0)
 		r = choose_monitor(u, error);
 	/* From the file, without what was learned since: it is put back as it was. */
@@ -317,18 +293,6 @@ static int on_begin(sd_event_source *s, uint64_t usec, void *data)
 /* ---- beginning ---- */
 
 /* As far as that makes sense: its time-outs are what counts here. */
-static void take_policies(struct hf_manifest_guest *g)
-{
-	struct hf_config *config = hf_config_load();
-	struct hf_error e = {0};
-
-	hf_policy_clear(&g->policies);
-	if (config)
-		hf_config_policy(config, g, &g->policies, &e);
-	hf_config_free(config);
-	hf_policy_repair(&g->policies);
-}
-
 int hf_vmm_upgrade_start(struct hf_agent *agent, struct hf_registration *reg,
 	const struct hf_vmm_upgrade_how *how, hf_vmm_upgrade_fn done, void *data,
 	struct hf_vmm_upgrade **ret)
@@ -344,11 +308,10 @@ int hf_vmm_upgrade_start(struct hf_agent *agent, struct hf_registration *reg,
 			.dry_run = how->dry_run,
 			.reg = *reg};
 		*reg = (struct hf_registration){0};
+		u->room.guest = &u->reg.guest;
 		for (size_t i = 0; i < HF_ARRAY_SIZE(u->ram_fds); i++)
 			u->ram_fds[i] = -EBADF;
-		for (size_t i = 0; i < HF_ARRAY_SIZE(u->state_fds); i++)
-			u->state_fds[i] = -EBADF;
-		take_policies(&u->reg.guest);
+		hf_config_give_policy(&u->reg.guest);
 		if (how->qemu)
 			r = hf_manifest_set(&u->reg.guest.vmm, how->qemu);
 	}
@@ -373,9 +336,7 @@ void hf_vmm_upgrade_free(struct hf_vmm_upgrade *u)
 	hf_vmm_free(u->old);
 	for (size_t i = 0; i < HF_ARRAY_SIZE(u->ram_fds); i++)
 		hf_close(&u->ram_fds[i]);
-	hf_sink_release(&u->sink);
-	for (size_t i = 0; i < HF_ARRAY_SIZE(u->state_fds); i++)
-		hf_close(&u->state_fds[i]);
+	hf_state_room_release(&u->room);
 	hf_beside_paths_clear(&u->sockets);
 	hf_registration_clear(&u->reg);
 	free(u->old_reg);

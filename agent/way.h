@@ -5,7 +5,6 @@
 #pragma once
 
 #include <stdbool.h>
-#include <string.h>
 
 #include "memfd-preserve/carrier.h"
 
@@ -21,11 +20,11 @@ struct hf_way {
 /** hf_way_in_memory() - Does guests' memory stay where it is, for the next kernel to find? */
 static inline bool hf_way_in_memory(const struct hf_way *way)
 {
-	return strcmp(hf_carrier_name(way->carrier), "luo") == 0;
+	return hf_carrier_kind(way->carrier) == HF_CARRIER_LUO;
 }
 
 /** hf_way_on_disk() - Is it copied to storage? */
 static inline bool hf_way_on_disk(const struct hf_way *way)
 {
-	return strcmp(hf_carrier_name(way->carrier), "image") == 0;
+	return hf_carrier_kind(way->carrier) == HF_CARRIER_IMAGE;
 }

@@ -278,6 +278,7 @@ static void hold_free(struct hf_carrier *c)
 }
 
 static const struct hf_carrier_ops hold_ops = {
+	.kind = HF_CARRIER_HOLD,
 	.name = "hold",
 	.create = hold_create,
 	.retrieve = hold_retrieve,

@@ -90,6 +90,12 @@ static void path_in(
 	snprintf(ret, size, "%s/%s%s%s", ic->folder, where, name ? "/" : "", name ? name : "");
 }
 
+/* Of an incoming session. */
+static void spent_path_in(const struct image_carrier *ic, const char *name, char *ret, size_t size)
+{
+	snprintf(ret, size, "%s/" INCOMING "/%s" SPENT, ic->folder, name);
+}
+
 static bool exists(const char *path)
 {
 	return access(path, F_OK) == 0;
@@ -505,7 +511,7 @@ static int image_retrieve(
 		return hf_error_set(
 			e, -ENOENT, HF_ERR_FAILED, NULL, "no session %s was handed over", name);
 	path_in(ic, INCOMING, name, path, sizeof(path));
-	snprintf(spent, sizeof(spent), "%s" SPENT, path);
+	spent_path_in(ic, name, spent, sizeof(spent));
 	there = exists(path);
 	if (!there && !exists(spent))
 		return hf_error_set(
@@ -554,7 +560,7 @@ static int image_spend(struct hf_session *base, struct hf_error *e)
 		return 0;
 	path_in(ic, INCOMING, NULL, folder, sizeof(folder));
 	path_in(ic, INCOMING, base->name, path, sizeof(path));
-	snprintf(spent, sizeof(spent), "%s" SPENT, path);
+	spent_path_in(ic, base->name, spent, sizeof(spent));
 	r = hf_durable_rename(folder, path, spent, e);
 	s->spent = r == 0;
 	return r;
@@ -565,15 +571,14 @@ static int image_finish(struct hf_session *base, struct hf_error *e)
 	struct hf_carrier *c = base->carrier;
 	struct image_carrier *ic = to_carrier(c);
 	struct image_session *s = to_session(base);
-	char folder[4224], path[4352];
+	char folder[4224], path[4400];
 	int r;
 
 	path_in(ic, INCOMING, NULL, folder, sizeof(folder));
 	r = image_spend(base, e);
 	if (r < 0)
 		return r;
-	path_in(ic, INCOMING, base->name, path, sizeof(path) - sizeof(SPENT));
-	strcat(path, SPENT);
+	spent_path_in(ic, base->name, path, sizeof(path));
 	r = hf_remove_tree(path, 0);
 	if (r < 0)
 		return hf_durable_failed(e, r, "remove", path);
@@ -638,6 +643,7 @@ static void image_free(struct hf_carrier *c)
 }
 
 static const struct hf_carrier_ops image_ops = {
+	.kind = HF_CARRIER_IMAGE,
 	.name = "image",
 	.create = image_create,
 	.retrieve = image_retrieve,

@@ -16,6 +16,7 @@
 #include "memfd-preserve/keeper.h"
 
 struct hf_carrier_ops {
+	enum hf_carrier_kind kind;
 	const char *name;
 	/* Make a session (struct hf_session filled but for carrier). */
 	int (*create)(struct hf_carrier *c, const char *name, struct hf_session **ret,

@@ -232,6 +232,7 @@ static void luo_free(struct hf_carrier *c)
 }
 
 static const struct hf_carrier_ops luo_ops = {
+	.kind = HF_CARRIER_LUO,
 	.name = "luo",
 	.create = luo_create,
 	.retrieve = luo_retrieve,

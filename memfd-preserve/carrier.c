@@ -40,6 +40,11 @@ void hf_carrier_free(struct hf_carrier *c)
 	c->ops->free(c);
 }
 
+enum hf_carrier_kind hf_carrier_kind(const struct hf_carrier *c)
+{
+	return c->ops->kind;
+}
+
 const char *hf_carrier_name(const struct hf_carrier *c)
 {
 	return c->ops->name;

@@ -31,6 +31,12 @@ struct hf_carrier;
 struct hf_session;
 struct hf_image_keys;
 
+enum hf_carrier_kind {
+	HF_CARRIER_LUO,
+	HF_CARRIER_HOLD,
+	HF_CARRIER_IMAGE,
+};
+
 /* Bytes of a session name, NUL included. Letters, digits and any of `-_.@+` only. */
 #define HF_SESSION_NAME_BYTES 64
 
@@ -103,6 +109,9 @@ void hf_carrier_unkeep(struct hf_carrier *c);
  * Its sessions must have ended before. What the keeper keeps, it keeps.
  */
 void hf_carrier_free(struct hf_carrier *c);
+
+/** hf_carrier_kind() - Which of the three it is. */
+enum hf_carrier_kind hf_carrier_kind(const struct hf_carrier *c);
 
 /** hf_carrier_name() - "luo", "hold" or "image". */
 const char *hf_carrier_name(const struct hf_carrier *c);

@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "common/fault.h"
+#include "memfd-preserve/uring.h"
 
 #define MAX_THREADS 12
 /* Of all threads together, and so the most threads there can be. */
@@ -403,21 +404,6 @@ static int start_thread(struct hf_image_worker *w)
 	return -r;
 }
 
-static int setup_error(int r, struct hf_error *e)
-{
-	if (r == -ENOSYS)
-		return hf_error_set(e, r, HF_ERR_NOT_READY,
-			"use a kernel built with CONFIG_IO_URING",
-			"the running kernel has no io_uring");
-	if (r == -EPERM || r == -EACCES)
-		return hf_error_set(e, -EPERM, HF_ERR_NOT_READY,
-			"set kernel.io_uring_disabled to 0 or 1, and allow io_uring in the unit's "
-			"SystemCallFilter",
-			"io_uring is disabled on this host");
-	return hf_error_set(e, r, HF_ERR_NOT_READY, NULL, "threads for images can't be set up: %s",
-		strerror(-r));
-}
-
 int hf_image_engine_new(struct hf_image_engine **ret, struct hf_error *e)
 {
 	struct hf_image_engine *engine = calloc(1, sizeof(*engine));
@@ -425,7 +411,7 @@ int hf_image_engine_new(struct hf_image_engine **ret, struct hf_error *e)
 	int r = 0;
 
 	if (!engine)
-		return setup_error(-ENOMEM, e);
+		return hf_uring_setup_error(-ENOMEM, "threads for images", e);
 	pthread_mutex_init(&engine->lock, NULL);
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
@@ -441,7 +427,7 @@ int hf_image_engine_new(struct hf_image_engine **ret, struct hf_error *e)
 		r = start_thread(&engine->workers[i]);
 	if (r < 0) {
 		hf_image_engine_free(engine);
-		return setup_error(r, e);
+		return hf_uring_setup_error(r, "threads for images", e);
 	}
 	*ret = engine;
 	return 0;

@@ -21,6 +21,7 @@
 #include <xxhash.h>
 
 #include "common/fd.h"
+#include "memfd-preserve/uring.h"
 
 /* Requests are handed over in batches of this size at most; completions have room for all. */
 #define RING_SQ_ENTRIES 64
@@ -282,21 +283,6 @@ static int on_wake(sd_event_source *source, int fd, uint32_t revents, void *user
 	return 0;
 }
 
-static int setup_error(int r, struct hf_error *e)
-{
-	if (r == -ENOSYS)
-		return hf_error_set(e, r, HF_ERR_NOT_READY,
-			"use a kernel built with CONFIG_IO_URING",
-			"the running kernel has no io_uring");
-	if (r == -EPERM || r == -EACCES)
-		return hf_error_set(e, -EPERM, HF_ERR_NOT_READY,
-			"set kernel.io_uring_disabled to 0 or 1, and allow io_uring in the unit's "
-			"SystemCallFilter",
-			"io_uring is disabled on this host");
-	return hf_error_set(
-		e, r, HF_ERR_NOT_READY, NULL, "io_uring can't be set up: %s", strerror(-r));
-}
-
 int hf_stream_ring_new(sd_event *event, struct hf_stream_ring **ret_ring, struct hf_error *e)
 {
 	struct io_uring_params params = {
@@ -311,7 +297,7 @@ int hf_stream_ring_new(sd_event *event, struct hf_stream_ring **ret_ring, struct
 	r = io_uring_queue_init_params(RING_SQ_ENTRIES, &ring->uring, &params);
 	if (r < 0) {
 		free(ring);
-		return setup_error(r, e);
+		return hf_uring_setup_error(r, "io_uring", e);
 	}
 	io_uring_ring_dontfork(&ring->uring);
 	ring->event = sd_event_ref(event);
@@ -321,7 +307,7 @@ int hf_stream_ring_new(sd_event *event, struct hf_stream_ring **ret_ring, struct
 		r = sd_event_add_io(event, &ring->wake, ring->eventfd, EPOLLIN, on_wake, ring);
 	if (r < 0) {
 		hf_stream_ring_free(ring);
-		return setup_error(r, e);
+		return hf_uring_setup_error(r, "io_uring", e);
 	}
 	sd_event_source_set_description(ring->wake, "device-state streams");
 	*ret_ring = ring;

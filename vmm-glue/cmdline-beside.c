@@ -8,13 +8,7 @@
 
 #define REMEDY \
 	"shut it down and start it on the new QEMU, or replace QEMU by an update of a holdfastd " \
-	"that " \
-	"was started with --carrier hold, which ends the old one first"
-
-static bool has_prefix(const char *s, const char *prefix)
-{
-	return strncmp(s, prefix, strlen(prefix)) == 0;
-}
+	"that was started with --carrier hold, which ends the old one first"
 
 static bool is_one_of(const char *s, const char *const *words)
 {
@@ -77,14 +71,14 @@ static int on_stream(const struct hf_option *o, struct hf_beside_paths *paths, s
 {
 	static const char *const words[] = {
 		"none", "null", "vc", "pty", "stdio", "msmouse", "con:", NULL};
-	const char *s = has_prefix(o->value, "mon:") ? o->value + 4 : o->value;
+	const char *s = hf_has_prefix(o->value, "mon:") ? o->value + 4 : o->value;
 	char word[16];
 
 	snprintf(word, sizeof(word), "%.*s", (int)HF_MIN(first_part(s), sizeof(word) - 1), s);
-	if (is_one_of(word, words) || has_prefix(s, "vc:") || has_prefix(s, "file:") ||
-		has_prefix(s, "chardev:"))
+	if (is_one_of(word, words) || hf_has_prefix(s, "vc:") || hf_has_prefix(s, "file:") ||
+		hf_has_prefix(s, "chardev:"))
 		return 0;
-	if (has_prefix(s, "unix:"))
+	if (hf_has_prefix(s, "unix:"))
 		return on_unix(o, s, paths, e);
 	return refuse(e, o->name, o->value, "a port or device has one user");
 }
@@ -125,9 +119,9 @@ static int on_device(const struct hf_option *o, const struct hf_params *v, struc
 {
 	const char *driver = hf_params_get(v, "driver");
 
-	if (driver && (has_prefix(driver, "vhost-") || has_prefix(driver, "usb-host") ||
-			      has_prefix(driver, "u2f-passthru") ||
-			      has_prefix(driver, "virtio-input-host")))
+	if (driver && (hf_has_prefix(driver, "vhost-") || hf_has_prefix(driver, "usb-host") ||
+			      hf_has_prefix(driver, "u2f-passthru") ||
+			      hf_has_prefix(driver, "virtio-input-host")))
 		return refuse(e, o->name, o->value, "a device of the host has one user");
 	return 0;
 }
@@ -138,11 +132,11 @@ static int on_plain(const struct hf_option *o, struct hf_beside_paths *paths, st
 		return refuse(e, o->name, o->value, "QEMU locks that file");
 	if (strcmp(o->name, "s") == 0 || strcmp(o->name, "spice") == 0)
 		return refuse(e, o->name, o->value, "a port has one user");
-	if (strcmp(o->name, "usbdevice") == 0 && has_prefix(o->value, "host"))
+	if (strcmp(o->name, "usbdevice") == 0 && hf_has_prefix(o->value, "host"))
 		return refuse(e, o->name, o->value, "a device of the host has one user");
-	if (strcmp(o->name, "vnc") != 0 || has_prefix(o->value, "none"))
+	if (strcmp(o->name, "vnc") != 0 || hf_has_prefix(o->value, "none"))
 		return 0;
-	if (!has_prefix(o->value, "unix:"))
+	if (!hf_has_prefix(o->value, "unix:"))
 		return refuse(e, o->name, o->value, "a port has one user");
 	return add_path(paths, o->value + strlen("unix:"), first_part(o->value) - strlen("unix:"));
 }

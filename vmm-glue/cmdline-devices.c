@@ -9,11 +9,6 @@
 #define MAX_TAP_QUEUES 256
 #define MAX_FD 100000 /* of a number that libvirt gives: it counts upwards from its own */
 
-static bool has_prefix(const char *s, const char *prefix)
-{
-	return strncmp(s, prefix, strlen(prefix)) == 0;
-}
-
 /* Descriptors that whoever started QEMU left open for it: nobody is there to do so again. */
 static void refuse_fd(struct hf_cmdline_parse *p, const struct hf_option *o)
 {
@@ -23,8 +18,8 @@ static void refuse_fd(struct hf_cmdline_parse *p, const struct hf_option *o)
 
 static bool is_fd_path(const char *s)
 {
-	return has_prefix(s, "/dev/fd/") || has_prefix(s, "/dev/fdset/") ||
-	       has_prefix(s, "/proc/self/fd/") || has_prefix(s, "/proc/thread-self/fd/");
+	return hf_has_prefix(s, "/dev/fd/") || hf_has_prefix(s, "/dev/fdset/") ||
+	       hf_has_prefix(s, "/proc/self/fd/") || hf_has_prefix(s, "/proc/thread-self/fd/");
 }
 
 static bool is_fd_key(const char *key)
@@ -119,7 +114,7 @@ static void on_fdset(struct hf_cmdline_parse *p, const struct hf_option *o,
 	char opaque[256];
 
 	if (p->plan->libvirt && o->kind == HF_OPTION_CHARDEV && !v->json && id && type &&
-		has_prefix(id, "char") && has_prefix(param->value, FDSET) &&
+		hf_has_prefix(id, "char") && hf_has_prefix(param->value, FDSET) &&
 		hf_params_is_on(v, log ? "logappend" : "append") &&
 		(log || (strcmp(param->key, "path") == 0 && strcmp(type, "file") == 0)))
 		f = file_of_set(p->plan, param->value + strlen(FDSET));
@@ -191,7 +186,7 @@ static int scan_fds(
 
 		if (is_fd_key(key) && p->plan->libvirt)
 			r = libvirt_fd(p, o, v, &v->v[i]);
-		else if (has_prefix(v->v[i].value, FDSET))
+		else if (hf_has_prefix(v->v[i].value, FDSET))
 			on_fdset(p, o, v, &v->v[i]);
 		else if (is_fd_key(key) || is_fd_path(v->v[i].value))
 			refuse_fd(p, o);
@@ -211,17 +206,17 @@ static void on_device(struct hf_cmdline_parse *p, const struct hf_params *v)
 
 	if (!driver)
 		return;
-	if (has_prefix(driver, "vfio-") || has_prefix(driver, "x-vfio-") ||
+	if (hf_has_prefix(driver, "vfio-") || hf_has_prefix(driver, "x-vfio-") ||
 		strcmp(driver, "iommufd") == 0)
 		hf_cmdline_refuse(p, "use virtio devices",
 			"it has a host device passed through (%.64s)", driver);
-	else if (has_prefix(driver, "vhost-vdpa") || has_prefix(driver, "vhost-user-") ||
-		 has_prefix(driver, "vhost-user."))
+	else if (hf_has_prefix(driver, "vhost-vdpa") || hf_has_prefix(driver, "vhost-user-") ||
+		 hf_has_prefix(driver, "vhost-user."))
 		hf_cmdline_refuse(p, "use the virtio device that QEMU or the kernel runs itself",
 			"its device %.64s is run by another process or by hardware, which doesn't "
 			"cross",
 			driver);
-	else if (has_prefix(driver, "virtio-mem"))
+	else if (hf_has_prefix(driver, "virtio-mem"))
 		/* QEMU 7.2 throws the RAM away when the device is made, also with -incoming. */
 		hf_cmdline_refuse(p, "use pc-dimm",
 			"its device %.64s may empty its RAM when a new QEMU starts", driver);
@@ -339,13 +334,13 @@ static void on_stream(struct hf_cmdline_parse *p, const struct hf_option *o)
 		p->default_monitor = false;
 	if (is_serial)
 		p->default_serial = false;
-	if (has_prefix(s, "mon:")) {
+	if (hf_has_prefix(s, "mon:")) {
 		s += 4;
 		/* QEMU looks for the monitor in these two only. */
 		if (is_serial || strcmp(o->name, "parallel") == 0)
 			p->default_monitor = false;
 	}
-	if (has_prefix(s, "stdio") && (!s[5] || s[5] == ','))
+	if (hf_has_prefix(s, "stdio") && (!s[5] || s[5] == ','))
 		p->plan->stdio = true;
 }
 
@@ -355,7 +350,7 @@ static void on_set(struct hf_cmdline_parse *p, const struct hf_option *o)
 	char key[256];
 
 	snprintf(key, sizeof(key), "%.*s", (int)strcspn(o->value, "="), o->value);
-	if (!has_prefix(key, "device.") || is_fd_key(key) || strstr(key, "memdev"))
+	if (!hf_has_prefix(key, "device.") || is_fd_key(key) || strstr(key, "memdev"))
 		hf_cmdline_refuse(p, "write it into the option itself",
 			"-set %.100s changes another option", key);
 }
@@ -365,10 +360,10 @@ static void on_global(
 {
 	const char *driver = hf_params_get(v, "driver") ?: o->value;
 
-	if (has_prefix(driver, "memory-backend"))
+	if (hf_has_prefix(driver, "memory-backend"))
 		hf_cmdline_refuse(p, "write it into each -object",
 			"-global %.100s changes how RAM is made", o->value);
-	if (has_prefix(driver, "isa-serial") || has_prefix(driver, "xen-console"))
+	if (hf_has_prefix(driver, "isa-serial") || hf_has_prefix(driver, "xen-console"))
 		p->default_serial = false;
 }
 

@@ -8,8 +8,15 @@
  */
 #pragma once
 
+#include <string.h>
+
 #include "vmm-glue/cmdline-params.h"
 #include "vmm-glue/cmdline.h"
+
+static inline bool hf_has_prefix(const char *s, const char *prefix)
+{
+	return strncmp(s, prefix, strlen(prefix)) == 0;
+}
 
 /* Which part of a command line an option belongs to. */
 enum hf_option_kind {

@@ -8,11 +8,6 @@
 
 #define AGENT_PORT "org.qemu.guest_agent.0"
 
-static bool has_prefix(const char *s, const char *prefix)
-{
-	return strncmp(s, prefix, strlen(prefix)) == 0;
-}
-
 /* The first of a kind counts. */
 static void take(char *field, const char *value)
 {
@@ -28,9 +23,9 @@ static void on_device(struct hf_traits *t, const struct hf_params *v)
 
 	if (!driver)
 		return;
-	if (has_prefix(driver, "vfio-") || has_prefix(driver, "x-vfio-"))
+	if (hf_has_prefix(driver, "vfio-") || hf_has_prefix(driver, "x-vfio-"))
 		take(t->vfio, driver);
-	else if (has_prefix(driver, "virtio-mem"))
+	else if (hf_has_prefix(driver, "virtio-mem"))
 		take(t->virtio_mem, driver);
 	else if (strcmp(driver, "virtserialport") == 0 && name && strcmp(name, AGENT_PORT) == 0)
 		take(t->agent_chardev, chardev ? chardev : "");
@@ -46,7 +41,7 @@ static void on_object(struct hf_traits *t, const struct hf_params *v)
 	const char *type = hf_params_get(v, "qom-type");
 	const char *id = v->json ? hf_params_get(v, "id") : hf_params_get_first(v, "id");
 
-	if (!type || !has_prefix(type, "memory-backend-"))
+	if (!type || !hf_has_prefix(type, "memory-backend-"))
 		return;
 	if (!id)
 		id = "?";

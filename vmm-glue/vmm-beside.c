@@ -57,14 +57,9 @@ int hf_vmm_start_beside(struct hf_vmm *vmm, const int *ram_fds, uint64_t timeout
 	struct hf_error e = {0};
 	int r;
 
-	if (vmm->child && !hf_child_exited(vmm->child))
-		return -EALREADY;
-	if (vmm->guest->n_argv == 0 || !vmm->guest->vmm || vmm->guest->n_ram > HF_MANIFEST_MAX_RAM)
-		return -EINVAL;
-	r = hf_vmm_begin(vmm, HF_VMM_OP_START, timeout_ns, done, data);
+	r = hf_vmm_begin_start(vmm, HF_VMM_OP_START, timeout_ns, done, data);
 	if (r < 0)
 		return r;
-	hf_vmm_reset(vmm);
 	if (hf_vmm_check_ram(vmm, ram_fds, &e) < 0)
 		hf_vmm_fail(vmm, &e);
 	else

@@ -90,14 +90,9 @@ int hf_vmm_cold_boot(struct hf_vmm *vmm, uint64_t timeout_ns, hf_vmm_spawned_fn 
 	struct hf_error e = {0};
 	int r;
 
-	if (vmm->child && !hf_child_exited(vmm->child))
-		return -EALREADY;
-	if (vmm->guest->n_argv == 0 || !vmm->guest->vmm || vmm->guest->n_ram > HF_MANIFEST_MAX_RAM)
-		return -EINVAL;
-	r = hf_vmm_begin(vmm, HF_VMM_OP_COLD_BOOT, timeout_ns, done, data);
+	r = hf_vmm_begin_start(vmm, HF_VMM_OP_COLD_BOOT, timeout_ns, done, data);
 	if (r < 0)
 		return r;
-	hf_vmm_reset(vmm);
 	hf_vmm_forget_fresh(vmm);
 	vmm->spawned = spawned;
 	r = plan_running(vmm, &e);

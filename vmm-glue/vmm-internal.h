@@ -356,8 +356,13 @@ int hf_vmm_check_ram(struct hf_vmm *vmm, const int *ram_fds, struct hf_error *e)
  */
 int hf_vmm_begin_stream(struct hf_vmm *vmm, const int *state_fds, int sock, struct hf_error *e);
 
-/** hf_vmm_reset() - Forget the QEMU there was, before a new one is started. */
-void hf_vmm_reset(struct hf_vmm *vmm);
+/**
+ * hf_vmm_begin_start() - hf_vmm_begin() of what starts a QEMU: the one there was is forgotten.
+ *
+ * Return: 0; -EALREADY one is still there; -EINVAL the guest can't be started; else as that.
+ */
+int hf_vmm_begin_start(struct hf_vmm *vmm, enum hf_vmm_op_kind kind, uint64_t timeout_ns,
+	hf_vmm_done_fn done, void *data);
 
 /** hf_vmm_start_new() - Restore the network, and start QEMU on vmm->ram_fds. */
 void hf_vmm_start_new(struct hf_vmm *vmm);

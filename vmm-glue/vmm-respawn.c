@@ -446,7 +446,7 @@ static int prepare_stream(struct hf_vmm *vmm, const int *state_fds, struct hf_er
 	return hf_vmm_begin_stream(vmm, state_fds, pair[0], e);
 }
 
-void hf_vmm_reset(struct hf_vmm *vmm)
+static void forget_old(struct hf_vmm *vmm)
 {
 	hf_vmm_drop_monitor(vmm);
 	hf_child_release(TAKE_PTR(vmm->child));
@@ -458,20 +458,31 @@ void hf_vmm_reset(struct hf_vmm *vmm)
 	vmm->warning[0] = 0;
 }
 
+int hf_vmm_begin_start(struct hf_vmm *vmm, enum hf_vmm_op_kind kind, uint64_t timeout_ns,
+	hf_vmm_done_fn done, void *data)
+{
+	const struct hf_manifest_guest *guest = vmm->guest;
+	int r;
+
+	if (vmm->child && !hf_child_exited(vmm->child))
+		return -EALREADY;
+	if (guest->n_argv == 0 || !guest->vmm || guest->n_ram > HF_MANIFEST_MAX_RAM)
+		return -EINVAL;
+	r = hf_vmm_begin(vmm, kind, timeout_ns, done, data);
+	if (r == 0)
+		forget_old(vmm);
+	return r;
+}
+
 int hf_vmm_respawn(struct hf_vmm *vmm, const int *ram_fds, const int *state_fds,
 	uint64_t timeout_ns, hf_vmm_done_fn done, void *data)
 {
 	struct hf_error e = {0};
 	int r;
 
-	if (vmm->child && !hf_child_exited(vmm->child))
-		return -EALREADY;
-	if (vmm->guest->n_argv == 0 || !vmm->guest->vmm || vmm->guest->n_ram > HF_MANIFEST_MAX_RAM)
-		return -EINVAL;
-	r = hf_vmm_begin(vmm, HF_VMM_OP_RESPAWN, timeout_ns, done, data);
+	r = hf_vmm_begin_start(vmm, HF_VMM_OP_RESPAWN, timeout_ns, done, data);
 	if (r < 0)
 		return r;
-	hf_vmm_reset(vmm);
 	r = hf_vmm_check_ram(vmm, ram_fds, &e);
 	if (r == 0)
 		r = prepare_stream(vmm, state_fds, &e);
