@@ -135,7 +135,11 @@ static void handle_reply(struct hf_qmp *q, struct json_object *msg)
 		return;
 	}
 	id = json_object_is_type(id_obj, json_type_int) ? json_object_get_uint64(id_obj) : 0;
-	if (!id || id > q->last_id) {
+	if (id <= q->first_id || id > q->last_id) {
+		/* Of the client before: QEMU is done with that before it reads the first of ours.
+		 */
+		if (q->state == HF_QMP_NEGOTIATING)
+			return;
 		hf_qmp_fail(q, -EBADMSG, "a reply to a command that was never sent");
 		return;
 	}

@@ -74,7 +74,9 @@ struct hf_qmp {
 	struct hf_qmp_framer *framer;
 	TAILQ_HEAD(, hf_qmp_pending) pending;
 	size_t n_pending;
-	uint64_t last_id;
+	/* Of commands. They begin where no other connection's do: QEMU may send us the reply to a
+	 * command of the client before, if that went away while QEMU worked on it. */
+	uint64_t first_id, last_id;
 };
 
 uint64_t hf_qmp_now_us(void);

@@ -424,6 +424,7 @@ static int new_connection(sd_event *event, const char *label, uint64_t timeout_n
 	TAILQ_INIT(&q->pending);
 	q->connect_ns = timeout_ns == HF_QMP_TIMEOUT_DEFAULT ? DEFAULT_TIMEOUT_NS : timeout_ns;
 	q->connect_us = deadline_us(q->connect_ns);
+	q->first_id = q->last_id = hf_qmp_now_us();
 	q->label = strdup(label);
 	if (!q->label)
 		goto err;

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "qmp/commands.h"
+#include "qmp/internal.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -132,6 +133,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	s.mode = data[1];
 	if (hf_qmp_attach_fd(event, fds[0], "fuzz", HF_QMP_TIMEOUT_NEVER, &ops, &s, &s.q, NULL) < 0)
 		abort();
+	/* As the corpus has them. */
+	s.q->first_id = s.q->last_id = 0;
 	for (i = 0; i < 4; i++)
 		submit(&s);
 	if (data[0] > 127 && send(fds[1], greeting, strlen(greeting), MSG_NOSIGNAL) < 0)

@@ -53,12 +53,13 @@ static void test_early_commands(void **state)
 {
 	struct rig rig;
 	struct outcome a, b;
+	int64_t one, two;
 
 	rig_pair(&rig, 0);
 	rig.fake->raw = true;
 	rig.fake->command = silent;
-	submit(&rig, "one", 0, &a);
-	submit(&rig, "two", 0, &b);
+	one = (int64_t)submit(&rig, "one", 0, &a);
+	two = (int64_t)submit(&rig, "two", 0, &b);
 	fake_qmp_settle(rig.event, 5);
 	assert_int_equal(rig.fake->n_commands, 0);
 	fake_qmp_greet(rig.fake);
@@ -66,12 +67,42 @@ static void test_early_commands(void **state)
 	/* All three are there though nothing was answered. */
 	assert_int_equal(rig.fake->n_commands, 3);
 	assert_false(rig.ready);
-	fake_qmp_reply(rig.fake, 3, "{}");
-	fake_qmp_reply(rig.fake, 1, "1");
-	fake_qmp_reply(rig.fake, 2, "2");
+	fake_qmp_reply(rig.fake, two + 1, "{}");
+	fake_qmp_reply(rig.fake, one, "1");
+	fake_qmp_reply(rig.fake, two, "2");
 	assert_true(run(&rig, &b.done));
 	assert_true(rig.ready && a.done);
 	assert_string_equal(b.json, "2");
+	rig_done(&rig);
+}
+
+/* QEMU was working on a command of a client that died, and its reply goes to the next one. */
+static void test_reply_of_the_client_before(void **state)
+{
+	struct rig rig;
+	struct outcome o;
+	uint64_t id;
+
+	rig_pair(&rig, 0);
+	rig.fake->raw = true;
+	rig.fake->command = silent;
+	id = submit(&rig, "stop", 0, &o);
+	fake_qmp_greet(rig.fake);
+	fake_qmp_settle(rig.event, 5);
+	for (int64_t other = 1; other < 4; other++)
+		fake_qmp_reply(rig.fake, other, "\"not for us\"");
+	fake_qmp_error(rig.fake, (int64_t)id - 2, "GenericError", "not for us");
+	fake_qmp_settle(rig.event, 5);
+	assert_false(rig.closed || rig.ready || o.done);
+	fake_qmp_reply(rig.fake, (int64_t)id + 1, "{}");
+	fake_qmp_reply(rig.fake, (int64_t)id, "{}");
+	assert_true(run(&rig, &o.done));
+	assert_int_equal(o.err, 0);
+	assert_string_equal(o.json, "{}");
+	/* From here on it is nonsense. */
+	fake_qmp_reply(rig.fake, 1, "{}");
+	assert_true(run(&rig, &rig.closed));
+	assert_int_equal(rig.closed_err, -EBADMSG);
 	rig_done(&rig);
 }
 
@@ -336,6 +367,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_greeting),
 		cmocka_unit_test(test_early_commands),
+		cmocka_unit_test(test_reply_of_the_client_before),
 		cmocka_unit_test(test_greeting_split),
 		cmocka_unit_test(test_no_greeting_pair),
 		cmocka_unit_test(test_no_negotiation),

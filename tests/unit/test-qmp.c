@@ -378,6 +378,7 @@ static void test_close(void **state)
 {
 	struct rig rig;
 	struct outcome a, b;
+	uint64_t id;
 
 	rig_ready(&rig);
 	rig.fake->command = silent;
@@ -402,9 +403,10 @@ static void test_close(void **state)
 	rig_ready(&rig);
 	rig.fake->command = silent;
 	rig.close_in_reply = true;
-	submit(&rig, "a", 0, &a);
+	id = submit(&rig, "a", 0, &a);
 	submit(&rig, "b", 0, &b);
-	fake_qmp_send(rig.fake, "{\"return\": 1, \"id\": 2}{\"return\": 1, \"id\": 3}");
+	fake_qmp_send(rig.fake, "{\"return\": 1, \"id\": %llu}{\"return\": 1, \"id\": %llu}",
+		(unsigned long long)id, (unsigned long long)id + 1);
 	assert_true(run(&rig, &b.done));
 	assert_int_equal(a.err, 0);
 	assert_int_equal(b.err, -ECONNRESET);

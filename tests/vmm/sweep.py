@@ -135,6 +135,8 @@ def go_through(world, command, faults, point, kind):
         else:
             poll(lambda: settled(world) and f"fault point {point.name}: {kind}" in world.log()[log_begin:], 60,
                  "the agent to be done")
+            # Where the host's state says nothing of what goes on, its client does.
+            poll(lambda: client.poll() is not None, 60, "the client to be done")
             # The state is that of before for a moment.
             time.sleep(0.3)
             poll(lambda: settled(world), 60, "the agent to be done")
