@@ -22,7 +22,7 @@ int hf_state_room_add(struct hf_state_room *room, uint64_t capacity, struct hf_e
 	if (r < 0)
 		return hf_error_set(error, r, HF_ERR_FAILED, "free memory",
 			"can't make a memfd for the device state: %s", strerror(-r));
-	r = room->session ? hf_session_preserve(room->session, token, fd, error) : 0;
+	r = hf_session_preserve(room->session, token, fd, error);
 	if (r == 0)
 		r = hf_sink_add(&room->sink, fd, capacity, 0, error);
 	if (r < 0)

@@ -14,7 +14,7 @@
  * hf_state_room_release(). */
 struct hf_state_room {
 	struct hf_manifest_guest *guest; /* borrowed: its chunks are these files */
-	struct hf_session *session;	 /* borrowed: it preserves them; NULL: they stay here */
+	struct hf_session *session;	 /* borrowed: it preserves them */
 	struct hf_sink sink;
 	int fds[HF_SINK_MAX_CHUNKS]; /* the first @n of them */
 	size_t n;

@@ -144,9 +144,11 @@ static void end_new(struct hf_vmm_upgrade *u)
 void hf_vmm_upgrade_undo(struct hf_vmm_upgrade *u, const struct hf_error *cause)
 {
 	struct hf_error e = {0};
+	bool begun;
 
 	if (u->step == HF_VMM_UPGRADE_STEP_UNDOING)
 		return;
+	begun = u->step >= HF_VMM_UPGRADE_STEP_MOVING;
 	u->step = HF_VMM_UPGRADE_STEP_UNDOING;
 	if (!u->cause.err)
 		u->cause = *cause;
@@ -158,7 +160,7 @@ void hf_vmm_upgrade_undo(struct hf_vmm_upgrade *u, const struct hf_error *cause)
 	if (u->no_return && hf_vmm_upgrade_note_write(u->reg.guest.uuid, u->note_pausing, NULL) < 0)
 		hf_vmm_upgrade_note_remove(u->reg.guest.uuid);
 	u->no_return = false;
-	if (u->loading_begun)
+	if (begun)
 		hf_agent_progress(u->agent, hf_vmm_upgrade_name(u),
 			"going back to its old QEMU, which stood still while the new one loaded: "
 			"%s",
@@ -180,7 +182,7 @@ void hf_vmm_upgrade_undo_errno(struct hf_vmm_upgrade *u, int err, const char *wh
 void hf_vmm_upgrade_cancel(struct hf_vmm_upgrade *u, const struct hf_error *cause)
 {
 	/* The operation under way ends soon, and then nothing comes after it. */
-	if (u->step <= HF_VMM_UPGRADE_STEP_LOADING && !u->cause.err)
+	if (u->step <= HF_VMM_UPGRADE_STEP_MOVING && !u->cause.err)
 		u->cause = *cause;
 }
 
@@ -203,7 +205,7 @@ void hf_vmm_upgrade_old_gone(struct hf_vmm *vmm, const struct hf_error *error, v
 	u->old_gone = true;
 	/* Once it is saved, nobody needs it but for the way back. While something is under way,
 	 * that ends, and finds this. */
-	if (u->step <= HF_VMM_UPGRADE_STEP_SAVING && !u->cause.err)
+	if (u->step <= HF_VMM_UPGRADE_STEP_MOVING && !u->saved && !u->cause.err)
 		u->cause = *error;
 }
 
@@ -212,7 +214,7 @@ void hf_vmm_upgrade_new_gone(struct hf_vmm *vmm, const struct hf_error *error, v
 	struct hf_vmm_upgrade *u = data;
 
 	/* Elsewhere an operation is under way that fails by this. */
-	if (u->step == HF_VMM_UPGRADE_STEP_SAVING)
+	if (u->step == HF_VMM_UPGRADE_STEP_MOVING)
 		hf_vmm_upgrade_undo(u, error);
 }
 
@@ -225,14 +227,16 @@ static void set_times(struct hf_vmm_upgrade *u)
 	struct hf_tsc_mark now = hf_tsc_mark();
 	uint64_t hz = hf_tsc_hz(&u->agent->start, &now);
 	struct hf_vmm_upgrade_result *r = &u->result;
+	/* The new one may have been done first. */
+	uint64_t loaded = HF_MAX(up->loaded, g->tsc_saved);
 
-	if (!g->was_running || hz == 0 || up->resumed < up->loaded || up->loaded < g->tsc_saved)
+	if (!g->was_running || hz == 0 || up->resumed < loaded)
 		return;
 	r->stood_still = true;
 	r->pause_ns = hf_tsc_to_ns(g->tsc_paused - g->tsc_pause, hz);
 	r->save_ns = hf_tsc_to_ns(g->tsc_saved - g->tsc_paused, hz);
-	r->load_ns = hf_tsc_to_ns(up->loaded - g->tsc_saved, hz);
-	r->resume_ns = hf_tsc_to_ns(up->resumed - up->loaded, hz);
+	r->load_ns = hf_tsc_to_ns(loaded - g->tsc_saved, hz);
+	r->resume_ns = hf_tsc_to_ns(up->resumed - loaded, hz);
 }
 
 static void end_old(struct hf_vmm_upgrade *u);
@@ -335,18 +339,6 @@ static int let_run(struct hf_vmm_upgrade *u, struct hf_error *error)
 
 /* ---- the blackout ---- */
 
-static void on_loaded(struct hf_vmm *vmm, const struct hf_error *error, void *data)
-{
-	struct hf_vmm_upgrade *u = data;
-	struct hf_error e = {0};
-
-	if (hf_vmm_upgrade_broke_off(u, error))
-		return;
-	u->step = HF_VMM_UPGRADE_STEP_RESUMING;
-	if (let_run(u, &e) < 0)
-		hf_vmm_upgrade_undo(u, &e);
-}
-
 /* Both texts are as the guest is now, and one is written. */
 static int note_pause(struct hf_vmm_upgrade *u, struct hf_error *error)
 {
@@ -360,37 +352,62 @@ static int note_pause(struct hf_vmm_upgrade *u, struct hf_error *error)
 	return r;
 }
 
+/* One of the two is done: the guest is let run when both are. */
+static void on_moved(struct hf_vmm_upgrade *u)
+{
+	struct hf_error e = {0};
+	int r = 0;
+
+	if (!u->saved || !u->loaded)
+		return;
+	u->step = HF_VMM_UPGRADE_STEP_RESUMING;
+	/* Somebody paused it, or let it run, while the new QEMU started. */
+	if (u->noted_running != u->reg.guest.was_running)
+		r = note_pause(u, &e);
+	if (r == 0)
+		r = let_run(u, &e);
+	if (r < 0)
+		hf_vmm_upgrade_undo(u, &e);
+}
+
+static void on_loaded(struct hf_vmm *vmm, const struct hf_error *error, void *data)
+{
+	struct hf_vmm_upgrade *u = data;
+
+	/* Also out of a save that is still under way, which the way back ends. */
+	if (hf_vmm_upgrade_broke_off(u, error))
+		return;
+	u->loaded = true;
+	on_moved(u);
+}
+
 static void on_saved(struct hf_vmm *vmm, const struct hf_error *error, void *data)
 {
 	struct hf_vmm_upgrade *u = data;
 	struct hf_error e = {0};
-	int r;
 
 	if (!error && hf_fault(HF_FAULT_VMM_SAVED, &e) < 0)
 		error = &e;
-	/* Somebody paused it, or let it run, while the new QEMU started. */
-	if (!error && u->noted_running != u->reg.guest.was_running && note_pause(u, &e) < 0)
-		error = &e;
-	if (hf_vmm_upgrade_broke_off(u, error))
+	if (error && !u->cause.err)
+		u->cause = *error;
+	/* What it waits for does not come any more. When it is gone is when the way back begins. */
+	if (u->cause.err && !u->loaded && u->step == HF_VMM_UPGRADE_STEP_MOVING) {
+		hf_vmm_cancel(u->new, &u->cause);
 		return;
-	hf_state_room_filled(&u->room);
-	u->step = HF_VMM_UPGRADE_STEP_LOADING;
-	u->loading_begun = true;
-	r = hf_vmm_load(u->new, u->room.fds, u->reg.guest.policies.resume_timeout_ns, on_loaded, u);
-	if (r < 0)
-		hf_vmm_upgrade_undo_errno(u, r, "can't load it");
-}
-
-static int grow_state(void *data, struct hf_sink *sink, struct hf_error *error)
-{
-	struct hf_vmm_upgrade *u = data;
-
-	return hf_state_room_grow(&u->room, error);
+	}
+	if (hf_vmm_upgrade_broke_off(u, NULL))
+		return;
+	u->saved = true;
+	/* It has all that it needs. */
+	if (!u->loaded)
+		hf_vmm_limit(u->new, u->reg.guest.policies.resume_timeout_ns);
+	on_moved(u);
 }
 
 void hf_vmm_upgrade_on_started(struct hf_vmm *vmm, const struct hf_error *error, void *data)
 {
 	struct hf_vmm_upgrade *u = data;
+	const struct hf_policy *p = &u->reg.guest.policies;
 	struct hf_error e = {0};
 	int r = 0;
 
@@ -403,9 +420,16 @@ void hf_vmm_upgrade_on_started(struct hf_vmm *vmm, const struct hf_error *error,
 	}
 	if (hf_vmm_upgrade_broke_off(u, r < 0 ? &e : error))
 		return;
-	u->step = HF_VMM_UPGRADE_STEP_SAVING;
-	r = hf_vmm_save(u->old, &u->room.sink, grow_state, u->reg.guest.policies.save_timeout_ns,
-		on_saved, u);
-	if (r < 0)
-		hf_vmm_upgrade_undo_errno(u, r, "can't start to save it");
+	u->step = HF_VMM_UPGRADE_STEP_MOVING;
+	r = hf_vmm_load(u->new, p->save_timeout_ns + p->resume_timeout_ns, on_loaded, u);
+	if (r < 0) {
+		hf_vmm_upgrade_undo_errno(u, r, "can't load it");
+		return;
+	}
+	r = hf_vmm_save_into(u->old, u->new, p->save_timeout_ns, on_saved, u);
+	if (r < 0) {
+		hf_error_set(&u->cause, r, HF_ERR_FAILED, NULL, "can't start to save it: %s",
+			strerror(-r));
+		hf_vmm_cancel(u->new, &u->cause);
+	}
 }

@@ -5,7 +5,6 @@
  */
 #pragma once
 
-#include "agent/state-room.h"
 #include "agent/vmm-upgrade-note.h"
 #include "agent/vmm-upgrade.h"
 #include "vmm-glue/cmdline-beside.h"
@@ -14,8 +13,7 @@
 enum hf_vmm_upgrade_step {
 	HF_VMM_UPGRADE_STEP_CHECKING,
 	HF_VMM_UPGRADE_STEP_STARTING,
-	HF_VMM_UPGRADE_STEP_SAVING,
-	HF_VMM_UPGRADE_STEP_LOADING,
+	HF_VMM_UPGRADE_STEP_MOVING,
 	HF_VMM_UPGRADE_STEP_RESUMING,
 	HF_VMM_UPGRADE_STEP_QUITTING,
 	HF_VMM_UPGRADE_STEP_UNDOING,
@@ -36,14 +34,13 @@ struct hf_vmm_upgrade {
 	struct hf_vmm *old, *new;
 	bool old_gone; /* it ended by itself */
 	bool noted;
-	bool aside; /* the sockets are */
-	bool loading_begun;
+	bool aside;	    /* the sockets are */
+	bool saved, loaded; /* the guest, in the old one and in the new one */
 	/* Texts of notes, as there is no time to make them when they are needed. */
 	char *note_pausing, *note_running;
 	bool noted_running; /* whether the guest ran, as they say */
 	bool no_return;	    /* the second one may be written */
 	int ram_fds[HF_MANIFEST_MAX_RAM];
-	struct hf_state_room room;
 	struct hf_error cause;	/* of the undo */
 	struct hf_error damage; /* behind the point of no return */
 	sd_event_source *begin;

@@ -20,8 +20,7 @@
 static const char *const step_names[] = {
 	[HF_VMM_UPGRADE_STEP_CHECKING] = "checking",
 	[HF_VMM_UPGRADE_STEP_STARTING] = "starting",
-	[HF_VMM_UPGRADE_STEP_SAVING] = "saving",
-	[HF_VMM_UPGRADE_STEP_LOADING] = "loading",
+	[HF_VMM_UPGRADE_STEP_MOVING] = "moving",
 	[HF_VMM_UPGRADE_STEP_RESUMING] = "resuming",
 	[HF_VMM_UPGRADE_STEP_QUITTING] = "quitting",
 	[HF_VMM_UPGRADE_STEP_UNDOING] = "undoing",
@@ -109,16 +108,11 @@ static int choose_monitor(struct hf_vmm_upgrade *u, struct hf_error *error)
 
 static int make_ready(struct hf_vmm_upgrade *u, struct hf_error *error)
 {
-	uint64_t state_bytes = u->agent->state_bytes;
 	size_t size;
 	int r = hf_fault(HF_FAULT_VMM_NOTE, error);
 
 	if (r == 0)
 		r = hf_registration_open_ram(&u->reg, u->ram_fds, error);
-	if (r == 0 && state_bytes == 0)
-		state_bytes = hf_vmm_get_probe(u->old)->state_estimate_bytes;
-	if (r == 0)
-		r = hf_state_room_add(&u->room, state_bytes, error);
 	if (r == 0)
 		r = choose_monitor(u, error);
 	/* From the file, without what was learned since: it is put back as it was. */
@@ -308,7 +302,6 @@ int hf_vmm_upgrade_start(struct hf_agent *agent, struct hf_registration *reg,
 			.dry_run = how->dry_run,
 			.reg = *reg};
 		*reg = (struct hf_registration){0};
-		u->room.guest = &u->reg.guest;
 		for (size_t i = 0; i < HF_ARRAY_SIZE(u->ram_fds); i++)
 			u->ram_fds[i] = -EBADF;
 		hf_config_give_policy(&u->reg.guest);
@@ -336,7 +329,6 @@ void hf_vmm_upgrade_free(struct hf_vmm_upgrade *u)
 	hf_vmm_free(u->old);
 	for (size_t i = 0; i < HF_ARRAY_SIZE(u->ram_fds); i++)
 		hf_close(&u->ram_fds[i]);
-	hf_state_room_release(&u->room);
 	hf_beside_paths_clear(&u->sockets);
 	hf_registration_clear(&u->reg);
 	free(u->old_reg);

@@ -4,7 +4,7 @@
  *
  * The new QEMU starts on the guest's RAM files while the guest runs in the old one:
  *
- *   attach -> check -> start the new one beside the old -> pause, save -> load -> let it run
+ *   attach -> check -> start the new one beside the old -> pause -> save and load -> let it run
  *          -> end the old one
  *
  * Only from the pause to "let it run" the guest stands still, and nothing in between depends on its

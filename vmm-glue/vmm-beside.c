@@ -67,10 +67,8 @@ int hf_vmm_start_beside(struct hf_vmm *vmm, const int *ram_fds, uint64_t timeout
 	return 0;
 }
 
-int hf_vmm_load(struct hf_vmm *vmm, const int *state_fds, uint64_t timeout_ns, hf_vmm_done_fn done,
-	void *data)
+int hf_vmm_load(struct hf_vmm *vmm, uint64_t timeout_ns, hf_vmm_done_fn done, void *data)
 {
-	struct hf_error e = {0};
 	int r;
 
 	if (!vmm->beside || !vmm->qmp || vmm->lost)
@@ -80,7 +78,5 @@ int hf_vmm_load(struct hf_vmm *vmm, const int *state_fds, uint64_t timeout_ns, h
 		return r;
 	vmm->waiting = "load its device state";
 	vmm->incoming_sent = true;
-	if (hf_vmm_begin_stream(vmm, state_fds, TAKE_FD(vmm->load_fd), &e) < 0)
-		hf_vmm_fail(vmm, &e);
 	return 0;
 }

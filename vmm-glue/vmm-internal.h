@@ -131,11 +131,11 @@ struct hf_vmm {
 	unsigned int n_waits; /* left, for what its consoles said to be written */
 	struct hf_error stream_error;
 	struct hf_stream_result result;
-	struct hf_sink *sink;	  /* borrowed: save */
+	struct hf_sink *sink;	  /* borrowed: save; NULL: another QEMU reads the stream */
 	struct hf_sink load_sink; /* own: load */
 	hf_stream_grow_fn grow;
 	int stream_fd; /* QEMU's end, until it has been sent */
-	int load_fd;   /* ours, of a QEMU started beside the guest's, until it loads */
+	int load_fd;   /* of a QEMU started beside the guest's: what that one is to write to */
 	bool beside; /* it was, and has not been told to let the guest run: nobody else knows it */
 	bool migration_completed;
 	bool incoming_sent;
@@ -347,14 +347,6 @@ void hf_vmm_widen(int fd);
 
 /** hf_vmm_check_ram() - Take note of the RAM files that a new QEMU is to have. 0 or -errno. */
 int hf_vmm_check_ram(struct hf_vmm *vmm, const int *ram_fds, struct hf_error *e);
-
-/**
- * hf_vmm_begin_stream() - Have the device state written to a socket, as it was saved.
- * @sock: taken, on failure too
- *
- * Length and checksum are looked at before the first byte is written. Return: 0 or -errno.
- */
-int hf_vmm_begin_stream(struct hf_vmm *vmm, const int *state_fds, int sock, struct hf_error *e);
 
 /**
  * hf_vmm_begin_start() - hf_vmm_begin() of what starts a QEMU: the one there was is forgotten.

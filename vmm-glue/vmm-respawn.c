@@ -413,10 +413,10 @@ void hf_vmm_start_new(struct hf_vmm *vmm)
 
 /* Length and checksum are checked here: a stream that is cut or spoilt never gets as far as QEMU.
  */
-int hf_vmm_begin_stream(struct hf_vmm *vmm, const int *state_fds, int sock, struct hf_error *e)
+static int prepare_stream(struct hf_vmm *vmm, const int *state_fds, struct hf_error *e)
 {
 	const struct hf_manifest_guest *guest = vmm->guest;
-	cleanup_close int fd = sock;
+	int pair[2];
 	int r;
 
 	hf_sink_release(&vmm->load_sink);
@@ -428,22 +428,15 @@ int hf_vmm_begin_stream(struct hf_vmm *vmm, const int *state_fds, int sock, stru
 	}
 	if (guest->state_length == 0)
 		return hf_error_set(e, -EBADMSG, HF_ERR_FAILED, NULL, "its device state is empty");
-	r = hf_stream_load(vmm->ring, TAKE_FD(fd), &vmm->load_sink, guest->state_length,
-		guest->state_xxh3, hf_vmm_on_stream_done, vmm, &vmm->stream, e);
-	if (r == 0)
-		vmm->streaming = true;
-	return r;
-}
-
-static int prepare_stream(struct hf_vmm *vmm, const int *state_fds, struct hf_error *e)
-{
-	int pair[2];
-
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
 		return hf_error_set(
 			e, -errno, HF_ERR_FAILED, NULL, "can't make a socket: %s", strerror(errno));
 	vmm->stream_fd = pair[1];
-	return hf_vmm_begin_stream(vmm, state_fds, pair[0], e);
+	r = hf_stream_load(vmm->ring, pair[0], &vmm->load_sink, guest->state_length,
+		guest->state_xxh3, hf_vmm_on_stream_done, vmm, &vmm->stream, e);
+	if (r == 0)
+		vmm->streaming = true;
+	return r;
 }
 
 static void forget_old(struct hf_vmm *vmm)

@@ -5,7 +5,7 @@
  * The same on QEMU 7.2, 10.0 and 11.1: `stop`, then an ordinary migration into a socketpair with
  * x-ignore-shared on, so that RAM in shared files stays out of the stream. All commands leave in
  * one go; QEMU works them off in order. The other end of the socketpair is read into the sink at
- * once.
+ * once, or is that of the QEMU which loads the state.
  *
  * A stream that ended is no proof of a complete one: QEMU has to say `completed`, and to have come
  * to rest in `postmigrate`, where it neither runs nor touches the guest's RAM or disks any more.
@@ -140,8 +140,10 @@ void hf_vmm_save_on_event(struct hf_vmm *vmm, const char *name, struct json_obje
 		vmm->guest->tsc_paused = hf_tsc_now();
 	if (strcmp(name, "MIGRATION") != 0 || hf_qmp_parse_migration_event(data, &status) < 0)
 		return;
-	/* Success is looked for when the stream has ended; a failure is asked for its cause now. */
-	if (status == HF_QMP_MIGRATION_FAILED || status == HF_QMP_MIGRATION_CANCELLED)
+	/* Success is looked for when the stream has ended, if it comes here; a failure is asked for
+	 * its cause now. */
+	if (status == HF_QMP_MIGRATION_FAILED || status == HF_QMP_MIGRATION_CANCELLED ||
+		(status == HF_QMP_MIGRATION_COMPLETED && !vmm->sink))
 		ask_outcome(vmm);
 }
 
@@ -260,29 +262,41 @@ static int grow(void *data, struct hf_sink *sink, struct hf_error *e)
 	return vmm->grow(vmm->op.data, sink, e);
 }
 
+/* Return: QEMU's end of the socket that is read into the sink, or -errno. */
+static int begin_stream(struct hf_vmm *vmm, struct hf_error *e)
+{
+	int pair[2];
+	int r;
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+		return hf_error_set(
+			e, -errno, HF_ERR_FAILED, NULL, "can't make a socket: %s", strerror(errno));
+	hf_vmm_widen(pair[1]);
+	r = hf_stream_save(
+		vmm->ring, pair[0], vmm->sink, grow, hf_vmm_on_stream_done, vmm, &vmm->stream, e);
+	if (r < 0) {
+		close(pair[1]);
+		return r;
+	}
+	vmm->streaming = true;
+	return pair[1];
+}
+
 static void begin(struct hf_vmm *vmm)
 {
 	cleanup_close int theirs = -EBADF;
 	struct hf_error e = {0};
-	int pair[2];
 
 	/* As libvirt describes it running: it sees the pause, too. */
 	if (hf_guest_is_libvirt(vmm->guest) && hf_libvirt_read_status(vmm->guest, &e) < 0) {
 		hf_vmm_fail(vmm, &e);
 		return;
 	}
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0) {
-		hf_vmm_failf(vmm, -errno, NULL, "can't make a socket: %s", strerror(errno));
-		return;
-	}
-	theirs = pair[1];
-	hf_vmm_widen(theirs);
-	if (hf_stream_save(vmm->ring, pair[0], vmm->sink, grow, hf_vmm_on_stream_done, vmm,
-		    &vmm->stream, &e) < 0) {
+	theirs = vmm->sink ? begin_stream(vmm, &e) : TAKE_FD(vmm->stream_fd);
+	if (theirs < 0) {
 		hf_vmm_fail(vmm, &e);
 		return;
 	}
-	vmm->streaming = true;
 	vmm->save_begun = true;
 	vmm->guest->tsc_pause = hf_tsc_now();
 	submit(vmm, theirs);
@@ -307,8 +321,9 @@ static void on_free(struct hf_qmp *q, int err, struct json_object *ret,
 		begin(vmm);
 }
 
-int hf_vmm_save(struct hf_vmm *vmm, struct hf_sink *sink, hf_stream_grow_fn grow_fn,
-	uint64_t timeout_ns, hf_vmm_done_fn done, void *data)
+/* Return: 0 the operation is under way, or has failed by itself; -errno there is none. */
+static int start(struct hf_vmm *vmm, struct hf_sink *sink, uint64_t timeout_ns, hf_vmm_done_fn done,
+	void *data)
 {
 	struct hf_error e = {0};
 	int r;
@@ -318,9 +333,11 @@ int hf_vmm_save(struct hf_vmm *vmm, struct hf_sink *sink, hf_stream_grow_fn grow
 	r = hf_vmm_begin(vmm, HF_VMM_OP_SAVE, timeout_ns, done, data);
 	if (r < 0)
 		return r;
-	vmm->grow = grow_fn;
 	vmm->sink = sink;
-	vmm->stream_ok = vmm->migration_completed = vmm->status_known = vmm->refused = false;
+	vmm->migration_completed = vmm->status_known = vmm->refused = false;
+	/* One that is another QEMU's to read is that one's to judge. */
+	vmm->stream_ok = !sink;
+	vmm->result = (struct hf_stream_result){0};
 	vmm->stream_error = (struct hf_error){0};
 	vmm->guest->tsc_paused = vmm->guest->tsc_saved = 0;
 	vmm->waiting = "say whether it is being migrated";
@@ -332,6 +349,24 @@ int hf_vmm_save(struct hf_vmm *vmm, struct hf_sink *sink, hf_stream_grow_fn grow
 	else
 		HF_VMM_SEND(vmm, on_free, hf_qmp_query_migrate);
 	return 0;
+}
+
+int hf_vmm_save(struct hf_vmm *vmm, struct hf_sink *sink, hf_stream_grow_fn grow_fn,
+	uint64_t timeout_ns, hf_vmm_done_fn done, void *data)
+{
+	vmm->grow = grow_fn;
+	return start(vmm, sink, timeout_ns, done, data);
+}
+
+int hf_vmm_save_into(struct hf_vmm *vmm, struct hf_vmm *beside, uint64_t timeout_ns,
+	hf_vmm_done_fn done, void *data)
+{
+	int r = beside->load_fd < 0 ? -EALREADY : start(vmm, NULL, timeout_ns, done, data);
+
+	/* Nothing of it has run yet but for a command that asks. */
+	if (r == 0)
+		vmm->stream_fd = TAKE_FD(beside->load_fd);
+	return r;
 }
 
 bool hf_vmm_save_refused(const struct hf_vmm *vmm)

@@ -279,6 +279,18 @@ void hf_vmm_failf(struct hf_vmm *vmm, int err, const char *remedy, const char *f
 	hf_vmm_fail(vmm, &e);
 }
 
+void hf_vmm_limit(struct hf_vmm *vmm, uint64_t timeout_ns)
+{
+	if (vmm->deadline && sd_event_source_set_time_relative(
+				     vmm->deadline, timeout_ns / HF_NSEC_PER_USEC) >= 0)
+		vmm->op.timeout_ns = timeout_ns;
+}
+
+void hf_vmm_cancel(struct hf_vmm *vmm, const struct hf_error *cause)
+{
+	hf_vmm_fail(vmm, cause);
+}
+
 /* ---- commands ---- */
 
 int hf_vmm_sent(struct hf_vmm *vmm, int r, uint64_t id)

@@ -195,6 +195,16 @@ int hf_vmm_save(struct hf_vmm *vmm, struct hf_sink *sink, hf_stream_grow_fn grow
 	uint64_t timeout_ns, hf_vmm_done_fn done, void *data);
 
 /**
+ * hf_vmm_save_into() - The same, into a QEMU that hf_vmm_start_beside() started.
+ * @beside: hf_vmm_load() of it must be under way; it can be saved into once
+ *
+ * Both work at the same time. The state is nowhere else, so nothing is known of its length or
+ * checksum: the save counts when this QEMU has completed it, and the load when the other one has.
+ */
+int hf_vmm_save_into(struct hf_vmm *vmm, struct hf_vmm *beside, uint64_t timeout_ns,
+	hf_vmm_done_fn done, void *data);
+
+/**
  * hf_vmm_save_refused() - After a save that failed: is the reason the guest's own?
  *
  * True when its QEMU said that it can't, or did what it must not, and is still there. False for a
@@ -295,15 +305,24 @@ int hf_vmm_start_beside(struct hf_vmm *vmm, const int *ram_fds, uint64_t timeout
 	hf_vmm_done_fn done, void *data);
 
 /**
- * hf_vmm_load() - Load a device state into a QEMU that was started beside the guest's.
- * @state_fds: one per guest->state[], borrowed
+ * hf_vmm_load() - Have a QEMU that was started beside the guest's load its device state.
+ * @timeout_ns: of the other one's save, too; see hf_vmm_limit()
  *
- * The other one must have been saved, and not run since. Everything else as for hf_vmm_respawn(),
+ * To be followed by hf_vmm_save_into() of the other one. Everything else as for hf_vmm_respawn(),
  * failure included: then the new QEMU is gone when @done runs, and the guest can go on in the old
  * one. What the load has written by then is of the state that the old one has, too.
  */
-int hf_vmm_load(struct hf_vmm *vmm, const int *state_fds, uint64_t timeout_ns, hf_vmm_done_fn done,
-	void *data);
+int hf_vmm_load(struct hf_vmm *vmm, uint64_t timeout_ns, hf_vmm_done_fn done, void *data);
+
+/** hf_vmm_limit() - The operation under way, if there is one, has this much time from now. */
+void hf_vmm_limit(struct hf_vmm *vmm, uint64_t timeout_ns);
+
+/**
+ * hf_vmm_cancel() - Have the operation under way fail, with an error. Its @done runs as usual.
+ *
+ * A QEMU that was on its way up is ended. Does nothing when none is under way.
+ */
+void hf_vmm_cancel(struct hf_vmm *vmm, const struct hf_error *cause);
 
 /**
  * hf_vmm_kill() - End a QEMU by force, and wait until the process is gone.
