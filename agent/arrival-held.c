@@ -64,21 +64,21 @@ static void add_waiter(
 	}
 }
 
-int hf_arrival_retry(struct hf_agent *agent, const char *id, const char *vmm,
+int hf_arrival_retry(struct hf_agent *agent, const char *id, const struct hf_retry_how *how,
 	hf_arrival_done_fn done, void *data, struct hf_error *error)
 {
 	struct hf_incoming *in = NULL;
 	int r = hf_arrival_find(agent, id, &in, error);
 
 	if (r == 0)
-		r = hf_incoming_retry(in, vmm, error);
+		r = hf_incoming_retry(in, how, error);
 	if (r < 0) {
 		hf_error_guest(error, in ? hf_incoming_guest(in)->name : id);
 		return r;
 	}
 	add_waiter(agent->arrival, in, done, data);
 	hf_agent_progress(agent, hf_incoming_guest(in)->name, "tried once more%s%s",
-		vmm ? ", with " : "", vmm ? vmm : "");
+		how->vmm ? ", with " : "", how->vmm ? how->vmm : "");
 	return 0;
 }
 

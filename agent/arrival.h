@@ -63,19 +63,21 @@ const char *hf_arrival_guest_step(const struct hf_arrival *arrival, const char *
 /** hf_arrival_guest_error() - Why a guest is held; NULL when it is not. */
 const struct hf_error *hf_arrival_guest_error(const struct hf_arrival *arrival, const char *uuid);
 
+struct hf_retry_how;
+
 /** Called when what was asked for a held guest has ended. @error is NULL on success. */
 typedef void (*hf_arrival_done_fn)(const struct hf_error *error, void *data);
 
 /**
  * hf_arrival_retry() - Try once more to bring a held guest up.
- * @id:  its uuid or name
- * @vmm: absolute path of another VMM binary for it, or NULL
+ * @id:   its uuid or name
+ * @how:  as of hf_incoming_retry()
  * @done: called on the loop, once, when 0 was returned. When the last held guest is resumed, the
  *        host is `normal` by then.
  *
  * Return: 0 when it is under way; -errno with @error filled.
  */
-int hf_arrival_retry(struct hf_agent *agent, const char *id, const char *vmm,
+int hf_arrival_retry(struct hf_agent *agent, const char *id, const struct hf_retry_how *how,
 	hf_arrival_done_fn done, void *data, struct hf_error *error);
 
 /** hf_arrival_release() - Give a held guest up: its RAM is freed. As hf_arrival_retry(). */

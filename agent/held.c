@@ -8,6 +8,7 @@
 #include "agent/agent.h"
 #include "agent/arrival.h"
 #include "agent/dump.h"
+#include "agent/incoming.h"
 #include "agent/log.h"
 #include "agent/recheck.h"
 #include "common/json.h"
@@ -124,10 +125,12 @@ static void on_retried(const struct hf_error *error, void *data)
 
 void hf_held_retry(struct hf_varlink_call *call, struct json_object *params, void *userdata)
 {
-	const char *guest = NULL, *qemu = NULL;
+	const char *guest = NULL;
+	struct hf_retry_how how = {0};
 	const struct hf_json_field fields[] = {
 		{"guest", json_type_string, 0, &guest},
-		{"qemu", json_type_string, HF_JSON_OPTIONAL, &qemu},
+		{"qemu", json_type_string, HF_JSON_OPTIONAL, &how.vmm},
+		{"ignore_disks", json_type_boolean, HF_JSON_OPTIONAL, &how.ignore_disks},
 		{NULL, json_type_null, 0, NULL},
 	};
 	struct hf_error e = {0};
@@ -139,11 +142,11 @@ void hf_held_retry(struct hf_varlink_call *call, struct json_object *params, voi
 	q = request_new(userdata, call);
 	if (!q)
 		return;
-	r = qemu ? hf_held_check_program(qemu, &e) : 0;
+	r = how.vmm ? hf_held_check_program(how.vmm, &e) : 0;
 	if (r == 0)
 		r = hf_recheck_applies(q->agent, guest)
-			    ? recheck(q, guest, qemu, &e)
-			    : hf_arrival_retry(q->agent, guest, qemu, on_retried, q, &e);
+			    ? recheck(q, guest, how.vmm, &e)
+			    : hf_arrival_retry(q->agent, guest, &how, on_retried, q, &e);
 	if (r < 0)
 		refuse(q, &e);
 }

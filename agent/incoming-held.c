@@ -75,18 +75,20 @@ void hf_incoming_own_vmm_again(struct hf_incoming *in)
 	hf_resume_journal_set_vmm(in->guest->uuid, NULL, NULL);
 }
 
-int hf_incoming_retry(struct hf_incoming *in, const char *vmm, struct hf_error *error)
+int hf_incoming_retry(
+	struct hf_incoming *in, const struct hf_retry_how *how, struct hf_error *error)
 {
 	struct hf_error held_for = in->error;
 	int r = hf_incoming_may_act(in, error);
 
 	if (r == 0 && !in->runs)
 		r = renew_vmm(in, error);
-	if (r == 0 && vmm && !in->runs)
-		r = take_other_vmm(in, vmm, error);
+	if (r == 0 && how->vmm && !in->runs)
+		r = take_other_vmm(in, how->vmm, error);
 	if (r < 0)
 		return r;
 	in->retried = true;
+	in->ignore_disks = how->ignore_disks;
 	in->n_ended = 0;
 	hf_error_clear(&in->error);
 	r = hf_incoming_again(in);

@@ -33,14 +33,15 @@ struct hf_incoming {
 	bool looked;   /* at what the agent before noted of it */
 	pid_t ran_in;  /* the guest was let run in this process, or 0 */
 	uint64_t ran_in_start;
-	bool adopting;	  /* that process is being taken over: it may have run */
-	bool runs;	  /* it was resumed: only its session is left to finish */
-	bool retried;	  /* not the first attempt of this agent */
-	bool gated;	  /* libvirt's daemon is kept away for it */
-	bool dumping;	  /* its files are being read */
-	char *ran_vmm;	  /* in another VMM binary than the manifest's, or NULL */
-	char *own_vmm;	  /* the manifest's, while it is tried with another; or NULL */
-	bool was_running; /* and status: before the update, which an attach overwrites */
+	bool adopting;	   /* that process is being taken over: it may have run */
+	bool runs;	   /* it was resumed: only its session is left to finish */
+	bool retried;	   /* not the first attempt of this agent */
+	bool ignore_disks; /* an operator says that they are as they were */
+	bool gated;	   /* libvirt's daemon is kept away for it */
+	bool dumping;	   /* its files are being read */
+	char *ran_vmm;	   /* in another VMM binary than the manifest's, or NULL */
+	char *own_vmm;	   /* the manifest's, while it is tried with another; or NULL */
+	bool was_running;  /* and status: before the update, which an attach overwrites */
 	char *status;
 	size_t n_ended; /* QEMUs that had its RAM but never ran it */
 	uint64_t retrieve_ns;

@@ -10,7 +10,9 @@
 #include "agent/resume-journal.h"
 #include "common/fault.h"
 #include "common/fd.h"
+#include "vmm-glue/guest-disks.h"
 #include "vmm-glue/ram-users.h"
+#include "vmm-glue/registration.h"
 
 #define END_TIMEOUT_NS (10 * HF_NSEC_PER_SEC)
 
@@ -122,6 +124,25 @@ int hf_incoming_end_others(struct hf_incoming *in, struct hf_error *error)
 		files, n, hf_carrier_keeper(in->carrier), END_TIMEOUT_NS, &in->n_ended, error);
 }
 
+/*
+ * Started afresh on this kernel, before it was looked for: it has the disks, and other memory. Only
+ * this agent, and those before it, bring it up from what was saved.
+ */
+static int check_not_started(struct hf_incoming *in, struct hf_error *error)
+{
+	cleanup_registration struct hf_registration reg = {0};
+	struct hf_error e = {0};
+	char path[256];
+
+	if (hf_registration_path(in->guest->uuid, path, sizeof(path)) < 0 ||
+		hf_registration_read(path, &reg, &e) < 0 || !hf_registration_alive(&reg))
+		return 0;
+	return hf_error_set(error, -EEXIST, HF_ERR_DEGRADED,
+		"release this memory, which is of the past; or end that process, if nothing of "
+		"its disks has changed, and retry it",
+		"it was started afresh meanwhile, as process %d", (int)reg.pid);
+}
+
 int hf_incoming_open_session(struct hf_incoming *in, struct hf_error *error)
 {
 	if (in->session)
@@ -152,6 +173,10 @@ int hf_incoming_retrieve(void *data)
 		r = hf_incoming_retrieve_files(in, &in->error);
 	if (r == 0 && (again || hf_incoming_is_image(in)) && !in->ran_in)
 		r = hf_incoming_end_others(in, &in->error);
+	if (r == 0 && !in->ran_in)
+		r = check_not_started(in, &in->error);
+	if (r == 0 && !in->ran_in && !in->ignore_disks)
+		r = hf_guest_disks_check(in->guest, &in->error);
 	in->retrieve_ns = hf_agent_now_ns() - begin;
 	return r;
 }

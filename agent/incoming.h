@@ -66,15 +66,21 @@ bool hf_incoming_has_passed(const struct hf_incoming *in);
  */
 int hf_incoming_may_act(const struct hf_incoming *in, struct hf_error *error);
 
+/** struct hf_retry_how - what an operator wants to be different this time. */
+struct hf_retry_how {
+	const char *vmm;   /* absolute path of another VMM binary for it, or NULL */
+	bool ignore_disks; /* that were written to after it was saved */
+};
+
 /**
  * hf_incoming_retry() - Try once more to bring a held guest up.
- * @vmm: absolute path of another VMM binary for it, or NULL
  *
  * Ends in the callback of hf_incoming_new(), as the first attempt did. When it fails, the guest is
  * held as before, for a reason that may be another one. Return: 0 when it is under way; -errno with
  * @error filled.
  */
-int hf_incoming_retry(struct hf_incoming *in, const char *vmm, struct hf_error *error);
+int hf_incoming_retry(
+	struct hf_incoming *in, const struct hf_retry_how *how, struct hf_error *error);
 
 /** hf_incoming_may_release() - Can it be given up? Return: 0 or -errno, @error filled. */
 int hf_incoming_may_release(const struct hf_incoming *in, struct hf_error *error);

@@ -13,6 +13,7 @@
 #include "common/worker.h"
 #include "memfd-preserve/fill.h"
 #include "vmm-glue/cmdline.h"
+#include "vmm-glue/guest-disks.h"
 #include "vmm-glue/libvirt.h"
 
 #define QUIT_TIMEOUT_NS (20 * HF_NSEC_PER_SEC)
@@ -159,6 +160,10 @@ static int preserve(void *data)
 	}
 	if (r == 0)
 		r = copy_ahead(out);
+	/* In memory it can only get to where nobody has started it yet. */
+	if (r == 0 && hf_carrier_kind(out->carrier) == HF_CARRIER_IMAGE &&
+		hf_guest_disks_collect(out->guest, out->reg->pid) < 0)
+		r = hf_error_set(&out->error, -ENOMEM, HF_ERR_FAILED, NULL, "out of memory");
 	out->guest->preserve_ns = hf_agent_now_ns() - begin;
 	if (r == 0)
 		r = hf_fault(HF_FAULT_PRESERVE_STATE, &out->error);
@@ -362,7 +367,11 @@ static int seal(void *data)
 	struct hf_outgoing *out = data;
 	int r = hf_fault(HF_FAULT_SEAL, &out->error);
 
-	return r == 0 ? hf_session_seal(out->session, &out->error) : r;
+	if (r == 0)
+		r = hf_session_seal(out->session, &out->error);
+	if (r == 0)
+		hf_guest_disks_stamp(out->guest);
+	return r;
 }
 
 static void on_sealed(void *data, int result)

@@ -103,6 +103,12 @@ static const struct field helper_fields[] = {
 	F_REQUIRED(hf_manifest_helper, "apparmor", FIELD_STRING, apparmor),
 };
 
+static const struct field disk_fields[] = {
+	F_NEEDED(hf_manifest_disk, "path", FIELD_STRING, path),
+	F(hf_manifest_disk, "size", FIELD_U64, size),
+	F(hf_manifest_disk, "mtime-ns", FIELD_U64, mtime_ns),
+};
+
 static const struct field guest_fields[] = {
 	F_NEEDED(hf_manifest_guest, "uuid", FIELD_UUID, uuid),
 	F_NEEDED(hf_manifest_guest, "name", FIELD_STRING, name),
@@ -203,6 +209,7 @@ static const struct node_type net_type = {
 static const struct node_type fd_type = {TYPE("descriptor", hf_manifest_fd, fd_fields)};
 static const struct node_type folder_type = {TYPE("folder", hf_manifest_folder, folder_fields)};
 static const struct node_type helper_type = {TYPE("helper", hf_manifest_helper, helper_fields)};
+static const struct node_type disk_type = {TYPE("disk", hf_manifest_disk, disk_fields)};
 
 #define LIST(s, node, entry, member, limit, of) \
 	{ \
@@ -227,6 +234,8 @@ static const struct list guest_lists[] = {
 		HF_MANIFEST_MAX_FOLDERS, &folder_type),
 	[GUEST_HELPERS] = LIST(hf_manifest_guest, "helpers", "helper", helpers,
 		HF_MANIFEST_MAX_HELPERS, &helper_type),
+	[GUEST_DISKS] =
+		LIST(hf_manifest_guest, "disks", "disk", disks, HF_MANIFEST_MAX_DISKS, &disk_type),
 };
 
 const struct node_type hf_manifest_schema_guest = {

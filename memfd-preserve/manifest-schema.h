@@ -97,6 +97,7 @@ enum guest_list {
 	GUEST_FDS,
 	GUEST_FOLDERS,
 	GUEST_HELPERS,
+	GUEST_DISKS,
 };
 
 static inline void *field_at(const void *object, size_t offset)

@@ -139,6 +139,16 @@ struct hf_manifest_helper *hf_manifest_add_helper(struct hf_manifest_guest *g)
 	return hf_manifest_schema_append(&hf_manifest_schema_guest.lists[GUEST_HELPERS], g);
 }
 
+struct hf_manifest_disk *hf_manifest_add_disk(struct hf_manifest_guest *g)
+{
+	return hf_manifest_schema_append(&hf_manifest_schema_guest.lists[GUEST_DISKS], g);
+}
+
+void hf_manifest_forget_disks(struct hf_manifest_guest *g)
+{
+	hf_manifest_schema_empty(&hf_manifest_schema_guest.lists[GUEST_DISKS], g);
+}
+
 void hf_manifest_forget_inherited(struct hf_manifest_guest *g)
 {
 	hf_manifest_schema_empty(&hf_manifest_schema_guest.lists[GUEST_FDS], g);

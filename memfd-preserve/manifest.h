@@ -27,7 +27,7 @@
 #include "memfd-preserve/policy.h"
 
 /* What this build writes, and the oldest reader that can act on it. */
-#define HF_MANIFEST_VERSION 7
+#define HF_MANIFEST_VERSION 8
 #define HF_MANIFEST_MIN_READER 1
 /* A property or node with this prefix is refused by readers that don't know it. */
 #define HF_MANIFEST_REQUIRED "required,"
@@ -47,6 +47,7 @@
 #define HF_MANIFEST_MAX_FDS 512
 #define HF_MANIFEST_MAX_FOLDERS 64
 #define HF_MANIFEST_MAX_HELPERS 16
+#define HF_MANIFEST_MAX_DISKS 64
 #define HF_MANIFEST_MAX_FILES 16384
 #define HF_MANIFEST_MAX_RLIMITS 64 /* numbers, two a limit */
 #define HF_MANIFEST_MAX_CPUS 128   /* words of 64 CPUs */
@@ -120,6 +121,13 @@ struct hf_manifest_folder {
 	uint32_t mode;
 	uint32_t uid;
 	uint32_t gid;
+};
+
+/* A file that the VMM had open to read and write: what the guest's memory goes with. */
+struct hf_manifest_disk {
+	char *path;
+	uint64_t size;	   /* bytes, when the guest was saved */
+	uint64_t mtime_ns; /* of its last change then, since 1970; 0: not known */
 };
 
 /* A process that has to run before the VMM, which connects to it: swtpm. */
@@ -201,6 +209,8 @@ struct hf_manifest_guest {
 	size_t n_folders;
 	struct hf_manifest_helper *helpers;
 	size_t n_helpers;
+	struct hf_manifest_disk *disks;
+	size_t n_disks;
 	char *apparmor;	      /* profile of AppArmor's that its VMM is confined by, or NULL */
 	char *libvirt_status; /* of a domain: libvirt's own description of it as it runs, or NULL */
 
@@ -290,6 +300,9 @@ struct hf_manifest_net *hf_manifest_add_net(struct hf_manifest_guest *g);
 struct hf_manifest_fd *hf_manifest_add_fd(struct hf_manifest_guest *g);
 struct hf_manifest_folder *hf_manifest_add_folder(struct hf_manifest_guest *g);
 struct hf_manifest_helper *hf_manifest_add_helper(struct hf_manifest_guest *g);
+struct hf_manifest_disk *hf_manifest_add_disk(struct hf_manifest_guest *g);
+/** hf_manifest_forget_disks() - Drop that list. */
+void hf_manifest_forget_disks(struct hf_manifest_guest *g);
 /** hf_manifest_forget_inherited() - Drop the three lists, inherits, and apparmor. */
 void hf_manifest_forget_inherited(struct hf_manifest_guest *g);
 struct hf_manifest_file *hf_manifest_add_file(struct hf_manifest *m);

@@ -9,7 +9,9 @@
 static int run(struct hf_cli *cli, int argc, char **argv)
 {
 	const char *qemu = NULL;
-	const struct hf_cli_option options[] = {{"qemu", &qemu, NULL}, {0}};
+	bool ignore_disks = false;
+	const struct hf_cli_option options[] = {
+		{"qemu", &qemu, NULL}, {"ignore-disks", NULL, &ignore_disks}, {0}};
 	cleanup_json struct json_object *reply = NULL;
 	struct json_object *params;
 	char **args = NULL;
@@ -24,6 +26,8 @@ static int run(struct hf_cli *cli, int argc, char **argv)
 	params = json_object_new_object();
 	hf_json_add_string(params, "guest", args[0]);
 	hf_json_add_string(params, "qemu", qemu);
+	if (ignore_disks)
+		hf_json_add_bool(params, "ignore_disks", true);
 	r = hf_cli_watch(cli, "Retry", params, &reply);
 	if (r != HF_CLI_GO_ON)
 		return r;
@@ -37,7 +41,7 @@ static int run(struct hf_cli *cli, int argc, char **argv)
 
 const struct hf_cli_verb hf_cli_verb_retry = {
 	.name = "retry",
-	.usage = "GUEST [--qemu PATH]",
+	.usage = "GUEST [--qemu PATH] [--ignore-disks]",
 	.summary = "try once more to bring a held guest up, or ask an unhealthy one again",
 	.help = "Starts QEMU on the memory of a guest that is held, loads its device state and "
 		"lets\n"
@@ -48,6 +52,9 @@ const struct hf_cli_verb hf_cli_verb_retry = {
 		"answered before the update, and its health-command. Exit code 6: it is still\n"
 		"unhealthy.\n"
 		"\n"
-		"  --qemu PATH       with this QEMU in place of its own, now and from then on\n",
+		"  --qemu PATH       with this QEMU in place of its own, now and from then on\n"
+		"  --ignore-disks    also when its disks were written to after it was saved: only "
+		"if\n"
+		"                    you know that nothing in them has changed\n",
 	.run = run,
 };

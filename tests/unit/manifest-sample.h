@@ -50,6 +50,7 @@ static inline void sample_inherited(struct hf_manifest_guest *g)
 	struct hf_manifest_fd *fd = hf_manifest_add_fd(g);
 	struct hf_manifest_folder *folder = hf_manifest_add_folder(g);
 	struct hf_manifest_helper *helper = hf_manifest_add_helper(g);
+	struct hf_manifest_disk *disk = hf_manifest_add_disk(g);
 
 	g->inherits = true;
 	hf_manifest_set(&g->libvirt_status, "<domstatus state='running'/>");
@@ -78,6 +79,9 @@ static inline void sample_inherited(struct hf_manifest_guest *g)
 	hf_manifest_set(&helper->socket, "/run/libvirt/qemu/swtpm/1-web-swtpm.sock");
 	hf_manifest_set(&helper->apparmor, "libvirt-0e4510b1-5792-5afc-be69-2b819927f355");
 	hf_manifest_set(&g->apparmor, "libvirt-0e4510b1-5792-5afc-be69-2b819927f355");
+	hf_manifest_set(&disk->path, "/srv/web.qcow2");
+	disk->size = 3 << 20;
+	disk->mtime_ns = 1790000000123456789;
 	helper->socket_mode = 0600;
 	helper->socket_uid = 64055;
 	helper->socket_gid = 111;

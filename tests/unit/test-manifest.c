@@ -2,7 +2,7 @@
 /**
  * DOC: The manifest: round trip, golden file, and everything that must be refused.
  *
- * `test-manifest --write FOLDER` writes the sample as manifest-v7.bin and .json, for a new
+ * `test-manifest --write FOLDER` writes the sample as manifest-v8.bin and .json, for a new
  * version's golden files.
  */
 #include <endian.h>
@@ -24,13 +24,14 @@
 #include "tests/unit/manifest-sample.h"
 
 #define CAPACITY (64u << 10)
-#define GOLDEN "tests/golden/manifest-v7"
+#define GOLDEN "tests/golden/manifest-v8"
 #define GOLDEN_V1 "tests/golden/manifest-v1"
 #define GOLDEN_V2 "tests/golden/manifest-v2"
 #define GOLDEN_V3 "tests/golden/manifest-v3"
 #define GOLDEN_V4 "tests/golden/manifest-v4"
 #define GOLDEN_V5 "tests/golden/manifest-v5"
 #define GOLDEN_V6 "tests/golden/manifest-v6"
+#define GOLDEN_V7 "tests/golden/manifest-v7"
 
 static char *encode(const struct hf_manifest *m, size_t *ret_size)
 {
@@ -312,6 +313,22 @@ static void test_golden_v6(void **state)
 	assert_int_equal(m->guests[0]->n_fds, 2);
 	assert_int_equal(m->guests[0]->fds[1].kind, HF_FD_VHOST);
 	expect_json_within(GOLDEN_V6 ".json", m);
+	hf_manifest_free(m);
+}
+
+/* Version 7 said nothing of disks. */
+static void test_golden_v7(void **state)
+{
+	cleanup_free char *golden = NULL;
+	size_t size;
+	struct hf_manifest *m = read_golden(GOLDEN_V7, &golden, &size);
+
+	assert_int_equal(m->version, 7);
+	assert_int_equal(m->n_guests, 2);
+	assert_int_equal(m->guests[0]->n_disks + m->guests[1]->n_disks, 0);
+	assert_int_equal(m->guests[0]->n_fds, 3);
+	assert_int_equal(m->guests[0]->fds[2].kind, HF_FD_FILE);
+	expect_json_within(GOLDEN_V7 ".json", m);
 	hf_manifest_free(m);
 }
 
@@ -720,9 +737,9 @@ static int write_golden(const char *folder)
 	char *buf = encode(m, &size), *text = json_text(m), path[4096];
 	int r;
 
-	snprintf(path, sizeof(path), "%s/manifest-v7.bin", folder);
+	snprintf(path, sizeof(path), "%s/manifest-v8.bin", folder);
 	r = hf_file_write_atomic(path, buf, size, 0644);
-	snprintf(path, sizeof(path), "%s/manifest-v7.json", folder);
+	snprintf(path, sizeof(path), "%s/manifest-v8.json", folder);
 	if (r == 0)
 		r = hf_file_write_atomic(path, text, strlen(text), 0644);
 	free(buf);
@@ -742,6 +759,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_golden_v4),
 		cmocka_unit_test(test_golden_v5),
 		cmocka_unit_test(test_golden_v6),
+		cmocka_unit_test(test_golden_v7),
 		cmocka_unit_test(test_ram_copied_is_required),
 		cmocka_unit_test(test_unknown_choice),
 		cmocka_unit_test(test_cut_and_flipped),

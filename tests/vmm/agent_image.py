@@ -4,7 +4,7 @@
 import os
 import secrets
 
-from rig import Guest, check, every_qemu, kernel, poll, test
+from rig import Guest, PrivateQemu, check, every_qemu, guest_json, kernel, poll, test
 
 IMAGE = ("--carrier", "image", "--plaintext")
 
@@ -101,6 +101,47 @@ def images_are_encrypted(world):
     world.expect(0, "commit")
     check(world.state == "normal" and guest.pid != pid, "commit did not replace QEMU")
     check(not images(world), f"images stay: {images(world)}")
+    guest.wait_alive()
+
+
+def held_image(world, **kwargs):
+    """A guest whose memory is on disk, and here, but which did not come up; its QEMU would do so now."""
+    qemu = PrivateQemu(world)
+    guest = qemu.guest("g", **kwargs).wait_ready()
+    world.start_agent()
+    world.expect(0, "prepare", "--kernel", kernel(), *IMAGE)
+    qemu.fails_to_load()
+    world.expect(6, "commit", says="no such state")
+    qemu.works()
+    check(images(world), "its image is gone")
+    return guest
+
+
+@test
+def image_whose_disk_has_changed(world):
+    """The guest may have been started afresh elsewhere: it is held, and comes up when somebody says that it was not."""
+    guest = held_image(world, disk=True)
+    with open(guest.disk, "r+b") as disk:
+        disk.write(disk.read(1))
+    world.expect(6, "retry", "g", says=f"its disk {guest.disk} was written to after its memory was saved")
+    check(guest_json(world, "g")["status"] == "held", "it is not held any more")
+    check(images(world), "its image is gone")
+    world.expect(0, "retry", "g", "--ignore-disks")
+    check(world.state == "normal" and not images(world), f"the host is {world.state}, images: {images(world)}")
+    guest.wait_alive()
+
+
+@test
+def image_of_a_guest_that_was_started_afresh(world):
+    """Its memory is of the past as long as the guest runs in another."""
+    guest = held_image(world)
+    other = Guest(world, "other", holdfast=("--uuid", guest_json(world, "g")["uuid"])).wait_ready()
+    world.expect(6, "retry", "g", says=f"it was started afresh meanwhile, as process {other.pid}")
+    other.wait_alive()
+    other.qmp("quit")
+    other.process.wait()
+    world.expect(0, "retry", "g")
+    check(world.state == "normal" and not images(world), f"the host is {world.state}, images: {images(world)}")
     guest.wait_alive()
 
 
