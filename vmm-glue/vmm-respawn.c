@@ -58,9 +58,19 @@ static void on_capabilities_off(struct hf_qmp *q, int err, struct json_object *r
 {
 	struct hf_vmm *vmm = data;
 
-	/* While the load is still under way QEMU refuses; then it is asked again. */
-	if (vmm->migration_completed && hf_vmm_check_reply(vmm, err, error))
+	/* While the load is still under way QEMU refuses, and the event that says that it is not
+	 * may come a moment early; then it is asked again. */
+	if (!vmm->migration_completed || (err && vmm->n_polls == 0))
+		return;
+	if (hf_vmm_check_reply(vmm, err, error))
 		vmm->capability_off = true;
+}
+
+static void note_loaded(struct hf_vmm *vmm)
+{
+	if (vmm->stamps.loaded == 0)
+		vmm->stamps.loaded = hf_tsc_now();
+	vmm->migration_completed = true;
 }
 
 static void on_loaded(struct hf_qmp *q, int err, struct json_object *ret,
@@ -71,10 +81,9 @@ static void on_loaded(struct hf_qmp *q, int err, struct json_object *ret,
 
 	if (!hf_vmm_take_migration(vmm, err, ret, error, &m))
 		return;
-	if (m.status == HF_QMP_MIGRATION_COMPLETED && vmm->stamps.loaded == 0) {
-		vmm->migration_completed = true;
-		vmm->stamps.loaded = hf_tsc_now();
-	} else if (hf_qmp_migration_over(m.status) && m.status != HF_QMP_MIGRATION_COMPLETED)
+	if (m.status == HF_QMP_MIGRATION_COMPLETED)
+		note_loaded(vmm);
+	else if (hf_qmp_migration_over(m.status))
 		hf_vmm_failf(vmm, -EREMOTEIO, "see QEMU's log",
 			"QEMU can't load the device state: %s",
 			m.error_desc[0] ? m.error_desc : "it doesn't say why");
@@ -87,9 +96,10 @@ static void on_loaded(struct hf_qmp *q, int err, struct json_object *ret,
 static void ask_loaded(struct hf_vmm *vmm)
 {
 	vmm->waiting = "finish loading its device state";
-	if (HF_VMM_SEND(vmm, on_loaded, hf_qmp_query_migrate) < 0 ||
-		hf_vmm_send_caps(vmm, false, hf_guest_is_libvirt(vmm->guest), on_capabilities_off) <
-			0)
+	/* An event may have said it already. */
+	if (!vmm->migration_completed && HF_VMM_SEND(vmm, on_loaded, hf_qmp_query_migrate) < 0)
+		return;
+	if (hf_vmm_send_caps(vmm, false, hf_guest_is_libvirt(vmm->guest), on_capabilities_off) < 0)
 		return;
 	HF_VMM_SEND(vmm, on_loaded_status, hf_qmp_query_status);
 }
@@ -101,6 +111,8 @@ void hf_vmm_respawn_on_event(struct hf_vmm *vmm, const char *name, struct json_o
 	if (!vmm->incoming_sent || strcmp(name, "MIGRATION") != 0 ||
 		hf_qmp_parse_migration_event(data, &status) < 0)
 		return;
+	if (status == HF_QMP_MIGRATION_COMPLETED)
+		note_loaded(vmm);
 	if (hf_qmp_migration_over(status))
 		ask_loaded(vmm);
 }

@@ -132,6 +132,15 @@ void hf_vmm_save_on_stream(struct hf_vmm *vmm)
 		ask_outcome(vmm);
 }
 
+static void on_devices(struct hf_vmm *vmm, const char *why)
+{
+	vmm->n_replies--;
+	if (why[0])
+		hf_vmm_failf(vmm, -ESTALE,
+			"put its devices back as they were, or start the guest anew with them",
+			"%s, while the update was prepared", why);
+}
+
 void hf_vmm_save_on_event(struct hf_vmm *vmm, const char *name, struct json_object *data)
 {
 	enum hf_qmp_migration_status status;
@@ -142,9 +151,13 @@ void hf_vmm_save_on_event(struct hf_vmm *vmm, const char *name, struct json_obje
 		return;
 	/* Success is looked for when the stream has ended, if it comes here; a failure is asked for
 	 * its cause now. */
-	if (status == HF_QMP_MIGRATION_FAILED || status == HF_QMP_MIGRATION_CANCELLED ||
-		(status == HF_QMP_MIGRATION_COMPLETED && !vmm->sink))
+	if (status == HF_QMP_MIGRATION_FAILED || status == HF_QMP_MIGRATION_CANCELLED) {
 		ask_outcome(vmm);
+	} else if (status == HF_QMP_MIGRATION_COMPLETED && !vmm->sink) {
+		/* While the other one loads: before, QEMU would answer it in place of saving. */
+		if (hf_vmm_ask_devices(vmm, on_devices) == 0)
+			ask_outcome(vmm);
+	}
 }
 
 /* ---- the commands, in order ---- */
@@ -219,20 +232,11 @@ static void on_migrate(struct hf_qmp *q, int err, struct json_object *ret,
 	vmm->waiting = "finish saving its device state";
 }
 
-static void on_devices(struct hf_vmm *vmm, const char *why)
-{
-	vmm->n_replies--;
-	if (why[0])
-		hf_vmm_failf(vmm, -ESTALE,
-			"put its devices back as they were, or start the guest anew with them",
-			"%s, while the update was prepared", why);
-}
-
 /*
  * query-status first: it tells whether the guest ran at that very moment, which an operator may
  * have changed since attach. Settings before the pause, which they would lengthen. `stop` leaves
- * one that doesn't run as it is. Devices last: those may
- * have been plugged in or out since, too, and from `migrate` on QEMU refuses that.
+ * one that doesn't run as it is. Devices last: those may have been plugged in or out since, too,
+ * and from `migrate` on QEMU refuses that.
  */
 static void submit(struct hf_vmm *vmm, int fd)
 {
@@ -247,7 +251,7 @@ static void submit(struct hf_vmm *vmm, int fd)
 		HF_VMM_SEND(vmm, on_stopped, hf_qmp_stop) < 0)
 		return;
 	vmm->migrate_sent = true;
-	if (HF_VMM_SEND(vmm, on_migrate, hf_qmp_migrate, "fd:" HF_VMM_GETFD_NAME) == 0)
+	if (HF_VMM_SEND(vmm, on_migrate, hf_qmp_migrate, "fd:" HF_VMM_GETFD_NAME) == 0 && vmm->sink)
 		hf_vmm_ask_devices(vmm, on_devices);
 }
 
