@@ -7,7 +7,7 @@
 deps:
 	@mk/deps.sh check
 
-# make check [STEPS="lint unit-gcc"] [FUZZ_SECONDS=60]
+# make check [STEPS="lint unit-gcc"] [FUZZ_SECONDS=20]
 check:
 	@mk/deps.sh check || { echo "0 passed, 1 failed, 0 skipped"; exit 1; }
 	@FUZZ_SECONDS=$(FUZZ_SECONDS) tests/check.py $(STEPS)

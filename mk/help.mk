@@ -23,7 +23,7 @@ Check
   make agent               the agent with every QEMU here: updates, undo, failures; TESTS=name for some
   make libvirt             the same with domains of every libvirt here (root); TESTS=name for some
   make sweep              every fault point with every kind of fault; POINTS="save=hang ..." for some
-  make fuzz                every fuzzer for FUZZ_SECONDS=60 each; F=fuzz-varlink for one
+  make fuzz                every fuzzer for FUZZ_SECONDS=20 each; F=fuzz-varlink for one
   make fuzz-bins           build them only (with VARIANT=fuzz)
 
 Nested host: a real kexec inside a virtual machine

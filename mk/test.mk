@@ -69,8 +69,8 @@ $(B)/tests/fuzz-%: $(B)/tests/fuzz/fuzz-%.o $(UNIT_LIBS)
 	@echo "  LD      $@"
 	@$(HF_CC) $(HF_CFLAGS) -fsanitize=fuzzer -o $@ $< $(UNIT_LIBS) $(HF_LDFLAGS) $(PKG_LIBS) -lpthread
 
-# make fuzz [FUZZ_SECONDS=60] [F=fuzz-name]: every fuzzer, or the one named, for so many seconds
-FUZZ_SECONDS ?= 60
+# make fuzz [FUZZ_SECONDS=20] [F=fuzz-name]: every fuzzer, or the one named, for so many seconds
+FUZZ_SECONDS ?= 20
 .PHONY: fuzz fuzz-bins
 fuzz-bins: $(FUZZERS:%=$(B)/tests/%)
 fuzz:

@@ -2841,7 +2841,7 @@ def debian_guest_agent(world):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("-j", "--jobs", type=int, default=3)
+    parser.add_argument("-j", "--jobs", type=int, default=4)
     parser.add_argument("--qemu", action="append", default=[])
     parser.add_argument("tests", nargs="*")
     args = parser.parse_args()
@@ -2850,7 +2850,7 @@ def main():
     jobs = [(function, f"QEMU {version}", qemu) for function, every in TESTS
             if not args.tests or function.__name__ in args.tests
             for version, qemu in (qemus if every else qemus[:1])]
-    # Most of a test's time is waiting for guests: two at a time fill two processors.
+    # Most of a test's time is waiting for guests.
     with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
         results = list(pool.map(lambda job: run_one(*job), jobs))
     passed, failed, skipped = results.count(True), results.count(False), results.count(None)

@@ -81,7 +81,7 @@ class Monitor:
         self.sock.close()
 
 
-def witness_words(name, memory, duty=25, console="ttyS0"):
+def witness_words(name, memory, duty=12, console="ttyS0"):
     """The kernel's command line for a witness in @memory MiB."""
     return (f"console={console} quiet panic=-1 kho=off liveupdate=off hf.name={name} hf.report_ms=300 "
             f"hf.seed={sum(name.encode())} hf.ram_mib={memory} hf.mem=60 hf.duty={duty}")
@@ -89,7 +89,7 @@ def witness_words(name, memory, duty=25, console="ttyS0"):
 
 class Guest:
     def __init__(self, world, name, machine="q35", cpus=1, memory=96, disk=False, extra=(), holdfast=(),
-                 duty=25, launcher=True, accel="tcg", initrd=None, append=""):
+                 duty=12, launcher=True, accel="tcg", initrd=None, append=""):
         self.world, self.name = world, name
         self.console = world.path / f"{name}.console"
         self.own_monitor = world.path / f"{name}.qmp"
