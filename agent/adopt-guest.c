@@ -110,10 +110,6 @@ static int plan_ram(struct hf_registration *reg, bool foreign, struct hf_error *
 	return 0;
 }
 
-/*
- * What was set for it, as far as that makes sense: an adoption is not the place to complain. But
- * one that can't be loaded is always held, so that it can be tried again.
- */
 int hf_adopt_describe(const struct hf_adopt_request *q, struct hf_registration *reg,
 	char **ret_private_path, struct hf_error *error)
 {
@@ -136,7 +132,7 @@ int hf_adopt_describe(const struct hf_adopt_request *q, struct hf_registration *
 	if (r < 0)
 		return r;
 	hf_config_give_policy(&reg->guest);
-	/* Its old QEMU has ended when that can matter: no other answer keeps the guest. */
+	/* One that can't be loaded is always held, so that it can be tried again. */
 	reg->guest.policies.resume_failure = HF_RESUME_FAILURE_HOLD;
 	return 0;
 }
