@@ -21,6 +21,7 @@ struct section {
 };
 
 struct hf_config {
+	struct hf_config_host host;
 	struct section *sections;
 	size_t n_sections;
 	size_t n_files;
@@ -98,6 +99,8 @@ struct parser {
 	bool skipping;	 /* in a section that is wrong */
 	bool in_section; /* after any section's head */
 	size_t section;	 /* number of the section the line is in */
+	bool in_host;	 /* or in [host] */
+	unsigned int host_lines[2];
 	int err;
 };
 
@@ -134,6 +137,7 @@ static int enter_section(struct parser *p, const char *pattern)
 	struct hf_config *c = p->config;
 	struct section *grown, *s;
 
+	p->in_host = false;
 	for (size_t i = 0; i < c->n_sections; i++) {
 		s = &c->sections[i];
 		if (s->file == c->n_files && !s->pattern == !pattern &&
@@ -178,6 +182,12 @@ static int enter_guest(struct parser *p, const char *text, size_t n)
 	return enter_section(p, pattern);
 }
 
+static int enter_host(struct parser *p)
+{
+	p->in_host = true;
+	return 0;
+}
+
 /* A line in brackets. */
 static void take_head(struct parser *p, const char *s, size_t n)
 {
@@ -195,11 +205,13 @@ static void take_head(struct parser *p, const char *s, size_t n)
 		strip(&text, &len);
 		if (len == strlen("defaults") && memcmp(text, "defaults", len) == 0)
 			r = enter_section(p, NULL);
+		else if (len == strlen("host") && memcmp(text, "host", len) == 0)
+			r = enter_host(p);
 		else if (len >= 5 && memcmp(text, "guest", 5) == 0 &&
 			 (len == 5 || is_blank(text[5])))
 			r = enter_guest(p, text + 5, len - 5);
 		else
-			PROBLEM(p, "there are [defaults] and [guest PATTERN]",
+			PROBLEM(p, "there are [host], [defaults] and [guest PATTERN]",
 				"there is no section [%.*s]", (int)HF_MIN(len, (size_t)64), text);
 	}
 	if (r == -ENOMEM)
@@ -272,17 +284,57 @@ static char *next_setting(char *buf, int room, void *stream)
 	return NULL;
 }
 
+static const char *const carrier_names[] = {
+	[HF_CONFIG_CARRIER_OWN] = "own",
+	[HF_CONFIG_CARRIER_AUTO] = "auto",
+	[HF_CONFIG_CARRIER_IMAGE] = "image",
+};
+
+static void set_host(struct parser *p, const char *name, const char *value)
+{
+	struct hf_config_host *host = &p->config->host;
+	bool carrier = strcmp(name, "carrier") == 0;
+	unsigned int *line = &p->host_lines[carrier];
+	size_t i = 0;
+
+	if (!carrier && strcmp(name, "plaintext-images") != 0) {
+		PROBLEM(p, "[host] has carrier= and plaintext-images=", "there is no key `%.64s`",
+			name);
+		return;
+	}
+	if (*line)
+		PROBLEM(p, "remove one of them", "%s was given in line %u already", name, *line);
+	*line = p->line;
+	if (carrier) {
+		while (i < HF_ARRAY_SIZE(carrier_names) && strcmp(value, carrier_names[i]) != 0)
+			i++;
+		if (i == HF_ARRAY_SIZE(carrier_names))
+			PROBLEM(p, "own, auto or image", "carrier can't be `%.64s`", value);
+		else
+			host->carrier = (enum hf_config_carrier)i;
+	} else if (strcmp(value, "yes") == 0 || strcmp(value, "no") == 0) {
+		host->plaintext = value[0] == 'y';
+	} else {
+		PROBLEM(p, "yes or no", "plaintext-images can't be `%.64s`", value);
+	}
+}
+
 /* ini_handler. Its section is not the one: see next_setting(). */
 static int on_setting(void *user, const char *section, const char *name, const char *value)
 {
 	struct parser *p = user;
-	struct section *s = &p->config->sections[p->section];
 	struct hf_error e = {0};
+	struct section *s;
 	int key, r;
 
 	if (!name)
 		return 1;
 	p->expects = false;
+	if (p->in_host) {
+		set_host(p, name, value ? value : "");
+		return 1;
+	}
+	s = &p->config->sections[p->section];
 	key = hf_policy_find_key(name);
 	if (key >= 0 && s->lines[key]) {
 		PROBLEM(p, "remove one of them", "%s was given in line %u already", name,
@@ -377,6 +429,11 @@ int hf_config_policy(const struct hf_config *c, const struct hf_manifest_guest *
 	return bad;
 }
 
+const struct hf_config_host *hf_config_host(const struct hf_config *c)
+{
+	return &c->host;
+}
+
 /* ---- showing ---- */
 
 static void print_policy(const struct hf_policy *p, bool all, FILE *out)
@@ -397,6 +454,8 @@ void hf_config_print(const struct hf_config *c, FILE *out)
 
 	hf_policy_init(&defaults);
 	overlay_rank(c, RANK_DEFAULTS, NULL, &defaults);
+	fprintf(out, "[host]\ncarrier=%s\nplaintext-images=%s\n\n", carrier_names[c->host.carrier],
+		c->host.plaintext ? "yes" : "no");
 	fprintf(out, "[defaults]\n");
 	print_policy(&defaults, true, out);
 	/* As they are laid over each other: what comes later counts. */

@@ -34,6 +34,19 @@ struct hf_config_problem {
 	char remedy[256]; /* or "" */
 };
 
+/* The way of guests' memory where a request doesn't say one. */
+enum hf_config_carrier {
+	HF_CONFIG_CARRIER_OWN,	/* the agent's: luo or hold */
+	HF_CONFIG_CARRIER_AUTO, /* image where that won't do */
+	HF_CONFIG_CARRIER_IMAGE,
+};
+
+/** struct hf_config_host - what is for the host as a whole. */
+struct hf_config_host {
+	enum hf_config_carrier carrier;
+	bool plaintext; /* images need not be encrypted */
+};
+
 struct hf_config;
 
 /** hf_config_new() - An empty one: the built-in defaults. NULL without memory. */
@@ -95,6 +108,9 @@ void hf_config_give_policy(struct hf_manifest_guest *guest);
  */
 int hf_config_policy(const struct hf_config *config, const struct hf_manifest_guest *guest,
 	struct hf_policy *ret, struct hf_error *error);
+
+/** hf_config_host() - What is in effect for the host. Borrowed. */
+const struct hf_config_host *hf_config_host(const struct hf_config *config);
 
 /** hf_config_print() - The settings in effect, in the format of the files. */
 void hf_config_print(const struct hf_config *config, FILE *out);

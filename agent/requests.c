@@ -66,29 +66,46 @@ static char *copy(const char *s)
 	return s ? strdup(s) : NULL;
 }
 
-/* Where guests' memory is to go, and how the kernel is left. */
+/* Where guests' memory is to go, and how the kernel is left. @carrier NULL: by the configuration.
+ */
+static void set_way(struct request *q, const char *carrier, bool reboot, bool plaintext)
+{
+	cleanup_config struct hf_config *config = hf_config_load();
+	struct hf_config_host host = {0};
+
+	if (config)
+		host = *hf_config_host(config);
+	if (carrier)
+		host.carrier = strcmp(carrier, "auto") == 0 ? HF_CONFIG_CARRIER_AUTO
+			       : strcmp(carrier, hf_carrier_name(q->agent->image)) == 0
+				       ? HF_CONFIG_CARRIER_IMAGE
+				       : HF_CONFIG_CARRIER_OWN;
+	q->else_image = host.carrier == HF_CONFIG_CARRIER_AUTO;
+	q->way = (struct hf_way){
+		.carrier = host.carrier == HF_CONFIG_CARRIER_IMAGE ? q->agent->image
+								   : q->agent->carrier,
+		.leaves = hf_agent_is_luo(q->agent),
+		.reboot = reboot,
+		.has_key = q->agent->has_image_key,
+		.plaintext = plaintext || host.plaintext,
+	};
+}
+
 static int take_way(
 	struct request *q, const char *carrier, bool reboot, bool plaintext, struct hf_error *e)
 {
 	const char *own = hf_carrier_name(q->agent->carrier);
-	bool image = carrier && strcmp(carrier, hf_carrier_name(q->agent->image)) == 0;
-	bool choose = carrier && strcmp(carrier, "auto") == 0;
+	bool image;
 
-	if (carrier && !image && !choose && strcmp(carrier, own) != 0)
+	set_way(q, carrier, reboot, plaintext);
+	image = hf_way_on_disk(&q->way);
+	if (carrier && !image && !q->else_image && strcmp(carrier, own) != 0)
 		return hf_error_set(e, -EINVAL, HF_ERR_INVALID, "give `image`, `auto`, or none",
 			"this agent has no carrier `%s`, only `%s` and `image`", carrier, own);
-	if ((reboot && !image) || (plaintext && !image && !choose))
+	if ((reboot && !image) || (plaintext && !image && !q->else_image))
 		return hf_error_set(e, -EINVAL, HF_ERR_INVALID, "give the carrier `image`",
 			"%s is for guests' memory on disk, and with the carrier `%s` it is not",
 			reboot ? "reboot" : "plaintext", own);
-	q->else_image = choose;
-	q->way = (struct hf_way){
-		.carrier = image ? q->agent->image : q->agent->carrier,
-		.leaves = hf_agent_is_luo(q->agent),
-		.reboot = reboot,
-		.has_key = q->agent->has_image_key,
-		.plaintext = plaintext,
-	};
 	if (!q->kernel && !reboot && q->way.leaves)
 		return hf_error_set(e, -EINVAL, HF_ERR_INVALID, "give a kernel, or reboot",
 			"which kernel is to be next is not said");
@@ -145,9 +162,9 @@ static struct request *request_new(
 		.agent = agent,
 		.call = hf_varlink_call_ref(call),
 		.done = done,
-		.way = {.carrier = agent->carrier, .leaves = hf_agent_is_luo(agent)},
 		.target = HF_TARGET_NONE,
 	};
+	set_way(q, NULL, false, false);
 	return q;
 }
 

@@ -142,6 +142,13 @@ static void test_problems(void **state)
 			"`shutdown` is no value of save-failure", "rollback or cold-boot"},
 		{"[defaults]\nhealth-command=x\n", 2, "no value of health-command",
 			"absolute path"},
+		{"[host]\npriority=3\n", 2, "no key `priority`", "[host] has carrier="},
+		{"[host]\ncarrier=disk\n", 2, "carrier can't be `disk`", "own, auto or image"},
+		{"[host]\nplaintext-images=1\n", 2, "can't be `1`", "yes or no"},
+		{"[host]\ncarrier=auto\n[defaults]\n[host]\ncarrier=own\n", 5,
+			"carrier was given in line 2 already", "remove one"},
+		{"[host x]\n", 1, "no section [host x]", "[host]"},
+		{"[host]\ncarrier\n", 2, "neither a section nor a setting", "KEY=VALUE"},
 	};
 
 	for (size_t i = 0; i < HF_ARRAY_SIZE(rows); i++) {
@@ -274,12 +281,34 @@ static void test_files(void **state)
 }
 
 /* What is printed is a configuration, and the same one. */
+static void test_host(void **state)
+{
+	cleanup_config struct hf_config *c = config_of("[guest a]\npriority=3\n");
+	static const char later[] = "[host]\ncarrier=image\n[defaults]\npriority=4\n",
+			  last[] = "[host]\nplaintext-images=no\n";
+
+	assert_int_equal(hf_config_host(c)->carrier, HF_CONFIG_CARRIER_OWN);
+	assert_false(hf_config_host(c)->plaintext);
+	assert_int_equal(hf_config_parse(c, "b", "[host]\nplaintext-images=yes\ncarrier=auto\n",
+				 strlen("[host]\nplaintext-images=yes\ncarrier=auto\n")),
+		0);
+	assert_int_equal(hf_config_host(c)->carrier, HF_CONFIG_CARRIER_AUTO);
+	assert_true(hf_config_host(c)->plaintext);
+	assert_int_equal(hf_config_parse(c, "c", later, strlen(later)), 0);
+	assert_int_equal(hf_config_host(c)->carrier, HF_CONFIG_CARRIER_IMAGE);
+	assert_true(hf_config_host(c)->plaintext);
+	assert_int_equal(hf_config_parse(c, "d", last, strlen(last)), 0);
+	assert_false(hf_config_host(c)->plaintext);
+	expect_fine(c);
+}
+
 static void test_print(void **state)
 {
 	cleanup_config struct hf_config *c = config_of("[guest " UUID "]\nclock=frozen\n"
 						       "[guest web]\npriority=3\n[guest none]\n"
 						       "[guest w*]\nsave-timeout=90\n"
-						       "[defaults]\nnot-eligible=adopt\n");
+						       "[defaults]\nnot-eligible=adopt\n"
+						       "[host]\ncarrier=auto\n");
 	cleanup_config struct hf_config *again = NULL;
 	cleanup_free char *text = NULL, *second = NULL;
 	size_t size;
@@ -288,6 +317,7 @@ static void test_print(void **state)
 	hf_config_print(c, f);
 	fclose(f);
 	assert_string_equal(text,
+		"[host]\ncarrier=auto\nplaintext-images=no\n\n"
 		"[defaults]\nnot-eligible=adopt\nsave-failure=rollback\nresume-failure=hold\n"
 		"attach-timeout=10s\nsave-timeout=30s\nrollback-timeout=30s\nresume-timeout=1min\n"
 		"shutdown-timeout=2min\npriority=50\nclock=catch-up\nhealth-command=\n"
@@ -307,6 +337,7 @@ int main(void)
 		cmocka_unit_test(test_precedence),
 		cmocka_unit_test(test_bad_launcher),
 		cmocka_unit_test(test_problems),
+		cmocka_unit_test(test_host),
 		cmocka_unit_test(test_many_problems),
 		cmocka_unit_test(test_limits),
 		cmocka_unit_test(test_files),

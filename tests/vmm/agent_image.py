@@ -166,6 +166,24 @@ def images_only_where_they_are_needed(world):
 
 
 @test
+def images_by_configuration(world):
+    """Where a request doesn't say the way, the host's configuration does; a request goes before it."""
+    world.configure("[host]\ncarrier=image\nplaintext-images=yes\n")
+    world.start_agent()
+    guest = Guest(world, "g").wait_ready()
+    found = [finding["id"] for finding in world.ask("check")["findings"]]
+    check("host.images" in found, f"the check is of another way: {found}")
+    world.expect(0, "upgrade", "--kernel", kernel())
+    check(world.ask("report")["report"]["carrier"] == "image", "the configuration was not asked")
+    world.expect(0, "upgrade", "--kernel", kernel(), "--carrier", "hold")
+    check(world.ask("report")["report"]["carrier"] == "hold", "the request was not asked")
+    world.configure("[host]\ncarrier=auto\n")
+    world.expect(0, "upgrade", "--kernel", kernel())
+    check(world.ask("report")["report"]["carrier"] == "hold", "images were made without need")
+    guest.wait_alive()
+
+
+@test
 def images_are_planned(world):
     world.start_agent()
     Guest(world, "g").wait_ready()
