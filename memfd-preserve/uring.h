@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/** DOC: What all users of io_uring here have in common. */
+/**
+ * DOC: What all users of io_uring here have in common.
+ */
 #pragma once
 
 #include "common/error.h"
