@@ -12,7 +12,7 @@ VERSION := $(shell cat mk/version)
 
 CC_gcc := gcc
 CC_clang := clang
-CC_asan := gcc
+CC_asan := clang
 CC_faults := gcc
 CC_fuzz := clang
 HF_CC := $(CC_$(VARIANT))
@@ -35,7 +35,7 @@ WARN := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes 
 	-Wpointer-arith -Wundef -Wvla -Wwrite-strings -Wformat=2 -Wno-unused-parameter
 OPT_gcc := -O2 -g -D_FORTIFY_SOURCE=2
 OPT_clang := -O2 -g
-OPT_asan := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
+OPT_asan := -DHF_SANITIZED -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
 OPT_fuzz := -O1 -g -fno-omit-frame-pointer -fsanitize=fuzzer-no-link,address,undefined \
 	-fno-sanitize-recover=undefined
 OPT_faults := -O2 -g -D_FORTIFY_SOURCE=2 -DHF_FAULTS=1

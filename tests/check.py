@@ -58,7 +58,6 @@ def steps():
     yield Step("build-gcc", make("all unit-bins"), 900, fast=True)
     yield Step("layers", make("lint-layers"), fast=True)
     yield Step("unit-gcc", make("unit"), 900, fast=True)
-    yield Step("build-clang", make("all unit-bins", "clang"), 900)
     yield Step("install", make(f"install DESTDIR={TOP}/build/check-root"), 300)
     yield Step("lint", make("lint"), 1500, aside=True)
     yield Step("fuzz", make("fuzz"), 3000, aside=True)

@@ -31,8 +31,9 @@ static ssize_t give(void *buf, size_t room, void *data)
 
 	if (p->fail_read)
 		return p->fail_read;
-	if (n > 0)
-		memcpy(buf, p->in, n);
+	if (n == 0)
+		return 0;
+	memcpy(buf, p->in, n);
 	p->in += n;
 	p->left -= n;
 	return (ssize_t)n;

@@ -451,7 +451,7 @@ static uint64_t peak_rss(void)
 /* As many chunks as an image can have, and more data than buffers: in a process of its own. */
 static void test_memory(void **state)
 {
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#ifdef HF_SANITIZED
 	skip();
 #endif
 	for (int encrypted = 0; encrypted < 2; encrypted++) {
