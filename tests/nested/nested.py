@@ -11,11 +11,13 @@
 
 A case is a file cases/NAME.py with a docstring and a function run(host). It fails by raising; see
 fail(). Attributes of the module that change the host: MEMORY (MiB), APPEND (more kernel command line),
-HOST (what boots it: "plain", or "systemd" and "forky" for Debian's systemd; see root.sh).
+HOST (what boots it: "plain", or "systemd" and "forky" for Debian's systemd, or "stock" for Debian's kernel
+and a TPM as well; see root.sh), REBOOTS (true: the host may be reset).
 """
 
 import base64
 import collections
+import contextlib
 import gzip
 import os
 import pathlib
@@ -39,8 +41,10 @@ GUEST_PORT = 7000
 # Where the host image keeps what cases need.
 TEST_DIR = "/var/lib/hf-test"
 
-CMDLINE = ("root=/dev/vda rw init=/usr/lib/hf-test/{init} console=ttyS0 kho=on liveupdate=on net.ifnames=0 "
-           "loglevel=5 panic=-1")
+CMDLINE = ("root=/dev/vda rw init=/usr/lib/hf-test/{init} console=ttyS0 net.ifnames=0 loglevel=5 panic=-1")
+# Of our own kernels; and of Debian's, whose mitigations only cost time where no CPU speculates.
+WORDS = "kho=on liveupdate=on"
+WORDS_STOCK = "mitigations=off"
 
 ALARMS = re.compile(r"WARNING:|\bBUG\b|\bOops\b|Call Trace|Kernel panic|general protection fault|"
                     r"detected stalls|soft lockup|blocked for more than|hf-init: .*: ")
@@ -61,6 +65,10 @@ def fail(message):
 
 # How every life of a host begins on the control channel.
 GREETING = b"\x1e@hf-boot "
+
+# A TPM that swtpm emulates.
+TPM_WORDS = ["-chardev", "socket,id=tpm,path=tpm.sock", "-tpmdev", "emulator,id=tpm,chardev=tpm",
+             "-device", "tpm-crb,tpmdev=tpm"]
 
 # Factor of every time-out here, for a machine that does much else.
 PATIENCE = float(os.environ.get("HOLDFAST_PATIENCE") or 1)
@@ -105,13 +113,15 @@ class Host:
         self.cpus = cpus
         self.kind = kind
         self.reboots = reboots
-        self.cmdline = f"{CMDLINE.format(init='hf-init' if kind == 'plain' else 'hf-systemd')} {append}".strip()
+        words = WORDS_STOCK if kind == "stock" else WORDS
+        self.cmdline = f"{CMDLINE.format(init='hf-init' if kind == 'plain' else 'hf-systemd')} {words} {append}".strip()
         self.started = time.monotonic()
         self.boots = []
         self.jobs = {}
         self.next_job = 1
         self.changed = threading.Condition()
         self.process = None
+        self.tpm = None
         self.control = None
         self.port = None
         env = (CACHE / "kernel/current.env").read_text().split()
@@ -135,6 +145,8 @@ class Host:
         subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", self.image, disk],
                        check=True)
         self.port = free_port()
+        if self.kind == "stock":
+            self.start_tpm()
         ours, theirs = socket.socketpair()
         self.control = ours
         argv = [
@@ -143,12 +155,13 @@ class Host:
             outer_qemu(), "-nodefaults", "-no-user-config", "-display", "none",
             *([] if self.reboots else ["-no-reboot"]), "-name", "holdfast-nested", "-machine", "q35", "-accel", "tcg,thread=multi",
             "-cpu", "max", "-smp", str(self.cpus), "-m", str(self.memory),
-            "-kernel", f"{self.kernels[kernel]}/bzImage", "-append", self.cmdline,
+            *self.kernel_words(kernel), "-append", self.cmdline,
             "-drive", f"if=none,id=disk,file={disk},format=qcow2,cache=unsafe,discard=unmap",
             "-device", "virtio-blk-pci,drive=disk",
             "-netdev", "user,id=net,hostfwd=tcp:127.0.0.1:"
             f"{self.port}-{GUEST_ADDRESS}:{GUEST_PORT}",
             "-device", "virtio-net-pci,netdev=net,romfile=",
+            *(TPM_WORDS if self.tpm else []),
             "-serial", "file:serial.log",
             "-chardev", f"socket,id=control,fd={theirs.fileno()}", "-serial", "chardev:control",
             "-monitor", "unix:monitor,server=on,wait=off",
@@ -162,15 +175,53 @@ class Host:
         self.note(f"Linux {boot.release} is up (first process after "
                   f"{boot.mono_ns / 1e9:.2f} s of kernel time)")
 
-    def stop(self):
-        """End the outer QEMU, whatever the host is doing."""
-        if self.process and self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
+    def kernel_words(self, kernel):
+        """The outer QEMU's words for one of our kernels, or for Debian's with its initrd."""
+        if self.kind != "stock":
+            return ["-kernel", f"{self.kernels[kernel]}/bzImage"]
+        beside = self.image.removesuffix(".img")
+        return ["-kernel", f"{beside}.vmlinuz", "-initrd", f"{beside}.initrd"]
+
+    def start_tpm(self):
+        """A TPM, whose state is the run's: what was sealed to it can be had again after a reset."""
+        (self.directory / "tpm").mkdir()
+        with open(self.directory / "tpm.log", "wb") as log:
+            self.tpm = subprocess.Popen(
+                ["setpriv", "--pdeathsig", "TERM", "swtpm", "socket", "--tpm2", "--tpmstate", "dir=tpm",
+                 "--ctrl", "type=unixio,path=tpm.sock"],
+                cwd=self.directory, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        deadline = time.monotonic() + 10 * PATIENCE
+        while not (self.directory / "tpm.sock").exists():
+            if self.tpm.poll() is not None or time.monotonic() > deadline:
+                fail(f"swtpm did not start: {(self.directory / 'tpm.log').read_text(errors='replace')}")
+            time.sleep(0.05)
+
+    def outer(self, command):
+        """Give the outer QEMU's monitor a command; its answer is not waited for."""
+        with socket.socket(socket.AF_UNIX) as sock:
+            # By way of /proc: the name of a socket has to be short.
+            directory = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY)
             try:
-                self.process.wait(10)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+                sock.connect(f"/proc/self/fd/{directory}/monitor")
+            finally:
+                os.close(directory)
+            sock.sendall(command.encode() + b"\n")
+            # It takes no more of who has gone.
+            sock.settimeout(2)
+            with contextlib.suppress(TimeoutError):
+                while sock.recv(4096):
+                    pass
+
+    def stop(self):
+        """End the outer QEMU, whatever the host is doing, and its TPM."""
+        for process in (self.process, self.tpm):
+            if process and process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+                try:
+                    process.wait(10)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
         if self.control:
             self.control.close()
 

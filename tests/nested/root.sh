@@ -8,8 +8,9 @@
 #   root.sh build         only the root that holdfast is built in; prints the path of the directory
 #
 # HOST is plain (the default: hf-init is all that runs), systemd (trixie, booted by its systemd),
-# libvirt (the same with libvirtd and what its domains need) or forky (as systemd, of Debian forky,
-# whose systemd speaks to the Live Update Orchestrator itself).
+# libvirt (the same with libvirtd and what its domains need), forky (as systemd, of Debian forky,
+# whose systemd speaks to the Live Update Orchestrator itself) or stock (as systemd, with Debian's own
+# kernel and what systemd needs for a TPM; kernel and initrd are beside the image, as .vmlinuz and .initrd).
 # HOLDFAST_WITHOUT=1 leaves holdfast out, which is enough for the smoke case.
 #
 # The roots are kept for a week under ~/.cache/holdfast/root, the image under build/nested.
@@ -28,15 +29,19 @@ base_packages="qemu-system-x86 qemu-utils iproute2 iputils-ping systemd procps u
 systemd_packages="$base_packages systemd-sysv udev dbus mount"
 libvirt_packages="$systemd_packages libvirt-daemon-system libvirt-daemon-driver-qemu
 	libvirt-daemon-driver-network libvirt-clients swtpm swtpm-tools dnsmasq-base nftables apparmor"
+# systemd's support of TPMs loads its libraries when it needs them.
+stock_packages="$systemd_packages linux-image-amd64 initramfs-tools libtss2-esys-3.0.2-0t64 libtss2-mu-4.0.1-0t64
+	libtss2-rc0t64 libtss2-tcti-device0t64"
 build_packages="gcc libc6-dev make pkg-config libsystemd-dev libjson-c-dev liburing-dev libfdt-dev
 	libxxhash-dev libinih-dev zlib1g-dev liblzma-dev libzstd-dev liblz4-dev libbz2-dev libssl-dev libvirt-dev
 	libxml2-dev scdoc"
 
-# make_root NAME PACKAGES [SUITE]: a root of this week under $root_dir/NAME-…; prints its path.
+# make_root NAME PACKAGES [SUITE [HOOK]]: a root of this week under $root_dir/NAME-…; prints its path. HOOK is
+# run with the root's path before PACKAGES are installed.
 make_root() {
-	local name=$1 packages suite=${3:-trixie} mirror key dir temp option
+	local name=$1 packages suite=${3:-trixie} hook=${4:-} mirror key dir temp option
 	packages=$(echo $2 | tr ' ' ,)
-	key=$(printf '%s\n' "$suite" "$packages" "$(date +%G-%V)" | sha256sum | cut -c1-12)
+	key=$(printf '%s\n' "$suite" "$packages" "$(date +%G-%V)" ${hook:+"$hook"} | sha256sum | cut -c1-12)
 	dir=$root_dir/$name-$key
 	if [ ! -e "$dir/etc/debian_version" ]; then
 		[ "$(id -u)" = 0 ] || die "making the root file systems of the nested host needs root"
@@ -53,7 +58,7 @@ make_root() {
 			--dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
 			--dpkgopt='path-exclude=/usr/share/locale/*' \
 			--dpkgopt='path-exclude=/usr/share/info/*' \
-			"$suite" "$temp" "$mirror"); then
+			${hook:+--essential-hook="$hook"} "$suite" "$temp" "$mirror"); then
 			rm -rf "$root_dir/$name"-*
 			mv "$temp" "$dir"
 		else
@@ -66,6 +71,11 @@ make_root() {
 	echo "$dir"
 }
 
+# Debian's initrd with no more in it than finds the root disk: it is unpacked on an emulated CPU at every boot.
+small_initrd='mkdir -p "$1/etc/initramfs-tools/conf.d" &&
+	printf "MODULES=list\\nCOMPRESS=gzip\\n" >"$1/etc/initramfs-tools/conf.d/hf" &&
+	printf "virtio_pci\\nvirtio_blk\\next4\\n" >"$1/etc/initramfs-tools/modules"'
+
 # host_root HOST: the base root of a host.
 host_root() {
 	case $1 in
@@ -73,7 +83,8 @@ host_root() {
 	systemd) make_root systemd "$systemd_packages" ;;
 	libvirt) make_root libvirt "$libvirt_packages" ;;
 	forky) make_root forky "$systemd_packages" forky ;;
-	*) die "there is no host $1: plain, systemd, libvirt or forky" ;;
+	stock) make_root stock "$stock_packages" trixie "$small_initrd" ;;
+	*) die "there is no host $1: plain, systemd, libvirt, forky or stock" ;;
 	esac
 }
 
@@ -83,6 +94,7 @@ install_systemd() {
 	local unit wanted
 	cp -a "$nested_dir/systemd/." "$stage/"
 	[ "$1" != libvirt ] || trim_apparmor
+	[ "$1" != stock ] || choose_modules
 	echo 5af1a1d0c0de4b1d8f00d0123456789a >"$stage/etc/machine-id"
 	ln -sf hf-init "$stage/usr/lib/hf-test/hf-systemd"
 	ln -sf /usr/lib/systemd/system/multi-user.target "$stage/etc/systemd/system/default.target"
@@ -101,6 +113,16 @@ install_systemd() {
 			ln -sf "${unit#"$stage"}" "$stage/etc/systemd/system/$wanted.requires/"
 		done
 	done
+}
+
+# Loaded early is what the kernels of the tests have built in, and udev would load too late for what uses it; and not at
+# all what nothing uses: unpacking a module and its relocations take an emulated CPU up to a second.
+choose_modules() {
+	mkdir -p "$stage/etc/modules-load.d" "$stage/etc/modprobe.d"
+	printf '%s\n' kvm_amd virtio_net bridge tun >"$stage/etc/modules-load.d/hf.conf"
+	printf 'blacklist %s\n' aesni_intel ahci button crc32_pclmul crc32c_intel crct10dif_pclmul evdev \
+		ghash_clmulni_intel i2c_i801 iTCO_wdt joydev lpc_ich pcspkr polyval_clmulni psmouse qemu_fw_cfg \
+		sha1_ssse3 sha256_ssse3 sha512_ssse3 >"$stage/etc/modprobe.d/hf.conf"
 }
 
 # AppArmor's own profiles are of programs that no host of the tests has; each takes seconds of an emulated
@@ -201,8 +223,13 @@ make_image() {
 		logged "$log" mke2fs -q -t ext4 -m 0 -E lazy_itable_init=1,lazy_journal_init=1,nodiscard \
 			-d "$tree" "$out_dir/.image" "${size}M"
 		rm -rf "$tree"
+		if [ "$host" = stock ]; then
+			cp "$base"/boot/vmlinuz-* "${image%.img}.vmlinuz"
+			cp "$base"/boot/initrd.img-* "${image%.img}.initrd"
+		fi
 		# The image before this one stays, for a run that has just started on it.
-		{ ls -t "$out_dir/host-$host"-*.img 2>/dev/null || true; } | tail -n +2 | xargs -r rm -f
+		{ ls -t "$out_dir/host-$host"-*.img 2>/dev/null || true; } | tail -n +2 |
+			sed 's/\(.*\)img$/&\n\1vmlinuz\n\1initrd/' | xargs -r rm -f
 		mv "$out_dir/.image" "$image"
 	fi
 	echo "$image"
@@ -227,7 +254,7 @@ main() {
 		make_image "${2:-plain}"
 		;;
 	*)
-		die "usage: root.sh [image|base|build] [plain|systemd|libvirt|forky]"
+		die "usage: root.sh [image|base|build] [plain|systemd|libvirt|forky|stock]"
 		;;
 	esac
 }
