@@ -8,6 +8,7 @@
 
 #include "agent/adopt-keep.h"
 #include "agent/freeze-note.h"
+#include "agent/images.h"
 #include "agent/libvirt-gate.h"
 #include "agent/log.h"
 #include "agent/prepared-note.h"
@@ -412,6 +413,11 @@ static void start_guests(struct hf_arrival *a)
 		hf_incoming_start(a->guests[i]);
 }
 
+bool hf_arrival_may_leave(const struct hf_arrival *a)
+{
+	return a->carrier == a->agent->image && !a->manifest;
+}
+
 /* Nothing was retrieved but the manifest: every guest stays where it is, in the kernel's keeping.
  */
 static int stay_degraded(struct hf_arrival *a, int r, struct hf_error *error)
@@ -419,12 +425,20 @@ static int stay_degraded(struct hf_arrival *a, int r, struct hf_error *error)
 	if (a->agent->state == HF_STATE_NORMAL)
 		hf_agent_event(a->agent, HF_EVENT_ARRIVED);
 	hf_agent_event(a->agent, HF_EVENT_SOME_HELD);
-	if (!error->remedy[0])
+	if (hf_arrival_may_leave(a))
+		snprintf(error->remedy, sizeof(error->remedy), "%s",
+			error->err == -ENOKEY
+				? "give holdfastd the key that guests' images were saved with, as "
+				  "the credential " HF_IMAGE_KEY_CREDENTIAL
+				  " (see holdfastd(8)), and restart it: the images stay until then"
+				: "mend that and restart holdfastd: guests' images stay until "
+				  "then");
+	else if (!error->remedy[0])
 		snprintf(error->remedy, sizeof(error->remedy),
 			"no guest is lost yet: don't stop holdfastd and don't reboot, and ask for "
 			"help with its log");
-	hf_agent_progress(
-		a->agent, NULL, "guests came over, but can't be resumed: %s", error->message);
+	hf_agent_progress(a->agent, NULL, "guests came over, but can't be resumed: %s. To do: %s",
+		error->message, error->remedy);
 	return r;
 }
 

@@ -99,3 +99,11 @@ int hf_arrival_find(const struct hf_agent *agent, const char *id, struct hf_inco
 /** hf_arrival_keeps_libvirt() - Are there domains of libvirt's that neither run nor are held yet?
  */
 bool hf_arrival_keeps_libvirt(const struct hf_arrival *arrival);
+
+/**
+ * hf_arrival_may_leave() - May the agent end, for the next one to begin this arrival anew?
+ *
+ * As long as nothing was read of guests' images but attempts at the manifest's: these outlive the
+ * agent, and this kernel. Everything else is in the files of this process.
+ */
+bool hf_arrival_may_leave(const struct hf_arrival *arrival);

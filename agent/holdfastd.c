@@ -287,6 +287,10 @@ static int on_signal(sd_event_source *s, const struct signalfd_siginfo *si, void
 	struct hf_agent *agent = userdata;
 	struct hf_error e = {0};
 
+	if (agent->arrival && hf_arrival_may_leave(agent->arrival)) {
+		hf_log(LOG_NOTICE, NULL, "stopping: guests' images stay for the next agent");
+		return sd_event_exit(sd_event_source_get_event(s), 0);
+	}
 	if (agent->arrival) {
 		/* Held guests live in this process's fds: going away would give their RAM up. */
 		hf_log(LOG_ERR, NULL, "not stopping: guests are held here, see `holdfast status`");

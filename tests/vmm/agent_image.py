@@ -15,6 +15,14 @@ def images(world):
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
+def give_key(world):
+    credentials = world.path / "credentials"
+    credentials.mkdir(exist_ok=True)
+    (credentials / "holdfast.image-key").write_bytes(secrets.token_bytes(32))
+    world.env["CREDENTIALS_DIRECTORY"] = str(credentials)
+    return credentials / "holdfast.image-key"
+
+
 @every_qemu
 def update_through_images(world):
     """Memory goes to disk and back: it is all there, and nothing stays on the disk. Twice, then without images."""
@@ -82,10 +90,7 @@ def images_are_encrypted(world):
     check(not images(world), f"images: {images(world)}")
     world.agent.terminate()
     world.agent.wait()
-    credentials = world.path / "credentials"
-    credentials.mkdir()
-    (credentials / "holdfast.image-key").write_bytes(secrets.token_bytes(32))
-    world.env["CREDENTIALS_DIRECTORY"] = str(credentials)
+    give_key(world)
     world.start_agent()
     world.expect(0, "prepare", "--kernel", kernel(), "--carrier", "image")
     folder = world.path / "state/images"
@@ -142,6 +147,33 @@ def image_of_a_guest_that_was_started_afresh(world):
     other.process.wait()
     world.expect(0, "retry", "g")
     check(world.state == "normal" and not images(world), f"the host is {world.state}, images: {images(world)}")
+    guest.wait_alive()
+
+
+@test
+def key_that_is_gone(world):
+    """An agent without the key holds guests in their images and says so; it can be restarted, with the key."""
+    key = give_key(world)
+    world.start_agent()
+    guest = Guest(world, "g").wait_ready()
+    world.expect(0, "prepare", "--kernel", kernel(), "--carrier", "image")
+    key.rename(key.with_suffix(".away"))
+    world.cli("commit")
+    poll(lambda: world.state == "degraded", 30, "the host to be degraded")
+    for round_ in range(2):
+        check("credential holdfast.image-key" in world.cli("status").stdout, f"status says {world.cli('status').stdout}")
+        kept = images(world)
+        check(kept, "the images are gone")
+        world.agent.terminate()
+        check(world.agent.wait(20) == 0, f"holdfastd ended with {world.agent.returncode}")
+        check(images(world) == kept, f"of {kept} there is left: {images(world)}")
+        if round_ == 0:
+            world.start_agent()
+    key.with_suffix(".away").rename(key)
+    world.start_agent()
+    poll(lambda: world.state == "normal", 60, "the guest to be back")
+    check(guest.status == "running", f"the guest is {guest.status}")
+    check(not images(world), f"images stay: {images(world)}")
     guest.wait_alive()
 
 
