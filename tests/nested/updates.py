@@ -71,13 +71,18 @@ def wait_update(host, boots, release):
     return wait_end(host)
 
 
-def jump(host, image, release, boots, words=""):
-    """Live-update the host into an image, as far as to an agent that answers."""
-    job = host.spawn(f"holdfast upgrade --kernel {TEST_DIR}/{image} {words}")
+def leave(host, words, release, boots):
+    """Have `holdfast` with these words leave the kernel, as far as to an agent that answers."""
+    job = host.spawn(f"holdfast {words}")
     host.wait_for(lambda: len(host.boots) >= boots or job.status is not None, 180, "the jump")
     if job.status not in (None, "rebooted"):
-        fail(f"holdfast upgrade ended with {job.status}:\n{job.out}")
+        fail(f"{job.command} ended with {job.status}:\n{job.out}")
     wait_jump(host, boots, release)
+
+
+def jump(host, image, release, boots, words=""):
+    """Live-update the host into an image, as far as to an agent that answers."""
+    leave(host, f"upgrade --kernel {TEST_DIR}/{image} {words}", release, boots)
 
 
 def upgrade(host, image, release, boots, words=""):

@@ -7,7 +7,7 @@ that of a fresh boot. The same connection from outside lives through both."""
 
 from guests import Guest
 from nested import fail
-from updates import expect_all, holdfast, upgrade, wait_agent, wait_end, wait_jump
+from updates import expect_all, holdfast, leave, upgrade, wait_agent, wait_end
 
 MEMORY = 4096
 APPEND = "kho=off liveupdate=off"
@@ -63,11 +63,7 @@ def run(host):
     expect_back(host, [web, small], sleeper, asleep, client, report)
 
     host.note(f"through the firmware, to Linux {old}")
-    job = host.spawn(f"holdfast upgrade {IMAGE} --reboot")
-    host.wait_for(lambda: len(host.boots) >= 3 or job.status is not None, 180, "the reboot")
-    if job.status not in (None, "rebooted"):
-        fail(f"holdfast upgrade ended with {job.status}:\n{job.out}")
-    wait_jump(host, 3, old)
+    leave(host, f"upgrade {IMAGE} --reboot", old, 3)
     expect_back(host, [web, small], sleeper, asleep, client, wait_end(host))
 
     sleeper.hmp("cont")
