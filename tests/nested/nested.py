@@ -41,7 +41,7 @@ GUEST_PORT = 7000
 # Where the host image keeps what cases need.
 TEST_DIR = "/var/lib/hf-test"
 
-CMDLINE = ("root=/dev/vda rw init=/usr/lib/hf-test/{init} console=ttyS0 net.ifnames=0 loglevel=5 panic=-1")
+CMDLINE = "root=/dev/vda rw init=/usr/lib/hf-test/{init} console=ttyS0 net.ifnames=0 loglevel=5 panic=-1"
 # Of our own kernels; and of Debian's, whose mitigations only cost time where no CPU speculates.
 WORDS = "kho=on liveupdate=on"
 WORDS_STOCK = "mitigations=off"
