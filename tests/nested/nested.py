@@ -66,8 +66,9 @@ def fail(message):
 # How every life of a host begins on the control channel.
 GREETING = b"\x1e@hf-boot "
 
-# A TPM that swtpm emulates.
-TPM_WORDS = ["-chardev", "socket,id=tpm,path=tpm.sock", "-tpmdev", "emulator,id=tpm,chardev=tpm",
+# A TPM that swtpm emulates. SeaBIOS disables its hierarchies for the rest of the boot when it doesn't answer within
+# milliseconds, which was seen on a busy machine; this firmware leaves it alone, and the kernel starts it up.
+TPM_WORDS = ["-bios", "qboot.rom", "-chardev", "socket,id=tpm,path=tpm.sock", "-tpmdev", "emulator,id=tpm,chardev=tpm",
              "-device", "tpm-crb,tpmdev=tpm"]
 
 # Factor of every time-out here, for a machine that does much else.
