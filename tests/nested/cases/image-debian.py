@@ -121,8 +121,8 @@ def expect_back(host, guests, client, report):
 
 
 def run(host):
-    web = Guest(host, "web", machine="q35", memory=96, disk=True, net=True)
-    small = Guest(host, "small", machine="pc", memory=96)
+    web = Guest(host, "web", machine="q35", memory=128, disk=True, net=True)
+    small = Guest(host, "small", machine="pc", memory=128)
     guests = [web, small]
     start_host(host, guests)
     release = host.boots[0].release
