@@ -94,7 +94,7 @@ install_systemd() {
 	local unit wanted
 	cp -a "$nested_dir/systemd/." "$stage/"
 	[ "$1" != libvirt ] || trim_apparmor
-	[ "$1" != stock ] || choose_modules
+	[ "$1" != stock ] || cp -a "$nested_dir/stock/." "$stage/"
 	echo 5af1a1d0c0de4b1d8f00d0123456789a >"$stage/etc/machine-id"
 	ln -sf hf-init "$stage/usr/lib/hf-test/hf-systemd"
 	ln -sf /usr/lib/systemd/system/multi-user.target "$stage/etc/systemd/system/default.target"
@@ -113,16 +113,6 @@ install_systemd() {
 			ln -sf "${unit#"$stage"}" "$stage/etc/systemd/system/$wanted.requires/"
 		done
 	done
-}
-
-# Loaded early is what the kernels of the tests have built in, and udev would load too late for what uses it; and not at
-# all what nothing uses: unpacking a module and its relocations take an emulated CPU up to a second.
-choose_modules() {
-	mkdir -p "$stage/etc/modules-load.d" "$stage/etc/modprobe.d"
-	printf '%s\n' kvm_amd virtio_net bridge tun >"$stage/etc/modules-load.d/hf.conf"
-	printf 'blacklist %s\n' aesni_intel ahci button crc32_pclmul crc32c_intel crct10dif_pclmul evdev \
-		ghash_clmulni_intel i2c_i801 iTCO_wdt joydev lpc_ich pcspkr polyval_clmulni psmouse qemu_fw_cfg \
-		sha1_ssse3 sha256_ssse3 sha512_ssse3 >"$stage/etc/modprobe.d/hf.conf"
 }
 
 # AppArmor's own profiles are of programs that no host of the tests has; each takes seconds of an emulated
