@@ -40,7 +40,7 @@ Nested host: a real kexec inside a virtual machine
   make boot-witness        the same in plain QEMU; KERNEL=path/to/bzImage
 
 Images of guests on disk
-  make bench-image         saving and loading beside the disk's own speed (fio) and QEMU's migration to a file;
+  make bench-image         saving and loading beside the disk's own speed (fio), QEMU's migration to a file, virsh save;
                            BENCH_ARGS="-o json --mib 8192 --folder DIR"
 
 Lint

@@ -2,13 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Saving guest memory to an image and loading it, beside what the disk can do and what QEMU does, in one run.
 
-    image.py [-o table|json] [--mib 2048] [--folder DIR] [--runs 3] [--no-qemu]
+    image.py [-o table|json] [--mib 2048] [--folder DIR] [--runs 3] [--no-qemu] [--no-virsh]
 
 Memory is a file on a tmpfs with 0, 50 and 100 % data, the rest zeros. Each row is done --runs times, one after the
 other in turns so that what else the machine does hits all alike, and has its medians. The yardstick is fio: the same number of bytes with
 the same size of requests and as many of them at a time, past the page cache, into a file with its room allocated before.
 QEMU is every one there is, paused, with that memory: `migrate` to a file through `exec:cat`, and from 11.0 on mapped-ram with
-multifd and direct I/O. Ratios are what counts."""
+multifd and direct I/O; then as much is loaded by another one. virsh is `save` and `restore` of a domain that stands still, with the same
+memory. What is loaded comes from the disk. Ratios are what counts."""
 
 import argparse
 import json
@@ -69,37 +70,77 @@ def fio(folder, size, engine):
     return result
 
 
-def qemu_save(folder, qemu, ram, mib, mapped):
-    """Seconds for a paused QEMU's migration to a file."""
-    path, monitor = folder / "bench-qemu", folder / "bench-qmp"
-    process = subprocess.Popen(
-        [qemu, "-S", "-nodefaults", "-display", "none", "-machine", "q35,accel=tcg,memory-backend=ram", "-m", f"{mib}M",
-         "-object", f"memory-backend-file,id=ram,size={mib}M,mem-path={ram},share=on",
-         "-qmp", f"unix:{monitor},server=on,wait=off"], stdin=subprocess.DEVNULL)
-    try:
-        rig.poll(monitor.exists, 30, "QEMU's monitor")
-        qmp = rig.Monitor(monitor, timeout=600)
-        qmp.command("migrate-set-parameters", **{"max-bandwidth": 1 << 40})
+def forget(path):
+    """What is read next comes from the disk, as after a reboot."""
+    fd = os.open(path, os.O_RDONLY)
+    os.fdatasync(fd)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(fd)
+
+
+class Qemu:
+    """One that stands still, with its memory in a file."""
+
+    def __init__(self, folder, qemu, ram, mib, mapped, *extra):
+        self.monitor = folder / "bench-qmp"
+        self.process = subprocess.Popen(
+            [qemu, "-S", "-nodefaults", "-display", "none", "-machine", "q35,accel=tcg,memory-backend=ram", "-m", f"{mib}M",
+             "-object", f"memory-backend-file,id=ram,size={mib}M,mem-path={ram},share=on",
+             "-qmp", f"unix:{self.monitor},server=on,wait=off", *extra], stdin=subprocess.DEVNULL)
+        rig.poll(self.monitor.exists, 30, "QEMU's monitor")
+        self.qmp = rig.Monitor(self.monitor, timeout=600)
+        self.qmp.command("migrate-set-parameters", **{"max-bandwidth": 1 << 40})
         if mapped:
-            qmp.command("migrate-set-capabilities", capabilities=[
+            self.qmp.command("migrate-set-capabilities", capabilities=[
                 {"capability": name, "state": True} for name in ("mapped-ram", "multifd")])
-            qmp.command("migrate-set-parameters", **{"direct-io": True, "multifd-channels": os.cpu_count()})
+            self.qmp.command("migrate-set-parameters", **{"direct-io": True, "multifd-channels": os.cpu_count()})
+
+    def migrate(self, command, uri):
+        """Return: seconds."""
         begin = time.monotonic()
-        qmp.command("migrate", uri=f"file:{path}" if mapped else f"exec:cat >{path}")
-        while qmp.command("query-migrate")["status"] not in ("completed", "failed"):
+        self.qmp.command(command, uri=uri)
+        while True:
+            status = self.qmp.command("query-migrate").get("status")
+            if status == "completed":
+                return time.monotonic() - begin
+            if status == "failed":
+                raise rig.Failure(f"{command}: {self.qmp.command('query-migrate')}")
             time.sleep(0.005)
-        if qmp.command("query-migrate")["status"] == "failed":
-            raise rig.Failure(f"{qemu}: {qmp.command('query-migrate')}")
-        # Saved is what is on the disk.
-        fd = os.open(path, os.O_RDONLY)
-        os.fdatasync(fd)
-        os.close(fd)
-        return time.monotonic() - begin
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+        self.monitor.unlink(missing_ok=True)
+
+
+def qemus_own(folder, qemu, ram, mib, mapped):
+    """Seconds of QEMU's migration to a file, and from it."""
+    path, again = folder / "bench-qemu", ram.with_suffix(".again")
+    try:
+        with Qemu(folder, qemu, ram, mib, mapped) as source:
+            save = source.migrate("migrate", f"file:{path}" if mapped else f"exec:cat >{path}")
+            begin = time.monotonic()
+            # Saved is what is on the disk.
+            forget(path)
+            save += time.monotonic() - begin
+        with Qemu(folder, qemu, again, mib, mapped, "-incoming", "defer") as target:
+            load = target.migrate("migrate-incoming", f"file:{path}" if mapped else f"exec:cat {path}")
+        return {"save": save, "load": load}
     finally:
-        process.kill()
-        process.wait()
-        for file in (path, monitor):
+        for file in (path, again):
             file.unlink(missing_ok=True)
+
+
+def virsh(folder, ram, mib):
+    """The same of `virsh save` and `virsh restore`, by the libvirt of this machine in namespaces of its own."""
+    with tempfile.TemporaryDirectory(dir=folder) as private:
+        os.chmod(private, 0o755)
+        script = pathlib.Path(__file__).with_name("virsh_save.py")
+        out = subprocess.run([sys.executable, script, private, ram, str(mib)], stdout=subprocess.PIPE, check=True)
+    return json.loads(out.stdout)
 
 
 def medians(rows):
@@ -118,18 +159,21 @@ def measure(args, folder, ram, percent):
         if data:
             runs.setdefault("fio", []).append(fio(folder, data, args.fio_engine))
         for version, qemu in qemus:
-            runs.setdefault(f"qemu {version} exec", []).append(
-                {"save": qemu_save(folder, qemu, ram, args.mib, False)})
+            runs.setdefault(f"qemu {version} exec", []).append(qemus_own(folder, qemu, ram, args.mib, False))
             if tuple(map(int, version.split("."))) >= (11, 0):
-                runs.setdefault(f"qemu {version} mapped-ram", []).append(
-                    {"save": qemu_save(folder, qemu, ram, args.mib, True)})
+                runs.setdefault(f"qemu {version} mapped-ram", []).append(qemus_own(folder, qemu, ram, args.mib, True))
+        if not args.no_virsh:
+            runs.setdefault("virsh", []).append(virsh(folder, ram, args.mib))
     row = {"percent": percent, "mib": args.mib, "data_mib": data // MIB,
            "seconds": {name: medians(results) for name, results in runs.items()}}
-    if data:
-        plain, sealed, disk = (row["seconds"][name] for name in ("plain", "encrypted", "fio"))
-        row["ratios"] = {"save/fio": disk["write"] / plain["save"], "load/fio": disk["read"] / plain["load"],
-                         "encrypted/plain save": plain["save"] / sealed["save"],
-                         "encrypted/plain load": plain["load"] / sealed["load"]}
+    plain, sealed = row["seconds"]["plain"], row["seconds"]["encrypted"]
+    row["ratios"] = {}
+    for what, verb in (("save", "write"), ("load", "read")):
+        others = {"the best QEMU": [result[what] for name, result in row["seconds"].items() if name.startswith("qemu")],
+                  "virsh": [result[what] for name, result in row["seconds"].items() if name == "virsh"],
+                  "fio": [row["seconds"]["fio"][verb]] if data else []}
+        row["ratios"].update({f"{what}/{name}": min(seconds) / plain[what] for name, seconds in others.items() if seconds})
+        row["ratios"][f"encrypted/plain {what}"] = plain[what] / sealed[what]
     return row
 
 
@@ -143,8 +187,7 @@ def table(rows):
             if row["data_mib"]:
                 cells.append(f"= {row['data_mib'] / rate:.0f} MiB/s")
             print(f"  {name:22} {', '.join(cells)}")
-        if "ratios" in row:
-            print("  " + ", ".join(f"{name}: {value:.2f}" for name, value in row["ratios"].items()))
+        print("  " + ", ".join(f"{name}: {value:.2f}" for name, value in row["ratios"].items()))
 
 
 def main():
@@ -156,6 +199,7 @@ def main():
     parser.add_argument("--percent", type=int, choices=PERCENT, action="append")
     parser.add_argument("--fio-engine", default="io_uring")
     parser.add_argument("--no-qemu", action="store_true")
+    parser.add_argument("--no-virsh", action="store_true")
     args = parser.parse_args()
     if not shutil.which("fio"):
         sys.exit("image.py: fio is missing, which the disk is measured with: apt-get install fio")
