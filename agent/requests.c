@@ -314,7 +314,8 @@ static enum hf_verdict check_all(
 	char message[512];
 
 	*ret_findings = findings;
-	if (verdict != HF_REFUSAL || !q->else_image)
+	/* An orderly shutdown unmounts the disks before images could be completed. */
+	if (verdict != HF_REFUSAL || !q->else_image || q->keep_loaded)
 		return verdict;
 	q->way.carrier = q->agent->image;
 	others = json_object_new_array();

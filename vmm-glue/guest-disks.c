@@ -43,7 +43,7 @@ static bool is_in_memory(const char *path)
 /* From its line "flags:\t0100002", which is octal. */
 static bool is_read_and_written(pid_t pid, const char *number)
 {
-	char path[300], *end;
+	char path[300];
 	cleanup_free char *text = NULL;
 	const char *flags;
 
@@ -51,7 +51,7 @@ static bool is_read_and_written(pid_t pid, const char *number)
 	if (hf_file_read(path, 65536, &text, NULL) < 0)
 		return false;
 	flags = strstr(text, "flags:\t");
-	return flags && (strtoul(flags + strlen("flags:\t"), &end, 8) & O_ACCMODE) == O_RDWR;
+	return flags && (strtoul(flags + strlen("flags:\t"), NULL, 8) & O_ACCMODE) == O_RDWR;
 }
 
 static uint64_t mtime_of(const struct stat *st)
