@@ -249,17 +249,18 @@ static void run_agent(void)
 		agent.due_ms = now_ms() + (int64_t)agent.kills[agent.next_kill++];
 }
 
-/* /run/hf-kills has one byte for each time. */
+/* /run/hf-kills has one byte for each time; who finds it there hears nothing of that agent any
+ * more. */
 static void kill_agent(void)
 {
 	int fd = open("/run/hf-kills", O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
 
-	if (fd < 0 || write(fd, "x", 1) != 1)
-		complain("/run/hf-kills");
-	close(fd);
 	kill(agent.pid, SIGKILL);
 	while (waitpid(agent.pid, NULL, 0) < 0 && errno == EINTR)
 		;
+	if (fd < 0 || write(fd, "x", 1) != 1)
+		complain("/run/hf-kills");
+	close(fd);
 	run_agent();
 }
 
