@@ -164,7 +164,6 @@ static struct request *request_new(
 		.done = done,
 		.target = HF_TARGET_NONE,
 	};
-	set_way(q, NULL, false, false);
 	return q;
 }
 
@@ -391,6 +390,8 @@ static void start_look(struct hf_varlink_call *call, struct json_object *params,
 	if (!q)
 		return;
 	q->plan = done == on_plan;
+	if (!target)
+		set_way(q, NULL, false, false);
 	if (target && take_target(q, target) < 0)
 		request_free(q);
 	else

@@ -25,13 +25,6 @@
 
 #define CAPACITY (64u << 10)
 #define GOLDEN "tests/golden/manifest-v8"
-#define GOLDEN_V1 "tests/golden/manifest-v1"
-#define GOLDEN_V2 "tests/golden/manifest-v2"
-#define GOLDEN_V3 "tests/golden/manifest-v3"
-#define GOLDEN_V4 "tests/golden/manifest-v4"
-#define GOLDEN_V5 "tests/golden/manifest-v5"
-#define GOLDEN_V6 "tests/golden/manifest-v6"
-#define GOLDEN_V7 "tests/golden/manifest-v7"
 
 static char *encode(const struct hf_manifest *m, size_t *ret_size)
 {
@@ -199,15 +192,28 @@ static void expect_json_within(const char *path, const struct hf_manifest *m)
 	json_object_put(now);
 }
 
+/* Of an older version, with all that it said. */
+static struct hf_manifest *read_old(unsigned int version)
+{
+	cleanup_free char *golden = NULL;
+	struct hf_manifest *m;
+	char name[64], json[80];
+	size_t size;
+
+	snprintf(name, sizeof(name), "tests/golden/manifest-v%u", version);
+	snprintf(json, sizeof(json), "%s.json", name);
+	m = read_golden(name, &golden, &size);
+	assert_int_equal(m->version, version);
+	assert_int_equal(m->n_guests, 2);
+	expect_json_within(json, m);
+	return m;
+}
+
 /* A manifest of version 1 has no limits: the new VMM gets the agent's, as it did then. */
 static void test_golden_v1(void **state)
 {
-	cleanup_free char *golden = NULL;
-	size_t size;
-	struct hf_manifest *m = read_golden(GOLDEN_V1, &golden, &size);
+	struct hf_manifest *m = read_old(1);
 
-	assert_int_equal(m->version, 1);
-	assert_int_equal(m->n_guests, 2);
 	for (size_t i = 0; i < m->n_guests; i++) {
 		const struct hf_manifest_limits *l = &m->guests[i]->limits;
 
@@ -216,43 +222,32 @@ static void test_golden_v1(void **state)
 		assert_int_equal(l->nice, HF_MANIFEST_UNKNOWN);
 		assert_int_equal(l->oom_score_adj, HF_MANIFEST_UNKNOWN);
 	}
-	expect_json_within(GOLDEN_V1 ".json", m);
 	hf_manifest_free(m);
 }
 
 /* A manifest of version 2 says nothing of policies: they are what was done then. */
 static void test_golden_v2(void **state)
 {
-	cleanup_free char *golden = NULL;
-	size_t size;
-	struct hf_manifest *m = read_golden(GOLDEN_V2, &golden, &size);
+	struct hf_manifest *m = read_old(2);
 	struct hf_policy defaults;
 
-	assert_int_equal(m->version, 2);
-	assert_int_equal(m->n_guests, 2);
 	hf_policy_init(&defaults);
 	for (size_t i = 0; i < m->n_guests; i++) {
 		assert_memory_equal(&m->guests[i]->policies, &defaults, sizeof(defaults));
 		assert_int_equal(m->guests[i]->n_settings, 0);
 	}
-	expect_json_within(GOLDEN_V2 ".json", m);
 	hf_manifest_free(m);
 }
 
 /* A manifest of version 3 says nothing of the clock, nor of guest agents: nothing is done then. */
 static void test_golden_v3(void **state)
 {
-	cleanup_free char *golden = NULL;
-	size_t size;
-	struct hf_manifest *m = read_golden(GOLDEN_V3, &golden, &size);
+	struct hf_manifest *m = read_old(3);
 
-	assert_int_equal(m->version, 3);
-	assert_int_equal(m->n_guests, 2);
 	assert_int_equal(m->clock_tsc, 0);
 	assert_int_equal(m->clock_ns, 0);
 	assert_false(m->guests[0]->agent_answered);
 	assert_int_equal(m->guests[0]->policies.priority, 80);
-	expect_json_within(GOLDEN_V3 ".json", m);
 	hf_manifest_free(m);
 }
 
@@ -262,12 +257,8 @@ static void test_golden_v3(void **state)
  */
 static void test_golden_v4(void **state)
 {
-	cleanup_free char *golden = NULL;
-	size_t size;
-	struct hf_manifest *m = read_golden(GOLDEN_V4, &golden, &size);
+	struct hf_manifest *m = read_old(4);
 
-	assert_int_equal(m->version, 4);
-	assert_int_equal(m->n_guests, 2);
 	for (size_t i = 0; i < m->n_guests; i++) {
 		assert_null(m->guests[i]->not_saved);
 		assert_int_equal(m->guests[i]->policies.save_failure, HF_SAVE_FAILURE_ROLLBACK);
@@ -276,19 +267,14 @@ static void test_golden_v4(void **state)
 		assert_int_equal(m->guests[i]->adopted_start_ticks, 0);
 	}
 	assert_int_equal(m->clock_width, 120);
-	expect_json_within(GOLDEN_V4 ".json", m);
 	hf_manifest_free(m);
 }
 
 /* Version 5 knew nothing of what a VMM inherits. */
 static void test_golden_v5(void **state)
 {
-	cleanup_free char *golden = NULL;
-	size_t size;
-	struct hf_manifest *m = read_golden(GOLDEN_V5, &golden, &size);
+	struct hf_manifest *m = read_old(5);
 
-	assert_int_equal(m->version, 5);
-	assert_int_equal(m->n_guests, 2);
 	for (size_t i = 0; i < m->n_guests; i++) {
 		assert_false(m->guests[i]->inherits);
 		assert_int_equal(
@@ -296,39 +282,28 @@ static void test_golden_v5(void **state)
 		assert_null(m->guests[i]->libvirt_status);
 	}
 	assert_true(m->guests[0]->ram_copied);
-	expect_json_within(GOLDEN_V5 ".json", m);
 	hf_manifest_free(m);
 }
 
 /* Version 6 had no files among the descriptors. */
 static void test_golden_v6(void **state)
 {
-	cleanup_free char *golden = NULL;
-	size_t size;
-	struct hf_manifest *m = read_golden(GOLDEN_V6, &golden, &size);
+	struct hf_manifest *m = read_old(6);
 
-	assert_int_equal(m->version, 6);
-	assert_int_equal(m->n_guests, 2);
 	assert_true(m->guests[0]->inherits);
 	assert_int_equal(m->guests[0]->n_fds, 2);
 	assert_int_equal(m->guests[0]->fds[1].kind, HF_FD_VHOST);
-	expect_json_within(GOLDEN_V6 ".json", m);
 	hf_manifest_free(m);
 }
 
 /* Version 7 said nothing of disks. */
 static void test_golden_v7(void **state)
 {
-	cleanup_free char *golden = NULL;
-	size_t size;
-	struct hf_manifest *m = read_golden(GOLDEN_V7, &golden, &size);
+	struct hf_manifest *m = read_old(7);
 
-	assert_int_equal(m->version, 7);
-	assert_int_equal(m->n_guests, 2);
 	assert_int_equal(m->guests[0]->n_disks + m->guests[1]->n_disks, 0);
 	assert_int_equal(m->guests[0]->n_fds, 3);
 	assert_int_equal(m->guests[0]->fds[2].kind, HF_FD_FILE);
-	expect_json_within(GOLDEN_V7 ".json", m);
 	hf_manifest_free(m);
 }
 
