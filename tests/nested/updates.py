@@ -95,3 +95,22 @@ def expect_all(report, guests):
     """The update is done, and all of them came over by it."""
     if report["outcome"] != "done" or len(report["guests"]) != len(guests):
         fail(f"the report says {report['outcome']} for {len(report['guests'])} guests")
+
+
+def expect_from_images(host, guests, client, report, others=()):
+    """Guests that ran are back from disk, with all their memory, and nothing of it stays there; @others came along."""
+    if report["carrier"] != "image":
+        fail(f"they crossed with the carrier {report['carrier']}")
+    expect_all(report, [*guests, *others])
+    print(host.run("holdfast report").out)
+    for guest in guests:
+        if guest.state() != "running":
+            fail(f"guest {guest.name} is {guest.state()}")
+        guest.wait_passes(2)
+        last = guest.judge()
+        host.note(f"{guest.name}: {last['passes']} passes over {int(last['mem_bytes']) >> 20} MiB, no word wrong")
+    if client.failed():
+        fail("the connection from outside has ended")
+    left = host.run("find /var/lib/holdfast/images -type f").out
+    if left:
+        fail(f"memory of guests is left on the disk: {left}")
