@@ -16,7 +16,7 @@
 #                                  otherwise that is done once a week)
 
 set -euo pipefail
-. "$(dirname "$0")/lib.sh"
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 suites="trixie-backports forky"
 src_dir=$cache_dir/src
@@ -37,7 +37,7 @@ candidates() {
 			awk -F' *[|] *' -v suite="$suite" '{
 				gsub(/ /, "", $1); version = $2; sub(/-.*/, "", version)
 				print version, suite, $1, $2
-			}'
+			}' || exit 1
 	done | sort -k1,1Vr -u
 }
 
@@ -73,38 +73,35 @@ handover_formats() {
 	grep -rhoE '"[a-z0-9-]+-v[0-9]+"' "$src_dir/linux-$1/include/linux/kho/abi" | sort -u
 }
 
-# Choose two versions and write their names to $kernel_dir/versions.
+# Choose two versions and write their names to $kernel_dir/versions. What can't be fetched fails the
+# choice: it is not known whether it would have done.
 choose_versions() {
-	local suite list version old='' new=''
+	local suite list series same version package debversion old='' new=''
 	for suite in $suites; do
 		logged "$log" suite_apt "$suite" apt-get update
 	done
 	list=$(candidates)
 	[ -n "$list" ] || die "no linux-source-7.x in $suites"
 
-	while read -r version suite package debversion; do
-		# The second one should be of another release series; only if there is none, another
-		# version of the same series.
-		[ -z "$new" ] || [ "${version%.*}" != "${new%.*}" ] || continue
-		fetch_source "$version" "$suite" "$package" "$debversion" </dev/null
-		has_live_update "$version" || continue
-		if [ -z "$new" ]; then
-			new=$version
-		elif [ "$(handover_formats "$version")" = "$(handover_formats "$new")" ]; then
-			old=$version
-			break
-		fi
-	done <<<"$list"
-	[ -n "$new" ] || die "no linux-source-7.x in $suites has CONFIG_LIVEUPDATE"
-
-	if [ -z "$old" ]; then
+	# The second one should be of another release series; only if there is none, another version
+	# of the same series.
+	for series in other same; do
 		while read -r version suite package debversion; do
-			[ "$version" != "$new" ] && [ "${version%.*}" = "${new%.*}" ] || continue
+			if [ -n "$new" ]; then
+				[ "${version%.*}" = "${new%.*}" ] && same=same || same=other
+				[ "$same" = "$series" ] && [ "$version" != "$new" ] || continue
+			fi
 			fetch_source "$version" "$suite" "$package" "$debversion" </dev/null
-			old=$version
-			break
+			has_live_update "$version" || continue
+			if [ -z "$new" ]; then
+				new=$version
+			elif [ "$(handover_formats "$version")" = "$(handover_formats "$new")" ]; then
+				old=$version
+				break 2
+			fi
 		done <<<"$list"
-	fi
+	done
+	[ -n "$new" ] || die "no linux-source-7.x in $suites has CONFIG_LIVEUPDATE"
 	printf '%s %s\n' "${old:-$new}" "$new" >"$kernel_dir/versions.new"
 	mv "$kernel_dir/versions.new" "$kernel_dir/versions"
 }
@@ -156,15 +153,23 @@ build_kernel() {
 }
 
 main() {
-	local fresh old new version
+	local fresh old new version chosen
 	mkdir -p "$src_dir" "$kernel_dir"
 	take_lock kernel
 	: >"$log"
 
 	fresh=$(find "$kernel_dir/versions" -mtime -7 2>/dev/null || true)
 	if [ -z "$fresh" ] || [ "${1:-}" = --refresh ]; then
+		# A condition would switch errexit off inside, and what fails there would be passed over.
+		set +e
+		(
+			set -e
+			choose_versions
+		)
+		chosen=$?
+		set -e
 		# Kernels that are there already do for a machine that can't reach the archive just now.
-		if ! (choose_versions); then
+		if [ "$chosen" -ne 0 ]; then
 			[ -e "$kernel_dir/versions" ] || exit 1
 			say "Keeping the kernel versions chosen earlier"
 		fi
@@ -190,5 +195,8 @@ main() {
 	cat "$kernel_dir/current.env"
 }
 
-main "$@"
-exit
+# Read to the end before anything is done. tests/unit/test-kernel-choice.sh has only the functions.
+if [ "${BASH_SOURCE[0]}" = "$0" ]; then
+	main "$@"
+	exit
+fi
