@@ -33,6 +33,7 @@ struct fake {
 	size_t n_used;
 	char status[32];
 	bool running, ignore_shared, events;
+	unsigned int n_announced;
 	uint64_t bandwidth;
 	char migration[32];
 	char error[64];
@@ -75,8 +76,9 @@ static void fake_write_state(const struct fake *f)
 {
 	char text[256];
 
-	snprintf(text, sizeof(text), "%s running=%d ignore-shared=%d events=%d bandwidth=%lu",
-		f->status, f->running, f->ignore_shared, f->events, f->bandwidth);
+	snprintf(text, sizeof(text),
+		"%s running=%d ignore-shared=%d events=%d bandwidth=%lu announced=%u", f->status,
+		f->running, f->ignore_shared, f->events, f->bandwidth, f->n_announced);
 	hf_file_write_atomic("state", text, strlen(text), 0600);
 }
 
@@ -328,6 +330,8 @@ static void fake_command(struct fake *f, const char *name, struct json_object *a
 		f->running = true;
 		snprintf(f->status, sizeof(f->status), "running");
 		fake_event(f, "RESUME", "{}");
+	} else if (strcmp(name, "announce-self") == 0) {
+		f->n_announced++;
 	}
 	fake_write_state(f);
 	if (is_virtio(name, args))
@@ -1027,14 +1031,17 @@ static void test_respawn(void **state)
 
 	fake_saved(&t, "");
 	assert_int_equal(guest_respawn(&t), 0);
-	expect_state(&t, "load", "paused running=0 ignore-shared=0 events=0");
+	expect_state(&t, "load",
+		"paused running=0 ignore-shared=0 events=0 bandwidth=134217728 announced=0");
 	assert_int_equal(guest_resume(&t), 0);
-	expect_state(&t, "resume", "running=1");
+	expect_state(
+		&t, "resume", "running=1 ignore-shared=0 events=0 bandwidth=134217728 announced=1");
 	guest_free(&t);
 	fake_saved(&t, "paused");
 	assert_int_equal(guest_respawn(&t), 0);
 	assert_int_equal(guest_resume(&t), 0);
-	expect_state(&t, "resume", "running=0");
+	expect_state(
+		&t, "resume", "running=0 ignore-shared=0 events=0 bandwidth=134217728 announced=0");
 	assert_true(hf_vmm_get_stamps(t.vmm)->resumed > 0);
 	guest_free(&t);
 }
