@@ -2,7 +2,7 @@
 # Compile rules. One static library per folder, four programs on top of them.
 #
 # A *variant* is a compiler with its flags; each has its own tree under build/:
-#   gcc (default), clang, asan (gcc with AddressSanitizer and UBSan), faults (gcc with fault points, common/fault.h),
+#   gcc (default), clang, asan (clang with AddressSanitizer and UBSan), faults (gcc with fault points, common/fault.h),
 #   fuzz (clang with libFuzzer's instrumentation and both sanitizers).
 
 VARIANT ?= gcc
