@@ -18,6 +18,7 @@ enum hf_verdict {
 	HF_REFUSAL,
 };
 
+/** hf_verdict_name() - Its name on the Varlink interface. */
 const char *hf_verdict_name(enum hf_verdict verdict);
 
 /** hf_finding_new() - A Finding object. @guest and @remedy may be NULL or empty. */

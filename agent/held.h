@@ -12,8 +12,21 @@
 
 #include "common/varlink.h"
 
+/**
+ * hf_held_retry() - Retry: bring a held guest up once more.
+ *
+ * One that runs and was not well is only asked again whether it is.
+ */
 void hf_held_retry(struct hf_varlink_call *call, struct json_object *params, void *userdata);
+
+/**
+ * hf_held_dump() - Dump: write a held guest's memory to a core file that doesn't exist yet.
+ *
+ * Progress is told once a second. Refused while other guests are still coming in.
+ */
 void hf_held_dump(struct hf_varlink_call *call, struct json_object *params, void *userdata);
+
+/** hf_held_release() - Release: give a held guest up, or say whether that can be. IRREVERSIBLE. */
 void hf_held_release(struct hf_varlink_call *call, struct json_object *params, void *userdata);
 
 /** hf_held_check_program() - Can this be a guest's VMM? Return: 0; -EINVAL with @error filled. */

@@ -48,11 +48,19 @@ typedef void (*hf_incoming_passed_fn)(struct hf_incoming *in, void *data);
 /**
  * hf_incoming_new() - A guest that waits in a carrier.
  * @carrier: borrowed until hf_incoming_free(), as is @guest of the manifest
+ * @passed:  called once, when it is out of the way of others
+ * @done:    called at the end of the chain, and of each attempt to retry or to release it
+ *
+ * Return: 0 or -errno.
  */
 int hf_incoming_new(struct hf_agent *agent, struct hf_carrier *carrier,
 	struct hf_manifest_guest *guest, hf_incoming_passed_fn passed, hf_incoming_done_fn done,
 	void *data, struct hf_incoming **ret);
+
+/** hf_incoming_free() - What is kept of it stays open till the process ends. NULL is fine. */
 void hf_incoming_free(struct hf_incoming *in);
+
+/** hf_incoming_start() - Start the chain, once. It may end in its callback before this returns. */
 void hf_incoming_start(struct hf_incoming *in);
 
 /** hf_incoming_go() - Let it be respawned as soon as it can. Once more does nothing. */
@@ -113,13 +121,21 @@ void hf_incoming_end_dump(struct hf_incoming *in);
 int hf_incoming_open_files(struct hf_incoming *in, const int **ret_ram, const int **ret_state,
 	bool *ret_ran, struct hf_error *error);
 
+/** hf_incoming_get_step() - Where it is. */
 enum hf_incoming_step hf_incoming_get_step(const struct hf_incoming *in);
+
 /** hf_incoming_is_up() - Whether it runs and its chain has ended: resumed or cold-booted. */
 bool hf_incoming_is_up(const struct hf_incoming *in);
 
+/** hf_incoming_step_name() - A step's name on the Varlink interface. */
 const char *hf_incoming_step_name(enum hf_incoming_step step);
+
+/** hf_incoming_guest() - Its description in the manifest. Borrowed. */
 const struct hf_manifest_guest *hf_incoming_guest(const struct hf_incoming *in);
+
+/** hf_incoming_stamps() - When it got how far, see vmm.h. Borrowed; filled as it goes on. */
 const struct hf_vmm_stamps *hf_incoming_stamps(const struct hf_incoming *in);
+
 /** hf_incoming_retrieve_ns() - How long the kernel took to give its RAM and state back. */
 uint64_t hf_incoming_retrieve_ns(const struct hf_incoming *in);
 /** hf_incoming_error() - Why it is held, or was started afresh; err is 0 when it is neither. */

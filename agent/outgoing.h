@@ -68,6 +68,13 @@ bool hf_outgoing_is_gone(const struct hf_outgoing *out);
 /** hf_outgoing_free() - Only when no chain is under way and the session is discarded or jumps. */
 void hf_outgoing_free(struct hf_outgoing *out);
 
+/**
+ * hf_outgoing_prepare() - Start a chain; these five are the ones above, in their order.
+ *
+ * The callback may come before they return, when a chain can't even begin. A failure leaves the
+ * guest as far as it got: undo it. An undo that fails has discarded the session all the same. A
+ * quit that failed may be begun again.
+ */
 void hf_outgoing_prepare(struct hf_outgoing *out);
 void hf_outgoing_save(struct hf_outgoing *out);
 void hf_outgoing_seal(struct hf_outgoing *out);
@@ -77,9 +84,16 @@ void hf_outgoing_undo(struct hf_outgoing *out);
 /** hf_outgoing_leave_libvirt() - See hf_vmm_leave_libvirt(). Between chains. */
 void hf_outgoing_leave_libvirt(struct hf_outgoing *out);
 
+/** hf_outgoing_get_step() - Where it is. */
 enum hf_outgoing_step hf_outgoing_get_step(const struct hf_outgoing *out);
+
+/** hf_outgoing_step_name() - A step's name on the Varlink interface. */
 const char *hf_outgoing_step_name(enum hf_outgoing_step step);
+
+/** hf_outgoing_guest() - Its description in the manifest. Borrowed. */
 const struct hf_manifest_guest *hf_outgoing_guest(const struct hf_outgoing *out);
+
+/** hf_outgoing_pid() - Its QEMU; 0 when there is none (yet, or any more). */
 pid_t hf_outgoing_pid(const struct hf_outgoing *out);
 
 /** hf_outgoing_roms() - As hf_vmm_get_roms(), once it is prepared. */

@@ -12,7 +12,11 @@
 
 #include "common/varlink.h"
 
-/* Handlers for the table in service.c; @userdata is the struct hf_agent. */
+/**
+ * hf_request_check() - Handlers of a struct hf_varlink_method; @userdata is the struct hf_agent.
+ *
+ * Nothing more is looked at for a caller that has gone.
+ */
 void hf_request_check(struct hf_varlink_call *call, struct json_object *params, void *userdata);
 void hf_request_plan(struct hf_varlink_call *call, struct json_object *params, void *userdata);
 void hf_request_prepare(struct hf_varlink_call *call, struct json_object *params, void *userdata);

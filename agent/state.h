@@ -37,6 +37,8 @@ enum hf_state_event {
 
 /** hf_state_name() - The state's name on the Varlink interface. */
 const char *hf_state_name(enum hf_state state);
+
+/** hf_state_event_name() - The event's name in logs and documents. */
 const char *hf_state_event_name(enum hf_state_event event);
 
 /**

@@ -38,6 +38,7 @@ typedef void (*hf_survey_done_fn)(const struct hf_survey *survey, void *data);
 /** hf_survey_start() - Ask. Return: 0 when @done will be called, or -errno. */
 int hf_survey_start(struct hf_agent *agent, hf_survey_done_fn done, void *data);
 
+/** hf_survey_guests() - All that are known, asked or not. Borrowed. */
 const struct hf_survey_guest *hf_survey_guests(const struct hf_survey *survey, size_t *ret_n);
 
 /** hf_survey_config() - The configuration, with its problems. NULL when there was no memory. */

@@ -83,8 +83,10 @@ void hf_manifest_schema_empty(const struct list *list, void *owner);
 /** hf_manifest_uuid_valid() - Whether it is 36 characters of 8-4-4-4-12 hexadecimal digits. */
 bool hf_manifest_uuid_valid(const char *s, size_t len);
 
-/* The object at index @i of a list. */
+/** hf_manifest_schema_at() - The object at index @i of a list, which has to be there. Borrowed. */
 const void *hf_manifest_schema_at(const struct list *list, const void *owner, size_t i);
+
+/** hf_manifest_schema_count() - How many objects there are in a list. */
 size_t hf_manifest_schema_count(const struct list *list, const void *owner);
 
 /* Lists that manifest.c appends to. */

@@ -290,9 +290,10 @@ int hf_manifest_set(char **field, const char *value);
  */
 int hf_manifest_set_strings(char ***field, size_t *ret_n, const char *const *values, size_t n);
 
-/*
- * Append one zeroed entry (net: with fd -1). Return: the entry, valid until the next append, or
- * NULL without memory.
+/**
+ * hf_manifest_add_ram() - Append one zeroed entry to a list of the guest's (net: with fd -1).
+ *
+ * Return: the entry, valid until the next append, or NULL without memory.
  */
 struct hf_manifest_ram *hf_manifest_add_ram(struct hf_manifest_guest *g);
 struct hf_manifest_chunk *hf_manifest_add_chunk(struct hf_manifest_guest *g);
@@ -301,10 +302,14 @@ struct hf_manifest_fd *hf_manifest_add_fd(struct hf_manifest_guest *g);
 struct hf_manifest_folder *hf_manifest_add_folder(struct hf_manifest_guest *g);
 struct hf_manifest_helper *hf_manifest_add_helper(struct hf_manifest_guest *g);
 struct hf_manifest_disk *hf_manifest_add_disk(struct hf_manifest_guest *g);
+
 /** hf_manifest_forget_disks() - Drop that list. */
 void hf_manifest_forget_disks(struct hf_manifest_guest *g);
+
 /** hf_manifest_forget_inherited() - Drop the three lists, inherits, and apparmor. */
 void hf_manifest_forget_inherited(struct hf_manifest_guest *g);
+
+/** hf_manifest_add_file() - The same for the files to read ahead, which are the whole host's. */
 struct hf_manifest_file *hf_manifest_add_file(struct hf_manifest *m);
 
 /**

@@ -6,7 +6,9 @@
  * each hf_qmp_parse_<thing>() is pure and turns the `ret` that the callback gets into a C struct
  * without pointers. The peer is untrusted: a parser answers -EBADMSG for a reply of the wrong shape
  * and cuts text that is too long only where it is meant for people (`error_desc`, blocked reasons);
- * names that are compared or opened are refused instead (-EBADMSG).
+ * names that are compared or opened are refused instead (-EBADMSG). One that fills an array answers
+ * -ENOBUFS when there is more than fits. Where a command and a parser share a comment, the parser
+ * is for that command's reply.
  *
  * Facts about versions are from QEMU's qapi/ schemas and tried on 7.2, 10.0 and 11.1.
  */
@@ -47,6 +49,7 @@ struct hf_qmp_status {
 	char name[32]; /* QEMU's word */
 };
 
+/** hf_qmp_query_status() - What the guest is doing. */
 int hf_qmp_query_status(
 	struct hf_qmp *q, uint64_t timeout_ns, hf_qmp_reply_fn fn, void *data, uint64_t *ret_id);
 int hf_qmp_parse_status(struct json_object *ret, struct hf_qmp_status *ret_status);
@@ -56,10 +59,14 @@ enum hf_qmp_run_state hf_qmp_run_state_parse(const char *name);
 /** hf_qmp_run_state_name() - QEMU's word; "unknown" for HF_QMP_RUN_UNKNOWN. */
 const char *hf_qmp_run_state_name(enum hf_qmp_run_state state);
 
+/** hf_qmp_stop() - Pause the guest. The reply means that its vCPUs stand still. */
 int hf_qmp_stop(
 	struct hf_qmp *q, uint64_t timeout_ns, hf_qmp_reply_fn fn, void *data, uint64_t *ret_id);
+
+/** hf_qmp_cont() - Let the guest run; one that is being loaded, as soon as it is. */
 int hf_qmp_cont(
 	struct hf_qmp *q, uint64_t timeout_ns, hf_qmp_reply_fn fn, void *data, uint64_t *ret_id);
+
 /** hf_qmp_quit() - End QEMU. The reply may get lost in its exit: -ECONNRESET is success too. */
 int hf_qmp_quit(
 	struct hf_qmp *q, uint64_t timeout_ns, hf_qmp_reply_fn fn, void *data, uint64_t *ret_id);
@@ -75,18 +82,24 @@ int hf_qmp_parse_kvm(struct json_object *ret, bool *ret_enabled);
 
 /* ---- identity ---- */
 
+/** hf_qmp_query_version() - QEMU's version, which the greeting has as well. */
 int hf_qmp_query_version(
 	struct hf_qmp *q, uint64_t timeout_ns, hf_qmp_reply_fn fn, void *data, uint64_t *ret_id);
+
 /** hf_qmp_parse_version() - Of query-version's reply, or of the greeting's `version` (the same). */
 int hf_qmp_parse_version(struct json_object *ret, struct hf_qmp_version *ret_version);
 
+/** hf_qmp_query_name() - The guest's name, of `-name`. */
 int hf_qmp_query_name(
 	struct hf_qmp *q, uint64_t timeout_ns, hf_qmp_reply_fn fn, void *data, uint64_t *ret_id);
+
 /** hf_qmp_parse_name() - "" when the guest has none; -EBADMSG when it doesn't fit @size. */
 int hf_qmp_parse_name(struct json_object *ret, char *buf, size_t size);
 
+/** hf_qmp_query_uuid() - The guest's UUID, of `-uuid`. */
 int hf_qmp_query_uuid(
 	struct hf_qmp *q, uint64_t timeout_ns, hf_qmp_reply_fn fn, void *data, uint64_t *ret_id);
+
 /** hf_qmp_parse_uuid() - Lower-case with dashes; all zeros when the guest has none. */
 int hf_qmp_parse_uuid(struct json_object *ret, char buf[static 37]);
 
@@ -114,8 +127,16 @@ enum hf_qmp_migration_status {
 	_HF_QMP_MIGRATION_MAX,
 };
 
+/**
+ * hf_qmp_migration_status_parse() - From QEMU's word.
+ *
+ * Return: HF_QMP_MIGRATION_UNKNOWN for others and NULL.
+ */
 enum hf_qmp_migration_status hf_qmp_migration_status_parse(const char *name);
+
+/** hf_qmp_migration_status_name() - QEMU's word; "unknown" for HF_QMP_MIGRATION_UNKNOWN. */
 const char *hf_qmp_migration_status_name(enum hf_qmp_migration_status status);
+
 /** hf_qmp_migration_over() - Whether nothing more will come: completed, failed, cancelled. */
 bool hf_qmp_migration_over(enum hf_qmp_migration_status status);
 
@@ -144,6 +165,7 @@ struct hf_qmp_migration {
 		     [256]; /* why this guest can't be migrated, QEMU's words */
 };
 
+/** hf_qmp_query_migrate() - How the last migration is getting on, in or out; what blocks one. */
 int hf_qmp_query_migrate(
 	struct hf_qmp *q, uint64_t timeout_ns, hf_qmp_reply_fn fn, void *data, uint64_t *ret_id);
 int hf_qmp_parse_migration(struct json_object *ret, struct hf_qmp_migration *ret_migration);
@@ -154,6 +176,8 @@ int hf_qmp_parse_migration(struct json_object *ret, struct hf_qmp_migration *ret
  */
 int hf_qmp_migrate(struct hf_qmp *q, const char *uri, uint64_t timeout_ns, hf_qmp_reply_fn fn,
 	void *data, uint64_t *ret_id);
+
+/** hf_qmp_migrate_cancel() - Give saving up. The end comes as with hf_qmp_migrate(). */
 int hf_qmp_migrate_cancel(
 	struct hf_qmp *q, uint64_t timeout_ns, hf_qmp_reply_fn fn, void *data, uint64_t *ret_id);
 
@@ -172,10 +196,14 @@ struct hf_qmp_capability {
 	bool on;
 };
 
+/** hf_qmp_migrate_set_capabilities() - Switch these on or off, and leave the others. */
 int hf_qmp_migrate_set_capabilities(struct hf_qmp *q, const struct hf_qmp_capability *caps,
 	size_t n_caps, uint64_t timeout_ns, hf_qmp_reply_fn fn, void *data, uint64_t *ret_id);
+
+/** hf_qmp_query_migrate_capabilities() - All that QEMU has; the next two take its reply apart. */
 int hf_qmp_query_migrate_capabilities(
 	struct hf_qmp *q, uint64_t timeout_ns, hf_qmp_reply_fn fn, void *data, uint64_t *ret_id);
+
 /** hf_qmp_parse_capability() - Look one up. Return: 0, -ENOENT when QEMU lacks it, -EBADMSG. */
 int hf_qmp_parse_capability(struct json_object *ret, const char *name, bool *ret_on);
 
@@ -204,6 +232,8 @@ struct hf_qmp_migrate_parameters {
  */
 int hf_qmp_migrate_set_parameters(struct hf_qmp *q, const struct hf_qmp_migrate_parameters *p,
 	uint64_t timeout_ns, hf_qmp_reply_fn fn, void *data, uint64_t *ret_id);
+
+/** hf_qmp_query_migrate_parameters() - Those parameters as they are. */
 int hf_qmp_query_migrate_parameters(
 	struct hf_qmp *q, uint64_t timeout_ns, hf_qmp_reply_fn fn, void *data, uint64_t *ret_id);
 int hf_qmp_parse_migrate_parameters(
@@ -215,6 +245,8 @@ int hf_qmp_parse_migrate_parameters(
  * hf_qmp_command() for @fd. A name already taken is replaced. */
 int hf_qmp_getfd(struct hf_qmp *q, const char *name, int fd, uint64_t timeout_ns,
 	hf_qmp_reply_fn fn, void *data, uint64_t *ret_id);
+
+/** hf_qmp_closefd() - Have QEMU close a descriptor that hf_qmp_getfd() gave it and nothing took. */
 int hf_qmp_closefd(struct hf_qmp *q, const char *name, uint64_t timeout_ns, hf_qmp_reply_fn fn,
 	void *data, uint64_t *ret_id);
 
@@ -318,6 +350,7 @@ struct hf_qmp_memdev {
 	bool prealloc;
 };
 
+/** hf_qmp_query_memdev() - All memory backend objects. */
 int hf_qmp_query_memdev(
 	struct hf_qmp *q, uint64_t timeout_ns, hf_qmp_reply_fn fn, void *data, uint64_t *ret_id);
 int hf_qmp_parse_memdevs(
@@ -335,6 +368,7 @@ struct hf_qmp_chardev {
 	bool frontend_open;
 };
 
+/** hf_qmp_query_chardev() - All character devices. */
 int hf_qmp_query_chardev(
 	struct hf_qmp *q, uint64_t timeout_ns, hf_qmp_reply_fn fn, void *data, uint64_t *ret_id);
 int hf_qmp_parse_chardevs(

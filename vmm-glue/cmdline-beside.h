@@ -27,5 +27,6 @@ struct hf_beside_paths {
 int hf_cmdline_beside(
 	const struct hf_cmdline *plan, struct hf_beside_paths *paths, struct hf_error *e);
 
+/** hf_beside_paths_clear() - Free what is in it; it can be used again. */
 void hf_beside_paths_clear(struct hf_beside_paths *paths);
 #define cleanup_beside_paths HF_CLEANUP(hf_beside_paths_clear)

@@ -46,4 +46,5 @@ int hf_launch_prepare(const struct hf_cmdline *plan, const struct hf_launch_opti
  */
 int hf_launch_exec(struct hf_launch *launch);
 
+/** hf_launch_clear() - Close the memfds, free what is in it. Once more does nothing. */
 void hf_launch_clear(struct hf_launch *launch);

@@ -108,6 +108,7 @@ int hf_child_watch(sd_event *event, pid_t pid, uint64_t start_ticks, hf_child_ex
  */
 void hf_child_release(struct hf_child *child);
 
+/** hf_child_pid() - Its pid, also when it has ended: it may be another process's by then. */
 pid_t hf_child_pid(const struct hf_child *child);
 
 /** hf_child_exited() - Has it ended? */

@@ -390,4 +390,6 @@ struct hf_vmm_stamps {
 	uint64_t loaded;  /* device state is in */
 	uint64_t resumed; /* its vCPUs run, or it stays paused as it was */
 };
+
+/** hf_vmm_get_stamps() - Those so far. Borrowed until hf_vmm_free(). */
 const struct hf_vmm_stamps *hf_vmm_get_stamps(const struct hf_vmm *vmm);

@@ -5,6 +5,8 @@
  - a source file says its licence in its first lines
  - a header of the product opens with a DOC: block
  - a kernel-doc comment stands right above what it names
+ - every function of a header has one, but those of internal headers; functions that follow one another without a
+   blank line share that of the first
  - no file of the product is longer than 700 lines
  - text files end in one newline, and no line ends in a blank
  - nothing names a machine, a package mirror or an unknown web site; nothing is left "to do"
@@ -59,6 +61,22 @@ DOC = re.compile(r"\A/\* SPDX[^\n]*\*/\n(?:[^\n]*\n){0,3}?/\*\*\n \* DOC: ")
 KERNEL_DOC = re.compile(r"/\*\*\s*(?:\n \* )?(?:struct |enum |typedef |union )?(hf_\w+)(?:\(\))? - "
                         r"(?:[^*]|\*(?!/))*\*/\n((?:[^\n]*\n){1,4})")
 
+INTERNAL = re.compile(r"(^|[/-])internal\.h$")
+PROTOTYPE = re.compile(r"^(?!static |extern |typedef )[a-z][\w \t*]*?\b(hf_\w+)\([^;{}]*\);\n", re.MULTILINE)
+
+
+def undocumented(text):
+    """The functions that a header has no kernel-doc for: (name, where)."""
+    shares = None
+    for match in PROTOTYPE.finditer(text):
+        above = text[:match.start()]
+        comment = above[above.rfind("/*"):]
+        if match.start() == shares or (comment.endswith("*/\n")
+                                       and re.match(rf"/\*\*\s(?: \* )?{match.group(1)}\(\) - ", comment)):
+            shares = match.end()
+        else:
+            yield match.group(1), match.start()
+
 
 def problems_of(path, data):
     if EXEMPT.search(path) or b"\0" in data:
@@ -81,6 +99,9 @@ def problems_of(path, data):
             if not re.search(rf"\b{match.group(1)}\b", match.group(2)):
                 line = text.count("\n", 0, match.start()) + 1
                 yield f"{path}:{line}: the comment is about {match.group(1)}, what follows is not"
+        for name, start in [] if INTERNAL.search(path) else undocumented(text):
+            line = text.count("\n", 0, start) + 1
+            yield f"{path}:{line}: {name}() has no kernel-doc right above"
     if text and (not text.endswith("\n") or text.endswith("\n\n")):
         yield f"{path}: ends in {'blank lines' if text.endswith(chr(10)) else 'an unfinished line'}"
     for number, line in enumerate(lines, 1):
@@ -116,6 +137,10 @@ BITES = {
     "qmp/doc.h": HEAD + "int a;\n",
     "qmp/long.c": HEAD + "\n" * MAX_LINES + "int a;\n",
     "qmp/stale.h": DOC_HEAD + "/** hf_old() - Was renamed. */\nint hf_new(void);\n",
+    "qmp/bare.h": DOC_HEAD + "int hf_a(void);\n",
+    "qmp/comment.h": DOC_HEAD + "/* hf_a() - Does. */\nint hf_a(void);\n",
+    "qmp/apart.h": DOC_HEAD + "/** hf_a() - Does. */\nint hf_a(void);\n\nint hf_b(int b,\n\tint c) PURE(1);\n",
+    "qmp/struct.h": DOC_HEAD + "/** struct hf_b - is. */\nstruct hf_b {\n\tint c;\n};\nstruct hf_b *hf_a(void);\n",
     "qmp/end.c": HEAD + "int a;",
     "qmp/ends.c": HEAD + "int a;\n\n",
     "docs/blank.md": "word \n",
@@ -127,7 +152,11 @@ BITES = {
 }
 FINE = {
     "qmp/fine.h": DOC_HEAD + "/** hf_a() - Does. */\nint hf_a(void);\n\n"
-                  "/**\n * struct hf_b - is.\n * @c: it\n */\nstruct hf_b {\n\tint c;\n};\n",
+                  "/**\n * struct hf_b - is.\n * @c: it\n */\nstruct hf_b {\n\tint c;\n};\n\n"
+                  "/**\n * hf_c() - Does, and hf_d() undoes.\n */\nint hf_c(int a,\n\tint b) PURE(1);\n"
+                  "void hf_d(void);\n",
+    "qmp/internal.h": DOC_HEAD + "int hf_a(void);\n",
+    "qmp/some-internal.h": DOC_HEAD + "int hf_a(void);\n",
     "qmp/fine.c": HEAD + "\n" * (MAX_LINES - 3) + "int a;\n",
     "docs/fine.md": "https://varlink.org, a session with 2 files\n",
     "tests/fuzz/corpus/x/seed": "no end",
