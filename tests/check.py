@@ -12,8 +12,9 @@ Steps that only need processors (analyzers, fuzzers) run aside, at low priority,
 something again and again.
 
 A step counts what the last line "N passed, N failed, N skipped" of its output says, or 1. A skip that
-tests/expected-skips does not list is a failure. The last line here has the sums; exit status 1 when
-anything failed."""
+tests/expected-skips does not list is a failure. How many attempts a nested case took is said if it was
+more than one, and lines "remark  …" of a step are shown, and again at the end, however well it ended. The
+last line here has the sums; exit status 1 when anything failed."""
 
 import argparse
 import concurrent.futures
@@ -32,6 +33,9 @@ LOGS = TOP / "build/log"
 JOBS = os.cpu_count() or 1
 COUNTS = re.compile(r"^(\d+) passed, (\d+) failed, (\d+) skipped$", re.MULTILINE)
 SKIP = re.compile(r"^skip(?:ped)?\s+(.+)$", re.MULTILINE)
+# Of tests/nested/run.py.
+ATTEMPTS = re.compile(r"^\S+: (?:passed|FAILED) (\(\d+ attempts\))$", re.MULTILINE)
+REMARK = re.compile(r"^remark\s+(.+)$", re.MULTILINE)
 TAIL = 40
 INTERRUPTED = threading.Event()
 
@@ -47,6 +51,7 @@ class Step:
         self.limit = limit
         self.fast = fast
         self.aside = aside
+        self.remarks = []
 
 
 def make(target, variant=None, keep_going=False):
@@ -169,8 +174,10 @@ def run(step, allowed):
     passed, failed, skipped, complaints = judge(step, status, text, allowed)
     took = time.monotonic() - started
     counts = f"  {passed} passed" + (f", {failed} failed" if failed else "") \
-        + (f", {skipped} skipped" if skipped else "")
+        + (f", {skipped} skipped" if skipped else "") + "".join(f" {words}" for words in ATTEMPTS.findall(text)[-1:])
+    step.remarks = REMARK.findall(text)
     lines = [f"{'FAILED' if failed else 'ok':8}{took:7.1f} s  {step.name:24}{counts}"]
+    lines += [f"        {remark}" for remark in step.remarks]
     if failed:
         lines += [f"        {complaint}" for complaint in complaints]
         told = text.splitlines()
@@ -219,6 +226,9 @@ def main():
             raise
     total = [sum(column) for column in zip(*results)]
     took = time.monotonic() - started
+    for step in chosen:
+        for remark in step.remarks:
+            print(f"{step.name}: {remark}")
     print(f"{len(chosen)} steps in {took // 60:.0f} min {took % 60:.0f} s; logs are in build/log")
     print("{} passed, {} failed, {} skipped".format(*total))
     return 1 if total[1] else 0

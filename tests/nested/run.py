@@ -9,10 +9,12 @@ The run's files (console log, control log, disk) are under build/nested/run; the
 and when the case fails.
 
 The emulation of KVM's hardware is not perfect (docs/TESTING.md). So a case that ended because something
-never came, or with the host's kernel complaining, is run again, up to N times, and says so. What a case
-itself found wrong (a word of memory, a number, a state) is final."""
+never came, or with the host's kernel complaining, is run again, up to N times. What a case
+itself found wrong (a word of memory, a number, a state) is final. The last lines say how many attempts it
+took, if more than one, and what each that broke had to complain of: tests/check.py repeats them."""
 
 import argparse
+import collections
 import importlib.util
 import pathlib
 import shutil
@@ -28,6 +30,9 @@ import nested  # noqa: E402  (needs the path above)
 
 
 PASSED, FAILED, BROKEN = 0, 1, 2
+
+# How an attempt ended, and for one that broke all the reasons, a line each.
+Attempt = collections.namedtuple("Attempt", "result reasons")
 
 
 def load_case(name):
@@ -88,8 +93,10 @@ def run_case(name, keep):
         alarms = nested.log_alarms(host.serial_log)
     except nested.Failure as failure:
         alarms = [str(failure)]
+    reasons = problem.splitlines()[:1] if problem else []
     if alarms:
         broken = True
+        reasons += [f"the console log has: {alarm_title(alarm)}" for alarm in alarms]
         problem = (problem + "\n" if problem else "") + "the console log has:\n" + "\n".join(alarms)
     if problem:
         host.note(f"FAILED: {problem}")
@@ -99,13 +106,28 @@ def run_case(name, keep):
                 tail = path.read_text(errors="replace").splitlines()[-15:]
                 print(f"--- the end of {log}:", *tail, sep="\n    ")
         print(f"{name}: FAILED; everything is in {directory}")
-        return BROKEN if broken else FAILED
+        return Attempt(BROKEN, reasons) if broken else Attempt(FAILED, [])
     host.note(f"passed, {time.monotonic() - started:.1f} s in all")
     if keep:
         print(f"{name}: everything is in {directory}")
     else:
         shutil.rmtree(directory)
-    return PASSED
+    return Attempt(PASSED, [])
+
+
+def alarm_title(alarm):
+    """The first line that says what a complaint of the kernel is about."""
+    lines = alarm.splitlines()
+    return next((line for line in lines if "[ cut here ]" not in line), lines[0])
+
+
+def summary(name, attempts):
+    """What must not be forgotten over a good end, for people and for tests/check.py."""
+    if len(attempts) > 1:
+        yield f"{name}: {'passed' if attempts[-1].result == PASSED else 'FAILED'} ({len(attempts)} attempts)"
+    for number, attempt in enumerate(attempts, 1):
+        for reason in attempt.reasons:
+            yield f"remark  attempt {number}: {reason}"
 
 
 def main():
@@ -124,12 +146,15 @@ def main():
         parser.error("which case? --list tells")
     # The QEMU that emulates the host is one of these.
     subprocess.run([nested.NESTED / "qemus.sh"], check=True, stdout=subprocess.DEVNULL)
-    for attempt in range(1, args.attempts + 1):
-        result = run_case(args.case, args.keep)
-        if result != BROKEN:
-            break
-        print(f"{args.case}: attempt {attempt} of {args.attempts} ended with a host that broke", flush=True)
-    return 0 if result == PASSED else 1
+    attempts = []
+    while len(attempts) < args.attempts and (not attempts or attempts[-1].result == BROKEN):
+        attempts.append(run_case(args.case, args.keep))
+        if attempts[-1].result == BROKEN:
+            print(f"{args.case}: attempt {len(attempts)} of {args.attempts} ended with a host that broke",
+                  flush=True)
+    for line in summary(args.case, attempts):
+        print(line)
+    return 0 if attempts[-1].result == PASSED else 1
 
 
 if __name__ == "__main__":

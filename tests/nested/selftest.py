@@ -1,17 +1,22 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Tests of the nested runner itself that need no host: the control channel and the log scan."""
+"""Tests of the nested runner itself that need no host: the control channel, the log scan, the attempts."""
 
 import sys
 
 sys.dont_write_bytecode = True
 
+import contextlib  # noqa: E402
+import io  # noqa: E402
 import pathlib  # noqa: E402
+import tempfile  # noqa: E402
 import unittest  # noqa: E402
+from unittest import mock  # noqa: E402
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 import nested  # noqa: E402
+import run  # noqa: E402
 
 STREAM = (b"@out 1 6\nhello\n@out 2 12\n@end 1 9\nab\n@out 1 4\n"
           b"you\n@end 1 3\n@out 2 500\nlost in the ju\n\x1e@hf-boot 900 3000000000 7.3.4\n@out 3 1\nx@end 3 0\n")
@@ -76,6 +81,65 @@ class LogScan(unittest.TestCase):
 
     def test_every_allowance_has_a_reason(self):
         nested.allowed_patterns()
+
+
+class Attempts(unittest.TestCase):
+    ALARM = "fine\n" + "\n".join(LogScan.BLOCK) + "\n[2.0] BUG: sleeping\n[3.0] fine\n"
+
+    class Host:
+        alive, started = False, 0
+
+        def __init__(self, log):
+            self.serial_log = log
+
+        def note(self, text):
+            print(text)
+
+        def stop(self):
+            pass
+
+    def attempts(self, *ends):
+        """Runs a case whose attempts end so, each a console log and what is raised. (exit status, the last
+        lines, how many attempts there were)"""
+        case = mock.Mock(__doc__="A case.", spec=["run", "__doc__"])
+        case.run.side_effect = [error for _, error in ends]
+        out = io.StringIO()
+        with tempfile.TemporaryDirectory() as top, contextlib.redirect_stdout(out), \
+                mock.patch.object(nested, "TOP", pathlib.Path(top)), \
+                mock.patch.object(nested, "Host", side_effect=[self.Host(log) for log, _ in ends]), \
+                mock.patch.object(run, "host_image"), mock.patch.object(run.subprocess, "run"), \
+                mock.patch.object(run, "load_case", return_value=case), \
+                mock.patch.object(sys, "argv", ["run.py", "x", "--attempts", "3"]):
+            status = run.main()
+        told = [line for line in out.getvalue().splitlines() if line.startswith("remark ") or " attempts)" in line]
+        self.assertEqual(told, out.getvalue().splitlines()[-len(told):] if told else [])
+        return status, told, case.run.call_count
+
+    def test_one_good_attempt(self):
+        self.assertEqual(self.attempts(("fine\n", None)), (0, [], 1))
+
+    def test_an_alarm_is_named_after_a_good_end(self):
+        self.assertEqual(self.attempts((self.ALARM, None), ("fine\n", None)), (0, [
+            "x: passed (2 attempts)",
+            "remark  attempt 1: the console log has: [1.0] WARNING: CPU: 0 at mm/x.c:1",
+            "remark  attempt 1: the console log has: [2.0] BUG: sleeping"], 2))
+
+    def test_a_host_that_hangs(self):
+        hung = nested.Broken("still waiting\nfor it")
+        self.assertEqual(self.attempts(("", hung), (self.ALARM, hung), ("", OSError("gone"))), (1, [
+            "x: FAILED (3 attempts)",
+            "remark  attempt 1: still waiting",
+            "remark  attempt 2: still waiting",
+            "remark  attempt 2: the console log has: [1.0] WARNING: CPU: 0 at mm/x.c:1",
+            "remark  attempt 2: the console log has: [2.0] BUG: sleeping",
+            "remark  attempt 3: the nested host ended: gone"], 3))
+
+    def test_what_a_case_found_is_final(self):
+        self.assertEqual(self.attempts(("", nested.Failure("a wrong word"))), (1, [], 1))
+        self.assertEqual(self.attempts((self.ALARM, None), ("", nested.Failure("a wrong word"))), (1, [
+            "x: FAILED (2 attempts)",
+            "remark  attempt 1: the console log has: [1.0] WARNING: CPU: 0 at mm/x.c:1",
+            "remark  attempt 1: the console log has: [2.0] BUG: sleeping"], 2))
 
 
 if __name__ == "__main__":

@@ -2,12 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The runner of `make check`: what it makes of a step's end and output. Needs nothing built."""
 
+import contextlib
+import io
 import os
 import pathlib
 import subprocess
 import sys
 import tempfile
 import unittest
+from unittest import mock
 
 sys.dont_write_bytecode = True
 TOP = pathlib.Path(__file__).resolve().parents[2]
@@ -79,6 +82,29 @@ class Run(unittest.TestCase):
     def test_every_step_has_a_name_of_its_own(self):
         names = [step.name for step in check.steps()]
         self.assertEqual(len(names), len(set(names)))
+
+
+class Summary(unittest.TestCase):
+    def main(self, *scripts):
+        steps = [check.Step(f"step-{i}", ["bash", "-c", script]) for i, script in enumerate(scripts)]
+        out = io.StringIO()
+        with tempfile.TemporaryDirectory(prefix="check.") as logs, contextlib.redirect_stdout(out), \
+                mock.patch.object(check, "LOGS", pathlib.Path(logs)), \
+                mock.patch.object(check, "steps", lambda: steps), \
+                mock.patch.object(sys, "argv", ["check.py"]):
+            self.assertEqual(check.main(), 0)
+        return out.getvalue().splitlines()
+
+    def test_more_than_one_attempt_is_said(self):
+        lines = self.main("echo 'x: passed (2 attempts)'", "echo well")
+        self.assertRegex(lines[0], r"^ok .* step-0 +1 passed \(2 attempts\)$")
+        self.assertRegex(lines[1], r"^ok .* step-1 +1 passed$")
+
+    def test_remarks_are_repeated_at_the_end(self):
+        lines = self.main("echo 'remark  attempt 1: [2.0] BUG: x'; echo 'remark  attempt 1: more'", "echo well")
+        self.assertEqual(lines[1:3], ["        attempt 1: [2.0] BUG: x", "        attempt 1: more"])
+        self.assertEqual(lines[4:6], ["step-0: attempt 1: [2.0] BUG: x", "step-0: attempt 1: more"])
+        self.assertEqual(lines[-1], "2 passed, 0 failed, 0 skipped")
 
 
 if __name__ == "__main__":
