@@ -162,9 +162,7 @@ void hf_vmm_upgrade_undo(struct hf_vmm_upgrade *u, const struct hf_error *cause)
 	u->no_return = false;
 	if (begun)
 		hf_agent_progress(u->agent, hf_vmm_upgrade_name(u),
-			"going back to its old QEMU, which stood still while the new one loaded: "
-			"%s",
-			u->cause.message);
+			"going back to its old QEMU: %s", u->cause.message);
 	else if (u->noted)
 		hf_agent_progress(
 			u->agent, hf_vmm_upgrade_name(u), "undoing: %s", u->cause.message);

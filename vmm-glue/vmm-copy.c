@@ -255,14 +255,10 @@ static void on_kvm(struct hf_qmp *q, int err, struct json_object *ret, const str
 	void *data)
 {
 	struct hf_vmm *vmm = data;
-	bool enabled = false;
+	bool enabled;
 
-	if (!hf_vmm_check_reply(vmm, err, error))
+	if (!hf_vmm_take_kvm(vmm, err, ret, error, &enabled))
 		return;
-	if (hf_qmp_parse_kvm(ret, &enabled) < 0) {
-		hf_vmm_failf(vmm, -EBADMSG, NULL, "QEMU's answer to query-kvm makes no sense");
-		return;
-	}
 	vmm->emulated = !enabled;
 	if (vmm->emulated && !vmm->pause_first && vmm->guest->was_running)
 		hf_vmm_failf(vmm, -EOPNOTSUPP, "have it paused for the copy (--paused)",

@@ -127,6 +127,7 @@ struct hf_vmm {
 	uint64_t new_downtime_ms;
 	bool pause_first;
 	bool emulated; /* its CPUs: it must not run while it is copied */
+	bool live;     /* it runs while it is saved, until QEMU stops it */
 	bool stream_ok;
 	unsigned int n_waits; /* left, for what its consoles said to be written */
 	struct hf_error stream_error;
@@ -267,6 +268,10 @@ bool hf_vmm_take_status(struct hf_vmm *vmm, int err, struct json_object *ret,
 /** hf_vmm_take_migration() - The same of query-migrate. */
 bool hf_vmm_take_migration(struct hf_vmm *vmm, int err, struct json_object *ret,
 	const struct hf_error *error, struct hf_qmp_migration *migration);
+
+/** hf_vmm_take_kvm() - The same of query-kvm. @enabled: false also on failure */
+bool hf_vmm_take_kvm(struct hf_vmm *vmm, int err, struct json_object *ret,
+	const struct hf_error *error, bool *enabled);
 
 /** hf_vmm_qmp_ops - callbacks of both kinds of connection; userdata is the hf_vmm. */
 extern const struct hf_qmp_ops hf_vmm_qmp_ops;

@@ -60,7 +60,8 @@ static void on_capabilities_off(struct hf_qmp *q, int err, struct json_object *r
 
 	/* While the load is still under way QEMU refuses, and the event that says that it is not
 	 * may come a moment early; then it is asked again. */
-	if (!vmm->migration_completed || (err && vmm->n_polls == 0))
+	if (!hf_vmm_in(vmm, HF_VMM_OP_RESUME) &&
+		(!vmm->migration_completed || (err && vmm->n_polls == 0)))
 		return;
 	if (hf_vmm_check_reply(vmm, err, error))
 		vmm->capability_off = true;
@@ -113,7 +114,10 @@ void hf_vmm_respawn_on_event(struct hf_vmm *vmm, const char *name, struct json_o
 		return;
 	if (status == HF_QMP_MIGRATION_COMPLETED)
 		note_loaded(vmm);
-	if (hf_qmp_migration_over(status))
+	/* The rest can wait until the guest runs, see hf_vmm_resume(). */
+	if (status == HF_QMP_MIGRATION_COMPLETED && hf_vmm_in(vmm, HF_VMM_OP_LOAD))
+		hf_vmm_end(vmm);
+	else if (hf_qmp_migration_over(status))
 		ask_loaded(vmm);
 }
 
@@ -621,6 +625,9 @@ int hf_vmm_resume(struct hf_vmm *vmm, uint64_t timeout_ns, hf_vmm_done_fn done, 
 	} else {
 		vmm->stamps.resumed = hf_tsc_now();
 	}
+	if (!vmm->capability_off &&
+		hf_vmm_send_caps(vmm, false, hf_guest_is_libvirt(guest), on_capabilities_off) < 0)
+		return 0;
 	ask_resumed(vmm);
 	return 0;
 }

@@ -7,8 +7,15 @@
  * one go; QEMU works them off in order. The other end of the socketpair is read into the sink at
  * once, or is that of the QEMU which loads the state.
  *
- * A stream that ended is no proof of a complete one: QEMU has to say `completed`, and to have come
- * to rest in `postmigrate`, where it neither runs nor touches the guest's RAM or disks any more.
+ * Straight into another QEMU the guest need not stand still for all of that: QEMU sends what little
+ * RAM is not shared (firmware, a display's) while it runs, and stops it by itself when only the
+ * devices are left. Not with emulated CPUs, of whose writes QEMU may miss some. Two QEMUs have the
+ * guest's RAM then while it runs, so none of it may come by the stream: the loading one refuses
+ * pages of a block that it has from a shared file itself ("should not be migrated").
+ *
+ * A stream that ended is no proof of a complete one: QEMU has to say `completed`, and, where nobody
+ * else says that all of it came, to have come to rest in `postmigrate`, where it neither runs nor
+ * touches the guest's RAM or disks any more.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -43,6 +50,9 @@ static void succeed(struct hf_vmm *vmm)
 	struct hf_manifest_guest *guest = vmm->guest;
 
 	guest->tsc_saved = hf_tsc_now();
+	/* It was paused already. */
+	if (guest->tsc_paused == 0)
+		guest->tsc_pause = guest->tsc_paused = guest->tsc_saved;
 	guest->state_length = vmm->result.length;
 	guest->state_xxh3 = vmm->result.xxh3;
 	vmm->n_waits = WRITTEN_RETRIES;
@@ -132,6 +142,16 @@ void hf_vmm_save_on_stream(struct hf_vmm *vmm)
 		ask_outcome(vmm);
 }
 
+/*
+ * Into another QEMU: once this one says `completed` it never lets the guest run again by itself, and
+ * the other one says whether it got everything. Any more questions would lengthen the blackout.
+ */
+static void succeed_if_answered(struct hf_vmm *vmm)
+{
+	if (!vmm->sink && vmm->migration_completed && vmm->n_replies == 0)
+		succeed(vmm);
+}
+
 static void on_devices(struct hf_vmm *vmm, const char *why)
 {
 	vmm->n_replies--;
@@ -139,14 +159,50 @@ static void on_devices(struct hf_vmm *vmm, const char *why)
 		hf_vmm_failf(vmm, -ESTALE,
 			"put its devices back as they were, or start the guest anew with them",
 			"%s, while the update was prepared", why);
+	else
+		succeed_if_answered(vmm);
+}
+
+static void on_why_stopped(struct hf_qmp *q, int err, struct json_object *ret,
+	const struct hf_error *error, void *data)
+{
+	struct hf_vmm *vmm = data;
+	struct hf_qmp_status status;
+
+	if (!hf_vmm_take_status(vmm, err, ret, error, &status))
+		return;
+	vmm->n_replies--;
+	/* QEMU's own stop leads to other states than somebody's. */
+	if (status.state == HF_QMP_RUN_PAUSED)
+		vmm->guest->was_running = false;
+	succeed_if_answered(vmm);
+}
+
+/* One that runs until QEMU stops it may be paused, or let run, by somebody before. */
+static void on_run_event(struct hf_vmm *vmm, bool stop)
+{
+	struct hf_manifest_guest *guest = vmm->guest;
+
+	if (stop && guest->tsc_paused == 0)
+		guest->tsc_paused = hf_tsc_now();
+	if (!vmm->live)
+		return;
+	if (stop) {
+		guest->tsc_pause = guest->tsc_paused;
+		vmm->n_replies++;
+		HF_VMM_SEND(vmm, on_why_stopped, hf_qmp_query_status);
+	} else {
+		guest->tsc_paused = 0;
+		guest->was_running = true;
+	}
 }
 
 void hf_vmm_save_on_event(struct hf_vmm *vmm, const char *name, struct json_object *data)
 {
 	enum hf_qmp_migration_status status;
 
-	if (strcmp(name, "STOP") == 0 && vmm->guest->tsc_paused == 0)
-		vmm->guest->tsc_paused = hf_tsc_now();
+	if (strcmp(name, "STOP") == 0 || strcmp(name, "RESUME") == 0)
+		on_run_event(vmm, name[0] == 'S');
 	if (strcmp(name, "MIGRATION") != 0 || hf_qmp_parse_migration_event(data, &status) < 0)
 		return;
 	/* Success is looked for when the stream has ended, if it comes here; a failure is asked for
@@ -154,9 +210,10 @@ void hf_vmm_save_on_event(struct hf_vmm *vmm, const char *name, struct json_obje
 	if (status == HF_QMP_MIGRATION_FAILED || status == HF_QMP_MIGRATION_CANCELLED) {
 		ask_outcome(vmm);
 	} else if (status == HF_QMP_MIGRATION_COMPLETED && !vmm->sink) {
+		vmm->migration_completed = true;
 		/* While the other one loads: before, QEMU would answer it in place of saving. */
-		if (hf_vmm_ask_devices(vmm, on_devices) == 0)
-			ask_outcome(vmm);
+		if (vmm->live || hf_vmm_ask_devices(vmm, on_devices) == 0)
+			succeed_if_answered(vmm);
 	}
 }
 
@@ -185,7 +242,6 @@ static void on_stopped(struct hf_qmp *q, int err, struct json_object *ret,
 	const struct hf_error *error, void *data)
 {
 	struct hf_vmm *vmm = data;
-	struct hf_error e = {0};
 
 	if (!hf_vmm_check_reply(vmm, err, error))
 		return;
@@ -194,11 +250,6 @@ static void on_stopped(struct hf_qmp *q, int err, struct json_object *ret,
 	if (vmm->guest->tsc_paused == 0)
 		vmm->guest->tsc_paused = hf_tsc_now();
 	vmm->waiting = "start to save its device state";
-	/* Stands for a QEMU that can't. */
-	if (hf_fault(HF_FAULT_SAVE_STATE, &e) < 0) {
-		vmm->refused = true;
-		hf_vmm_fail(vmm, &e);
-	}
 }
 
 static void on_set(struct hf_qmp *q, int err, struct json_object *ret, const struct hf_error *error,
@@ -218,18 +269,24 @@ static void on_getfd(struct hf_qmp *q, int err, struct json_object *ret,
 	if (!hf_vmm_check_reply(vmm, err, error))
 		return;
 	vmm->n_replies--;
-	vmm->waiting = "pause the guest";
+	vmm->waiting = vmm->live ? "start to save its device state" : "pause the guest";
 }
 
 static void on_migrate(struct hf_qmp *q, int err, struct json_object *ret,
 	const struct hf_error *error, void *data)
 {
 	struct hf_vmm *vmm = data;
+	struct hf_error e = {0};
 
 	if (!hf_vmm_check_reply(vmm, err, error))
 		return;
 	vmm->n_replies--;
 	vmm->waiting = "finish saving its device state";
+	/* Stands for a QEMU that can't. */
+	if (hf_fault(HF_FAULT_SAVE_STATE, &e) < 0) {
+		vmm->refused = true;
+		hf_vmm_fail(vmm, &e);
+	}
 }
 
 /*
@@ -243,15 +300,16 @@ static void submit(struct hf_vmm *vmm, int fd)
 	const struct hf_qmp_migrate_parameters params = {.has_max_bandwidth = true};
 
 	vmm->waiting = "say whether the guest runs";
-	vmm->n_replies = 8;
+	vmm->n_replies = vmm->live ? 7 : 8;
 	if (HF_VMM_SEND(vmm, on_first_status, hf_qmp_query_status) < 0 ||
 		HF_VMM_SEND(vmm, on_set, hf_qmp_migrate_set_parameters, &params) < 0 ||
 		hf_vmm_send_caps(vmm, true, true, on_set) < 0 ||
 		HF_VMM_SEND(vmm, on_getfd, hf_qmp_getfd, HF_VMM_GETFD_NAME, fd) < 0 ||
-		HF_VMM_SEND(vmm, on_stopped, hf_qmp_stop) < 0)
+		(!vmm->live && HF_VMM_SEND(vmm, on_stopped, hf_qmp_stop) < 0))
 		return;
 	vmm->migrate_sent = true;
-	if (HF_VMM_SEND(vmm, on_migrate, hf_qmp_migrate, "fd:" HF_VMM_GETFD_NAME) == 0 && vmm->sink)
+	if (HF_VMM_SEND(vmm, on_migrate, hf_qmp_migrate, "fd:" HF_VMM_GETFD_NAME) == 0 &&
+		(vmm->sink || vmm->live))
 		hf_vmm_ask_devices(vmm, on_devices);
 }
 
@@ -306,6 +364,15 @@ static void begin(struct hf_vmm *vmm)
 	submit(vmm, theirs);
 }
 
+static void on_kvm(struct hf_qmp *q, int err, struct json_object *ret, const struct hf_error *error,
+	void *data)
+{
+	struct hf_vmm *vmm = data;
+
+	if (hf_vmm_take_kvm(vmm, err, ret, error, &vmm->live))
+		begin(vmm);
+}
+
 /*
  * Paused, and with its bandwidth set free, a migration of somebody else's would come to its end at
  * once, and a rollback would let the guest run here beside the one that runs there.
@@ -321,8 +388,10 @@ static void on_free(struct hf_qmp *q, int err, struct json_object *ret,
 	if (m.status != HF_QMP_MIGRATION_NONE && !hf_qmp_migration_over(m.status))
 		hf_vmm_failf(vmm, -EBUSY, "wait until that is over, or abort it",
 			"somebody else is migrating or saving it");
-	else
+	else if (vmm->sink)
 		begin(vmm);
+	else
+		HF_VMM_SEND(vmm, on_kvm, hf_qmp_query_kvm);
 }
 
 /* Return: 0 the operation is under way, or has failed by itself; -errno there is none. */
@@ -338,7 +407,7 @@ static int start(struct hf_vmm *vmm, struct hf_sink *sink, uint64_t timeout_ns, 
 	if (r < 0)
 		return r;
 	vmm->sink = sink;
-	vmm->migration_completed = vmm->status_known = vmm->refused = false;
+	vmm->migration_completed = vmm->status_known = vmm->refused = vmm->live = false;
 	/* One that is another QEMU's to read is that one's to judge. */
 	vmm->stream_ok = !sink;
 	vmm->result = (struct hf_stream_result){0};

@@ -363,6 +363,18 @@ bool hf_vmm_take_migration(struct hf_vmm *vmm, int err, struct json_object *ret,
 	return false;
 }
 
+bool hf_vmm_take_kvm(struct hf_vmm *vmm, int err, struct json_object *ret,
+	const struct hf_error *error, bool *enabled)
+{
+	*enabled = false;
+	if (!hf_vmm_check_reply(vmm, err, error))
+		return false;
+	if (hf_qmp_parse_kvm(ret, enabled) == 0)
+		return true;
+	hf_vmm_failf(vmm, -EBADMSG, NULL, "QEMU's answer to query-kvm makes no sense");
+	return false;
+}
+
 static int on_poll(sd_event_source *source, uint64_t usec, void *data)
 {
 	struct hf_vmm *vmm = data;

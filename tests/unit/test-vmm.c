@@ -38,6 +38,7 @@ struct fake {
 	char migration[32];
 	char error[64];
 	int stream_fd; /* held open by stream=never-eof */
+	bool stream_due;
 };
 
 static void fake_send(struct fake *f, const char *fmt, ...) HF_PRINTF(2, 3);
@@ -171,6 +172,28 @@ static void fake_stream_out(struct fake *f)
 	snprintf(f->status, sizeof(f->status), "finish-migrate");
 	fake_migration(f, "completed");
 	snprintf(f->status, sizeof(f->status), "postmigrate");
+}
+
+static void fake_run(struct fake *f, bool running, const char *status)
+{
+	f->running = running;
+	snprintf(f->status, sizeof(f->status), "%s", status);
+	fake_event(f, running ? "RESUME" : "STOP", "{}");
+}
+
+/* Stopped by the migration itself, if nobody else does it: then that is looked at before it goes on. */
+static void fake_migrate(struct fake *f)
+{
+	if (strstr(f->mode, "pauses-amid")) {
+		fake_run(f, false, "paused");
+		f->stream_due = true;
+		return;
+	}
+	if (strstr(f->mode, "runs-amid"))
+		fake_run(f, true, "running");
+	if (f->running)
+		fake_run(f, false, "finish-migrate");
+	fake_stream_out(f);
 }
 
 static void fake_stream_in(struct fake *f)
@@ -339,6 +362,10 @@ static void fake_command(struct fake *f, const char *name, struct json_object *a
 	else if (strcmp(name, "query-status") == 0)
 		fake_send(f, "{\"return\": {\"status\": \"%s\", \"running\": %s}, \"id\": %ld}\r\n",
 			f->status, f->running ? "true" : "false", id);
+	else if (strcmp(name, "query-kvm") == 0)
+		fake_send(f,
+			"{\"return\": {\"enabled\": %s, \"present\": true}, \"id\": %ld}\r\n",
+			strstr(f->mode, "kvm") ? "true" : "false", id);
 	else if (strcmp(name, "query-balloon") == 0 && strstr(f->mode, "balloon"))
 		fake_send(f, "{\"return\": {\"actual\": 1048576}, \"id\": %ld}\r\n", id);
 	else if (strcmp(name, "query-chardev") == 0)
@@ -384,7 +411,11 @@ static void fake_command(struct fake *f, const char *name, struct json_object *a
 	if (strcmp(name, "migrate_cancel") == 0 && strcmp(f->migration, "active") == 0)
 		fake_migration(f, "cancelled");
 	if (strcmp(name, "migrate") == 0)
+		fake_migrate(f);
+	if (strcmp(name, "query-status") == 0 && f->stream_due) {
+		f->stream_due = false;
 		fake_stream_out(f);
+	}
 	if (strcmp(name, "migrate-incoming") == 0)
 		fake_stream_in(f);
 	if (strcmp(name, "quit") == 0)
@@ -1046,6 +1077,58 @@ static void test_respawn(void **state)
 	guest_free(&t);
 }
 
+/*
+ * Into a QEMU beside it: with KVM it runs until QEMU stops it, and what somebody else does to it until
+ * then is kept to.
+ */
+static void expect_moved(const char *mode, bool runs)
+{
+	struct test_guest t, loading = {0};
+	struct hf_vmm *beside = NULL;
+	char state[64];
+
+	fake_attach(&t, mode);
+	assert_int_equal(hf_vmm_new(t.event, t.guest, t.ring, NULL, NULL, &beside), 0);
+	free(t.guest->qmp_path);
+	assert_true(asprintf(&t.guest->qmp_path, "%s/beside", t.dir) > 0);
+	t.outcome = (struct outcome){0};
+	assert_int_equal(
+		hf_vmm_start_beside(beside, t.ram_fds, t.timeout_ns, guest_on_done, &t), 0);
+	assert_int_equal(guest_wait(&t), 0);
+	note_process(hf_vmm_pid(beside));
+	t.outcome = (struct outcome){0};
+	assert_int_equal(hf_vmm_load(beside, t.timeout_ns, guest_on_done, &loading), 0);
+	assert_int_equal(hf_vmm_save_into(t.vmm, beside, t.timeout_ns, guest_on_done, &t), 0);
+	while (!t.outcome.over || !loading.outcome.over)
+		assert_true(sd_event_run(t.event, UINT64_MAX) >= 0);
+	if (t.outcome.error.err || loading.outcome.error.err || t.guest->was_running != runs)
+		fail_msg("%s: `%s`, `%s`, it ran: %d", mode, t.outcome.error.message,
+			loading.outcome.error.message, t.guest->was_running);
+	/* No time passes between the wish to pause it and the pause, where QEMU does that. */
+	assert_int_equal(t.guest->tsc_pause == t.guest->tsc_paused, strstr(mode, "kvm") != NULL);
+	assert_true(t.guest->tsc_paused > 0 && t.guest->tsc_paused <= t.guest->tsc_saved);
+	t.outcome = (struct outcome){0};
+	assert_int_equal(hf_vmm_resume(beside, t.timeout_ns, guest_on_done, &t), 0);
+	assert_int_equal(guest_wait(&t), 0);
+	snprintf(state, sizeof(state), "running=%d ignore-shared=0 events=0", runs);
+	expect_state(&t, mode, state);
+	t.outcome = (struct outcome){0};
+	assert_int_equal(hf_vmm_kill(beside, t.timeout_ns, guest_on_done, &t), 0);
+	assert_int_equal(guest_wait(&t), 0);
+	hf_vmm_free(beside);
+	guest_free(&t);
+}
+
+static void test_move(void **state)
+{
+	expect_moved("", true);
+	expect_moved("paused", false);
+	expect_moved("kvm", true);
+	expect_moved("kvm,paused", false);
+	expect_moved("kvm,pauses-amid", false);
+	expect_moved("kvm,paused,runs-amid", true);
+}
+
 /* The old QEMU's limits come along; what the new one can't have is told, and it runs. */
 static void test_respawn_limits(void **state)
 {
@@ -1189,6 +1272,7 @@ static int run_groups(void)
 	};
 	const struct CMUnitTest respawn[] = {
 		cmocka_unit_test(test_respawn),
+		cmocka_unit_test(test_move),
 		cmocka_unit_test(test_respawn_limits),
 		cmocka_unit_test(test_respawn_fails),
 		cmocka_unit_test(test_load_fails),

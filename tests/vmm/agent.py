@@ -1119,6 +1119,25 @@ def new_qemu_leaves_memory_alone(world):
     guest.wait_alive()
 
 
+@every_qemu
+def qemu_is_replaced_while_the_guest_writes(world):
+    """Under KVM it runs on until QEMU stops it by itself, with the new one on the same memory already."""
+    world.start_agent()
+    guest = Writer(world, mib=2, shared=True)
+    for _ in range(3):
+        old = guest.pid
+        result = upgraded(world, "writer", "--force")
+        check(result["outcome"] == "replaced" and guest.pid != old, f"{result}")
+        check({p["name"]: p["duration_ns"] for p in result["phases"]}["pause"] == 0, f"it was paused first: {result}")
+        guest.wait_alive()
+        check_only_qemu(world, guest)
+    guest.qmp("stop")
+    check(upgraded(world, "writer", "--force")["outcome"] == "replaced", "a paused one is not replaced")
+    check(guest.status == "paused", f"it is {guest.status}")
+    guest.qmp("cont")
+    guest.wait_alive()
+
+
 @test
 def qemus_are_replaced_that_fail(world):
     """A program that is none, one that ends, one that doesn't answer, one that can't load: it goes on in the old one."""

@@ -169,9 +169,9 @@ WRITER = bytes.fromhex(
 
 
 class Writer(Guest):
-    """A guest that is nothing but WRITER, with RAM in a private file."""
+    """A guest that is nothing but WRITER, with RAM in a private file unless it is `shared`."""
 
-    def __init__(self, world, mib, name="writer", accel="kvm", memory=256):
+    def __init__(self, world, mib, name="writer", accel="kvm", memory=256, shared=False):
         if accel == "kvm" and not os.access("/dev/kvm", os.R_OK | os.W_OK):
             raise Skip("there is no KVM")
         self.world, self.name = world, name
@@ -186,7 +186,7 @@ class Writer(Guest):
             self.process = subprocess.Popen(
                 [str(BUILD / "holdfast-vmm"), "--name", name, "--", world.qemu, "-nodefaults", "-no-user-config",
                  "-display", "none", "-machine", "pc", "-accel", accel, "-cpu", "qemu64", "-m", str(memory),
-                 "-mem-path", str(world.path), "-bios", str(world.path / "writer.bin"),
+                 *([] if shared else ["-mem-path", str(world.path)]), "-bios", str(world.path / "writer.bin"),
                  "-qmp", f"unix:{self.own_monitor},server=on,wait=off",
                  "-chardev", f"file,id=serial,path={self.serial},append=on", "-serial", "chardev:serial"],
                 env=world.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
