@@ -10,8 +10,9 @@
  * Straight into another QEMU the guest need not stand still for all of that: QEMU sends what little
  * RAM is not shared (firmware, a display's) while it runs, and stops it by itself when only the
  * devices are left. Not with emulated CPUs, of whose writes QEMU may miss some. Two QEMUs have the
- * guest's RAM then while it runs, so none of it may come by the stream: the loading one refuses
- * pages of a block that it has from a shared file itself ("should not be migrated").
+ * guest's RAM then while it runs, so none of it may come by the stream: the loading one refuses a
+ * stream that was begun without x-ignore-shared, and pages of a block that it has from a shared
+ * file itself ("received capability is off", "should not be migrated").
  *
  * A stream that ended is no proof of a complete one: QEMU has to say `completed`, and, where nobody
  * else says that all of it came, to have come to rest in `postmigrate`, where it neither runs nor
@@ -143,8 +144,8 @@ void hf_vmm_save_on_stream(struct hf_vmm *vmm)
 }
 
 /*
- * Into another QEMU: once this one says `completed` it never lets the guest run again by itself, and
- * the other one says whether it got everything. Any more questions would lengthen the blackout.
+ * Into another QEMU: once this one says `completed` it never lets the guest run again by itself,
+ * and the other one says whether it got everything. Any more questions would lengthen the blackout.
  */
 static void succeed_if_answered(struct hf_vmm *vmm)
 {

@@ -200,6 +200,10 @@ int hf_vmm_save(struct hf_vmm *vmm, struct hf_sink *sink, hf_stream_grow_fn grow
  *
  * Both work at the same time. The state is nowhere else, so nothing is known of its length or
  * checksum: the save counts when this QEMU has completed it, and the load when the other one has.
+ *
+ * With KVM the guest is not paused before: it runs until QEMU stops it by itself for its devices,
+ * and the stamps tsc_pause and tsc_paused are the same. Somebody who pauses or continues it in the
+ * meantime is heeded: guest->was_running is of the moment it was stopped.
  */
 int hf_vmm_save_into(struct hf_vmm *vmm, struct hf_vmm *beside, uint64_t timeout_ns,
 	hf_vmm_done_fn done, void *data);
@@ -310,7 +314,8 @@ int hf_vmm_start_beside(struct hf_vmm *vmm, const int *ram_fds, uint64_t timeout
  *
  * To be followed by hf_vmm_save_into() of the other one. Everything else as for hf_vmm_respawn(),
  * failure included: then the new QEMU is gone when @done runs, and the guest can go on in the old
- * one. What the load has written by then is of the state that the old one has, too.
+ * one. What the load has written by then is of the state that the old one has, too. Its migration
+ * capabilities are switched off again by hf_vmm_resume(), when the guest runs.
  */
 int hf_vmm_load(struct hf_vmm *vmm, uint64_t timeout_ns, hf_vmm_done_fn done, void *data);
 

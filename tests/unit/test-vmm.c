@@ -181,7 +181,8 @@ static void fake_run(struct fake *f, bool running, const char *status)
 	fake_event(f, running ? "RESUME" : "STOP", "{}");
 }
 
-/* Stopped by the migration itself, if nobody else does it: then that is looked at before it goes on. */
+/* Stopped by the migration itself, if nobody else does it: then that is looked at before it goes
+ * on. */
 static void fake_migrate(struct fake *f)
 {
 	if (strstr(f->mode, "pauses-amid")) {
@@ -363,8 +364,7 @@ static void fake_command(struct fake *f, const char *name, struct json_object *a
 		fake_send(f, "{\"return\": {\"status\": \"%s\", \"running\": %s}, \"id\": %ld}\r\n",
 			f->status, f->running ? "true" : "false", id);
 	else if (strcmp(name, "query-kvm") == 0)
-		fake_send(f,
-			"{\"return\": {\"enabled\": %s, \"present\": true}, \"id\": %ld}\r\n",
+		fake_send(f, "{\"return\": {\"enabled\": %s, \"present\": true}, \"id\": %ld}\r\n",
 			strstr(f->mode, "kvm") ? "true" : "false", id);
 	else if (strcmp(name, "query-balloon") == 0 && strstr(f->mode, "balloon"))
 		fake_send(f, "{\"return\": {\"actual\": 1048576}, \"id\": %ld}\r\n", id);
@@ -1078,8 +1078,8 @@ static void test_respawn(void **state)
 }
 
 /*
- * Into a QEMU beside it: with KVM it runs until QEMU stops it, and what somebody else does to it until
- * then is kept to.
+ * Into a QEMU beside it: with KVM it runs until QEMU stops it, and what somebody else does to it
+ * until then is kept to.
  */
 static void expect_moved(const char *mode, bool runs)
 {

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Everything before the jump can be undone, on real LUO: bad images, abort, a jump that returns.
 
-Ends with an update that works, to show that nothing of the failed ones was left behind."""
+Ends with new QEMUs for the guests and an update that works, to show that nothing of the failed ones was left behind."""
 
 import json
 
@@ -88,6 +88,15 @@ def run(host):
     host.run("pkill -9 -x holdfastd")
     host.spawn("holdfastd >>/var/log/holdfastd.log 2>&1")
     wait_agent(host)
+    expect_untouched(host, guests)
+
+    host.note("their QEMUs are replaced while they run")
+    done = json.loads(host.run("holdfast vmm-upgrade --all --force -o json 2>/dev/null", 120).out)["guests"]
+    for guest in done:
+        pause = [phase["duration_ns"] for phase in guest.get("phases", []) if phase["name"] == "pause"]
+        if guest["outcome"] != "replaced" or pause != [0]:
+            fail(f"vmm-upgrade: {guest}")
+    host.note(", ".join(f"{guest['name']} stood still for {guest['blackout_ns'] / 1e6:.1f} ms" for guest in done))
     expect_untouched(host, guests)
 
     host.note("and an update that works")
