@@ -194,6 +194,9 @@ class Writer(Guest):
         deadline = time.monotonic() + 10
         while not self.said():
             if time.monotonic() > deadline or self.process.poll() is not None:
+                world.guests.remove(self)
+                self.process.kill()
+                self.process.wait()
                 raise Skip("KVM doesn't run such a guest here") if accel == "kvm" else Failure(f"{name} does not run")
             time.sleep(0.1)
 

@@ -234,25 +234,31 @@ class Adoptions:
 
 
 class Replacements:
-    """A guest that works and one that is paused, whose QEMUs are replaced together, again and again."""
+    """A guest that works and one that is paused, whose QEMUs are replaced together, again and again. And one under
+    KVM, where there is that: it is not paused before."""
 
     def __init__(self, world):
         self.world = world
         self.guests = [Guest(world, name, machine="pc", memory=80, disk=True) for name in ("works", "sleeps")]
         for guest in self.guests:
             guest.wait_ready()
+        try:
+            self.guests.append(rig.Writer(world, 2, shared=True))
+        except rig.Skip:
+            pass
 
     def try_one(self, point, kind):
-        works, sleeps = self.guests
+        works, sleeps, *writers = self.guests
         sleeps.qmp("cont")
         sleeps.qmp("stop")
         before = [guest.pid for guest in self.guests]
         go_through(self.world, ["vmm-upgrade", "--all", "--force"], point.replacement_spec(kind), point, kind)
         notes = self.world.path / "run/vmm-upgrade"
         poll(lambda: not list(notes.glob("*")), 30, "what is left to be seen to")
-        check(works.status == "running", f"it is {works.status}")
         check(sleeps.status in ("paused", "postmigrate"), f"the paused one is {sleeps.status}")
-        works.wait_alive()
+        for guest in [works, *writers]:
+            check(guest.status == "running", f"{guest.name} is {guest.status}")
+            guest.wait_alive()
         sleeps.check_quiet()
         after = [guest.pid for guest in self.guests]
         # The fault is come to by one of them, which need not be the first; a death is one of both, wherever they are.
