@@ -497,12 +497,17 @@ int hf_inherited_start(
 		cleanup_close int folder = -EBADF;
 		const char *name;
 
+		/*
+		 * To find out by connecting would end swtpm: it serves one connection. It listens
+		 * last; a socket that is another user's before would not let it set its mode.
+		 */
+		if (!hf_unix_listens(h->socket)) {
+			missing = true;
+			continue;
+		}
 		r = folder = open_parent(h->socket, &name);
 		if (r >= 0)
 			r = give_socket(folder, name, h->socket_uid, h->socket_gid);
-		/* To find out by connecting would end swtpm: it serves one connection. */
-		missing = missing || r == -ENOENT || (r == 0 && !hf_unix_listens(h->socket));
-		r = r == -ENOENT ? 0 : r;
 		if (r < 0)
 			hf_error_set(e, r, HF_ERR_FAILED, NULL, "%s: %s", h->socket, strerror(-r));
 	}
