@@ -128,7 +128,7 @@ def prepare_then_abort_then_commit(world):
 def roms_are_read_ahead(world):
     """Firmware and ROMs, which QEMU closes after reading, are among the files noted for the new kernel."""
     world.start_agent()
-    guest = Guest(world, "g", machine="pc", extra=["-device", "e1000", "-device", "VGA"]).wait_ready()
+    guest = Guest(world, "g", machine="pc", extra=["-device", "e1000", "-device", "VGA"], kernel=kernel()).wait_ready()
     world.expect(0, "prepare", "--kernel", kernel())
     open_files = {os.readlink(f) for f in pathlib.Path(f"/proc/{guest.pid}/fd").iterdir()}
     listed = [entry["path"] for entry in find(world.ask("inspect", "manifest"), "readahead")]

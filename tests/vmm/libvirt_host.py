@@ -19,7 +19,7 @@ import time
 import xml.etree.ElementTree as ElementTree
 
 import rig
-from rig import Failure, Guest, World, check, kernel, poll, witness_words
+from rig import Failure, Guest, World, check, guest_kernel, poll, witness_words
 
 # Where things are inside.
 INSIDE = pathlib.Path("/mnt")
@@ -174,8 +174,8 @@ class LibvirtWorld(World):
         self.path.chmod(0o755)
         self.env["HOLDFAST_LIBEXEC_DIR"] = str(rig.BUILD)
         # QEMU isn't root, and libvirt gives it the files that it is to read.
-        self.kernel, self.initrd = self.path / "bzImage", self.path / "initramfs"
-        shutil.copy(kernel(), self.kernel)
+        self.kernel, self.initrd = self.path / "vmlinux", self.path / "initramfs"
+        shutil.copy(guest_kernel(), self.kernel)
         shutil.copy(rig.TOP / "build/witness/initramfs.cpio.gz", self.initrd)
         self.libvirt = Libvirt(self)
         self.env["HOLDFAST_LIBVIRT_DAEMON"] = str(self.libvirt.hook)

@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -55,6 +56,21 @@ def kernel():
     return str(CACHE / "kernel" / pathlib.Path(env["OLD"]).name / "bzImage")
 
 
+def guest_kernel():
+    """The same, unpacked: emulated CPUs need as long for that as for the boot. QEMU starts it by its PVH note."""
+    packed = pathlib.Path(kernel())
+    unpacked = TOP / "build/witness" / f"vmlinux-{packed.parent.name}"
+    if not unpacked.exists():
+        image = packed.read_bytes()
+        # Documentation/arch/x86/boot.rst: setup_sects, payload_offset, payload_length; the size follows zstd's frame.
+        at, length = struct.unpack_from("<II", image, 0x248)
+        at += (image[0x1f1] + 1) * 512
+        with tempfile.NamedTemporaryFile(dir=unpacked.parent, delete=False) as out:
+            subprocess.run(["zstd", "-dcq"], input=image[at:at + length - 4], stdout=out, check=True)
+        os.rename(out.name, unpacked)
+    return str(unpacked)
+
+
 class Monitor:
     """One QMP connection; a second one on the same socket gets no greeting."""
 
@@ -89,7 +105,7 @@ def witness_words(name, memory, duty=12, console="ttyS0"):
 
 class Guest:
     def __init__(self, world, name, machine="q35", cpus=1, memory=96, disk=False, extra=(), holdfast=(),
-                 duty=12, launcher=True, accel="tcg", initrd=None, append=""):
+                 duty=12, launcher=True, accel="tcg", kernel=None, initrd=None, append=""):
         self.world, self.name = world, name
         self.console = world.path / f"{name}.console"
         self.own_monitor = world.path / f"{name}.qmp"
@@ -97,7 +113,7 @@ class Guest:
         argv = [BUILD / "holdfast-vmm", "--name", name, *holdfast, "--"] if launcher else []
         argv += [world.qemu, "-nodefaults", "-no-user-config", "-display", "none", "-machine", machine,
                 "-accel", accel, "-cpu", "qemu64", "-smp", str(cpus), "-m", str(memory),
-                "-kernel", kernel(), "-initrd", initrd or TOP / "build/witness/initramfs.cpio.gz",
+                "-kernel", kernel or guest_kernel(), "-initrd", initrd or TOP / "build/witness/initramfs.cpio.gz",
                 "-chardev", f"file,id=console,path={self.console},append=on", "-serial", "chardev:console",
                 "-qmp", f"unix:{self.own_monitor},server=on,wait=off", *extra]
         if disk:
