@@ -415,7 +415,7 @@ static void start_guests(struct hf_arrival *a)
 
 bool hf_arrival_may_leave(const struct hf_arrival *a)
 {
-	return a->carrier == a->agent->image && !a->manifest;
+	return !a->manifest && (a->carrier == a->agent->image || hf_carrier_keeper(a->carrier) > 0);
 }
 
 /* Nothing was retrieved but the manifest: every guest stays where it is, in the kernel's keeping.
@@ -425,7 +425,7 @@ static int stay_degraded(struct hf_arrival *a, int r, struct hf_error *error)
 	if (a->agent->state == HF_STATE_NORMAL)
 		hf_agent_event(a->agent, HF_EVENT_ARRIVED);
 	hf_agent_event(a->agent, HF_EVENT_SOME_HELD);
-	if (hf_arrival_may_leave(a))
+	if (a->carrier == a->agent->image && !a->manifest)
 		snprintf(error->remedy, sizeof(error->remedy), "%s",
 			error->err == -ENOKEY
 				? "give holdfastd the key that guests' images were saved with, as "

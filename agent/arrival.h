@@ -103,7 +103,8 @@ bool hf_arrival_keeps_libvirt(const struct hf_arrival *arrival);
 /**
  * hf_arrival_may_leave() - May the agent end, for the next one to begin this arrival anew?
  *
- * As long as nothing was read of guests' images but attempts at the manifest's: these outlive the
- * agent, and this kernel. Everything else is in the files of this process.
+ * As long as the manifest was not read, and so nothing else retrieved: images outlive the agent,
+ * and this kernel; a manifest that came over is with the keeper, and guests are with it or the
+ * kernel. After that guests' memory is in the files of this process.
  */
 bool hf_arrival_may_leave(const struct hf_arrival *arrival);

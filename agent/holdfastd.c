@@ -288,7 +288,7 @@ static int on_signal(sd_event_source *s, const struct signalfd_siginfo *si, void
 	struct hf_error e = {0};
 
 	if (agent->arrival && hf_arrival_may_leave(agent->arrival)) {
-		hf_log(LOG_NOTICE, NULL, "stopping: guests' images stay for the next agent");
+		hf_log(LOG_NOTICE, NULL, "stopping: guests that came over stay for the next agent");
 		return sd_event_exit(sd_event_source_get_event(s), 0);
 	}
 	if (agent->arrival) {

@@ -38,7 +38,8 @@ static int no_memory(struct decoder *de)
 static int too_new(struct hf_error *e, const char *what, const char *name)
 {
 	return hf_error_set(e, -EPROTONOSUPPORT, HF_ERR_FAILED,
-		"install the holdfast that wrote the manifest, or a newer one, and start it",
+		"install the holdfast that wrote the manifest, or a newer one, and restart "
+		"holdfastd",
 		"the manifest is from a newer holdfast: %s%.64s", what, name);
 }
 
@@ -333,9 +334,8 @@ static int decode_root(struct decoder *de, struct hf_manifest *m)
 
 static int corrupt(struct hf_error *e, const char *why)
 {
-	return hf_error_set(e, -EBADMSG, HF_ERR_FAILED,
-		"keep the host as it is: guest memory stays held until the sessions are closed",
-		"the manifest can't be read: %s", why);
+	return hf_error_set(
+		e, -EBADMSG, HF_ERR_FAILED, NULL, "the manifest can't be read: %s", why);
 }
 
 /* Checks the envelope. */

@@ -95,7 +95,7 @@ def finding_problems(sources, page):
         yield f"{FINDINGS_PAGE}: two entries for the finding {id_}"
 
 
-TEST = re.compile(r"`(test-[a-z-]+|agent\.py)/([a-z_0-9]+)`|`(fuzz-[a-z-]+)`")
+TEST = re.compile(r"`(test-[a-z-]+|agent(?:_[a-z]+)?\.py)/([a-z_0-9]+)`|`(fuzz-[a-z-]+)`")
 
 
 def threat_problems(text, has_test):
