@@ -60,9 +60,10 @@ static void on_guest_done(struct hf_outgoing *out, const struct hf_error *error,
 			hf_outgoing_guest(out)->not_saved);
 	else
 		hf_agent_progress(u->agent, hf_outgoing_guest(out)->name, "%s",
-			u->stage == STAGE_UNDO_GUESTS
-				? "as before"
-				: hf_outgoing_step_name(hf_outgoing_get_step(out)));
+			u->stage != STAGE_UNDO_GUESTS
+				? hf_outgoing_step_name(hf_outgoing_get_step(out))
+			: hf_outgoing_is_gone(out) ? "has ended"
+						   : "as before");
 	hf_update_one_done(u);
 }
 

@@ -518,6 +518,19 @@ static void lose_libvirt(struct hf_vmm *vmm, const struct hf_error *reason)
 	hf_vmm_fail(vmm, &e);
 }
 
+/* Where nobody has said so yet. */
+static void add_remedy(struct hf_error *e)
+{
+	const char *remedy = e->err == -ECONNRESET ? "see QEMU's log, and try again: a guest that "
+						     "has ended is left out"
+			     : e->err == -EBADMSG  ? "see what listens there: it has to be the "
+						     "guest's own QEMU"
+						   : "";
+
+	if (!e->remedy[0])
+		snprintf(e->remedy, sizeof(e->remedy), "%s", remedy);
+}
+
 static void on_qmp_closed(struct hf_qmp *q, int err, const struct hf_error *reason, void *userdata)
 {
 	struct hf_vmm *vmm = userdata;
@@ -530,8 +543,10 @@ static void on_qmp_closed(struct hf_qmp *q, int err, const struct hf_error *reas
 		lose_libvirt(vmm, &e);
 		return;
 	}
-	if (vmm->attached)
+	if (vmm->attached || (hf_vmm_in(vmm, HF_VMM_OP_ATTACH) && e.err == -ECONNRESET))
 		hf_error_prefix(&e, "its QEMU went away");
+	if (!hf_vmm_starting(vmm))
+		add_remedy(&e);
 	hf_vmm_lose(vmm, &e);
 }
 

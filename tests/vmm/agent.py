@@ -1590,6 +1590,70 @@ def guest_dies_while_prepared(world):
     other.wait_alive()
 
 
+def die(world, guest, *verb, when=None):
+    """@guest's QEMU is killed while @verb waits for it, or when @when. How that ended: exit status, standard error."""
+    if not when:
+        os.kill(guest.pid, signal.SIGSTOP)
+    client = subprocess.Popen([str(BUILD / "holdfast"), *verb], env=world.env, text=True, stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    if when:
+        poll(when, 20, "the time to kill it", interval=0.002)
+    else:
+        time.sleep(1)
+    check(client.poll() is None, f"{verb} did not wait for {guest.name}")
+    guest.process.kill()
+    _, err = client.communicate(timeout=60)
+    check(re.search(f"^holdfast: {guest.name}: its QEMU went away.*\n  .+", err, re.MULTILINE),
+          f"it doesn't say whose QEMU ended, or not what to do: {err}")
+    return client.returncode, err
+
+
+def check_as_before(world, guest, pid):
+    check(world.state == "normal", f"the host is {world.state}")
+    check("doomed: as before" not in world.log(), "a guest that has ended is called as before")
+    check(guest.pid == pid and guest.status == "running", f"{guest.name} is {guest.status}, in process {guest.pid}")
+    check(not guest.capability("x-ignore-shared"), f"{guest.name}: x-ignore-shared is still on")
+    guest.wait_alive()
+
+
+@test
+def guest_dies_while_preparing(world):
+    """When it is looked at, and when its memory is copied to disk, which takes a while; the other one lives."""
+    world.start_agent()
+    other, guest = Guest(world, "other").wait_ready(), Guest(world, "doomed").wait_ready()
+    pid = other.pid
+    code, err = die(world, guest, "prepare", "--kernel", kernel())
+    check(code == 3 and "a guest that has ended is left out" in err, f"it ended with {code}: {err}")
+    check("preparing" not in world.log(), "something was begun")
+    check_as_before(world, other, pid)
+
+    late = Guest(world, "late", memory=192).wait_ready()
+    code, err = die(world, late, "prepare", "--kernel", kernel(), "--carrier", "image", "--plaintext",
+                    when=lambda: guest_json(world, "late").get("step") == "preserving")
+    check(code == 5 and "prepare again" in err, f"it ended with {code}: {err}")
+    check("preparing -> aborting" in world.log(), "it was not undone")
+    check_as_before(world, other, pid)
+    check([g["name"] for g in world.ask("guests")["guests"]] == ["other"], "the dead one is still a guest")
+    world.upgrade()
+    check(other.pid != pid, "no update can be made without it")
+    other.wait_alive()
+
+
+@test
+def guest_dies_while_it_is_saved(world):
+    world.start_agent()
+    other, guest = Guest(world, "other").wait_ready(), Guest(world, "doomed").wait_ready()
+    pid = other.pid
+    world.expect(0, "prepare", "--kernel", kernel())
+    code, err = die(world, guest, "commit")
+    check(code == 5 and "a guest that has ended is left out" in err, f"it ended with {code}: {err}")
+    check("other: saved" in world.log(), "it was not committed")
+    check_as_before(world, other, pid)
+    world.upgrade()
+    check(other.pid != pid, "no update can be made without it")
+    other.wait_alive()
+
+
 @test
 def guest_started_after_prepare(world):
     world.start_agent()
