@@ -6,6 +6,7 @@
 
 #include "agent/log.h"
 #include "agent/outgoing.h"
+#include "common/fault.h"
 #include "common/fd.h"
 
 int hf_state_room_add(struct hf_state_room *room, uint64_t capacity, struct hf_error *error)
@@ -40,13 +41,15 @@ int hf_state_room_add(struct hf_state_room *room, uint64_t capacity, struct hf_e
 int hf_state_room_grow(struct hf_state_room *room, struct hf_error *error)
 {
 	uint64_t have = 0;
+	int r;
 
 	for (size_t i = 0; i < room->sink.n_chunks; i++)
 		have += room->sink.chunks[i].capacity;
 	hf_log(LOG_NOTICE, room->guest->uuid,
 		"%s: device state is larger than estimated, adding %" PRIu64 " bytes",
 		room->guest->name, have);
-	return hf_state_room_add(room, have, error);
+	r = hf_fault(HF_FAULT_GROW_STATE, error);
+	return r < 0 ? r : hf_state_room_add(room, have, error);
 }
 
 void hf_state_room_filled(struct hf_state_room *room)

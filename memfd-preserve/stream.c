@@ -190,11 +190,10 @@ static int make_room(struct hf_stream *s)
 		r = -ENOSPC;
 	if (r < 0) {
 		if (!s->result.error.err)
-			hf_error_set(&s->result.error, r, HF_ERR_FAILED,
-				"raise the room for device state in the configuration",
+			hf_error_set(&s->result.error, r, HF_ERR_FAILED, NULL,
 				"device state is larger than the %llu bytes set aside for it",
 				(unsigned long long)s->result.length);
-		return r;
+		return -ENOSPC;
 	}
 	c = &s->sink->chunks[++s->chunk];
 	c->map[0] = s->spare;

@@ -75,7 +75,7 @@ typedef void (*hf_stream_done_fn)(void *data, const struct hf_stream_result *res
  * hf_stream_grow_fn() - A sink is full and there is more to come.
  * @sink: add one more chunk to it, from a memfd that is preserved already
  *
- * Return: 0, or -errno, which ends the transfer with that error (-ENOSPC: none to be had).
+ * Return: 0, or -errno: there is none to be had. That ends the transfer with -ENOSPC, and with @e.
  */
 typedef int (*hf_stream_grow_fn)(void *data, struct hf_sink *sink, struct hf_error *e);
 

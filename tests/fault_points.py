@@ -56,6 +56,11 @@ class Point:
         return self.spec(kind, "adopt-no-return")
 
 
+def agent_args(fault):
+    """What holdfastd has to be told to come to the points in @fault: there, that it has too little room."""
+    return ["--state-bytes", "4096"] if "grow-state=" in fault else []
+
+
 def read(carrier=None):
     """All points, or those that an update with a carrier comes to, in the order in which it does."""
     text = FILE.read_text()

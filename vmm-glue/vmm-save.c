@@ -32,6 +32,8 @@
 #define WRITTEN_RETRY_USEC 2000
 #define WRITTEN_RETRIES 100
 
+#define MORE_ROOM "free memory of the host, or start holdfastd with a larger --state-bytes"
+
 static void ask_outcome(struct hf_vmm *vmm);
 
 /* virtlogd reads at once; a kernel that ends would take what it has not read yet. */
@@ -132,7 +134,8 @@ void hf_vmm_save_on_stream(struct hf_vmm *vmm)
 {
 	if (vmm->result.err == -ENOSPC) {
 		/* QEMU would only say that its socket broke. */
-		hf_vmm_failf(vmm, -ENOSPC, NULL,
+		hf_vmm_failf(vmm, -ENOSPC,
+			vmm->stream_error.remedy[0] ? vmm->stream_error.remedy : MORE_ROOM,
 			"the device state is larger than the %" PRIu64 " bytes there is room for "
 			"(measured before: at most %" PRIu64 "): %s",
 			hf_sink_length(vmm->sink), vmm->probe.state_estimate_bytes,

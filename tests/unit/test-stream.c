@@ -218,7 +218,7 @@ static void test_save(void **state)
 
 static void test_save_errors(void **state)
 {
-	struct transfer full = {.grow_error = -ENOSPC}, empty = {.grown = 0}, none = {.grown = 0};
+	struct transfer full = {.grow_error = -ENOMEM}, empty = {.grown = 0}, none = {.grown = 0};
 	struct peer peer = {.bytes = 100 * KIB, .step = 4 * KIB}, silent = {.step = 1};
 	struct hf_error e = {0};
 	int pair[2];

@@ -54,7 +54,8 @@ class Supervisor(World):
     def launch(self, fault):
         self.heard = time.monotonic()
         log = open(self.path / "agent.log", "ab")
-        self.agent = subprocess.Popen([str(rig.BUILD / "holdfastd"), "--carrier", "hold"], stdin=subprocess.DEVNULL,
+        self.agent = subprocess.Popen([str(rig.BUILD / "holdfastd"), "--carrier", "hold",
+                                       *fault_points.agent_args(fault)], stdin=subprocess.DEVNULL,
                                       env={**self.env, "HOLDFAST_FAULT": fault}, stdout=log, stderr=log)
         log.close()
 

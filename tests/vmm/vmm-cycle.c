@@ -404,6 +404,9 @@ static void test_no_room(void **state)
 	guest_add_chunk(&t, 64 * 1024);
 	assert_int_equal(guest_save(&t), -ENOSPC);
 	assert_string_equal(t.outcome.error.guest, "testguest");
+	assert_non_null(strstr(t.outcome.error.message,
+		"the device state is larger than the 65536 bytes there is room for"));
+	assert_non_null(strstr(t.outcome.error.remedy, "--state-bytes"));
 	MUST(&t, guest_rollback(&t));
 	expect_status(&t, "running");
 	expect_settings_restored(&t);

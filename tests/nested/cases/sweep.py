@@ -28,7 +28,7 @@ class Agent:
 
     def start(self, fault=""):
         out = self.host.run(f"touch {LOG}; wc -c <{LOG}; "
-                            f"HOLDFAST_FAULT='{fault}' setsid {AGENT} >>{LOG} 2>&1 </dev/null & echo $!").out.split()
+                            f"HOLDFAST_FAULT='{fault}' setsid {AGENT} {' '.join(fault_points.agent_args(fault))} >>{LOG} 2>&1 </dev/null & echo $!").out.split()
         self.mark, self.pid = int(out[0]), int(out[1])
 
     def lives(self):
