@@ -156,12 +156,9 @@ pid_t hf_vmm_monitor_pid(const struct hf_vmm *vmm)
 static int on_deadline(sd_event_source *source, uint64_t usec, void *data)
 {
 	struct hf_vmm *vmm = data;
-	char remedy[128];
 
-	snprintf(remedy, sizeof(remedy), "look what QEMU is doing: process %d",
-		(int)hf_vmm_pid(vmm));
-	hf_vmm_failf(vmm, -ETIMEDOUT, hf_vmm_pid(vmm) ? remedy : NULL,
-		"QEMU did not %s within %" PRIu64 " ms", vmm->waiting ? vmm->waiting : "finish",
+	hf_vmm_failf(vmm, -ETIMEDOUT, NULL, "QEMU did not %s within %" PRIu64 " ms",
+		vmm->waiting ? vmm->waiting : "finish",
 		(uint64_t)(vmm->op.timeout_ns / HF_NSEC_PER_MSEC));
 	return 0;
 }
@@ -235,6 +232,23 @@ static void blame_version(const struct hf_vmm *vmm, struct hf_error *e)
 		saved[0], saved[1], saved[2], v->major, v->minor, v->micro);
 }
 
+/* What to do, where nobody has said so yet. */
+static void add_remedy(const struct hf_vmm *vmm, struct hf_error *e)
+{
+	if (e->remedy[0])
+		return;
+	if (e->err == -ETIMEDOUT && hf_vmm_pid(vmm))
+		snprintf(e->remedy, sizeof(e->remedy), "look what QEMU is doing: process %d",
+			(int)hf_vmm_pid(vmm));
+	else if (hf_vmm_starting(vmm) || hf_vmm_in(vmm, HF_VMM_OP_ROLLBACK))
+		return;
+	else if (e->err == -ECONNRESET)
+		snprintf(e->remedy, sizeof(e->remedy), "see QEMU's log, and try again");
+	else if (e->err == -EBADMSG || e->err == -EMSGSIZE)
+		snprintf(e->remedy, sizeof(e->remedy),
+			"see who listens on its monitor: it has to be the guest's QEMU");
+}
+
 void hf_vmm_fail(struct hf_vmm *vmm, const struct hf_error *error)
 {
 	struct hf_error e = *error;
@@ -244,6 +258,7 @@ void hf_vmm_fail(struct hf_vmm *vmm, const struct hf_error *error)
 	if (e.err >= 0)
 		e.err = -EIO;
 	hf_error_guest(&e, vmm->guest->name);
+	add_remedy(vmm, &e);
 	if (vmm->op.kind == HF_VMM_OP_ROLLBACK) {
 		snprintf(e.name, sizeof(e.name), "%s", HF_ERR_DEGRADED);
 		if (!e.remedy[0])
@@ -436,6 +451,7 @@ void hf_vmm_lose(struct hf_vmm *vmm, const struct hf_error *reason)
 		vmm->gone_due = true;
 		vmm->gone_error = *reason;
 		hf_error_guest(&vmm->gone_error, vmm->guest->name);
+		add_remedy(vmm, &vmm->gone_error);
 	}
 	hf_vmm_fail(vmm, reason);
 	hf_vmm_settle(vmm);
@@ -518,19 +534,6 @@ static void lose_libvirt(struct hf_vmm *vmm, const struct hf_error *reason)
 	hf_vmm_fail(vmm, &e);
 }
 
-/* Where nobody has said so yet. */
-static void add_remedy(struct hf_error *e)
-{
-	const char *remedy = e->err == -ECONNRESET ? "see QEMU's log, and try again: a guest that "
-						     "has ended is left out"
-			     : e->err == -EBADMSG  ? "see what listens there: it has to be the "
-						     "guest's own QEMU"
-						   : "";
-
-	if (!e->remedy[0])
-		snprintf(e->remedy, sizeof(e->remedy), "%s", remedy);
-}
-
 static void on_qmp_closed(struct hf_qmp *q, int err, const struct hf_error *reason, void *userdata)
 {
 	struct hf_vmm *vmm = userdata;
@@ -545,8 +548,6 @@ static void on_qmp_closed(struct hf_qmp *q, int err, const struct hf_error *reas
 	}
 	if (vmm->attached || (hf_vmm_in(vmm, HF_VMM_OP_ATTACH) && e.err == -ECONNRESET))
 		hf_error_prefix(&e, "its QEMU went away");
-	if (!hf_vmm_starting(vmm))
-		add_remedy(&e);
 	hf_vmm_lose(vmm, &e);
 }
 

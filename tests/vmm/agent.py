@@ -1353,6 +1353,68 @@ def monitor_taken(world):
     guest.wait_alive()
 
 
+# A program that has a guest's memory and its monitor's socket, and says there what the file beside it has. What it is
+# asked it answers with nothing else: where a line ends in ASKED, one command is read, whose number takes the place of ID.
+BABBLER = """
+import json, os, re, socket, sys
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(re.search("[^,=: ]*/qmp/[^, ]*", " ".join(sys.argv)).group())
+listener.listen(4)
+while True:
+    peer = listener.accept()[0].makefile("rwb", buffering=0)
+    try:
+        for line in open(os.environ["BABBLE"], "rb"):
+            if line.endswith(b"ASKED\\n"):
+                asked = json.loads(peer.readline())
+                line = line[:-6].replace(b"ID", str(asked["id"]).encode()) + b"\\n"
+            while line:
+                line = line[peer.write(line):]
+        while peer.read(65536):
+            pass
+    except (OSError, ValueError):
+        pass
+    peer.close()
+"""
+
+
+@test
+def monitor_that_talks_nonsense(world):
+    """Whatever a guest's monitor says, the agent and the other guest live, and it is said what is wrong, and where."""
+    greeting = (b'{"QMP": {"version": {"qemu": {"micro": 0, "minor": 2, "major": 7}, "package": ""}, '
+                b'"capabilities": []}}\r\n')
+    babble = world.path / "babble"
+    world.env["BABBLE"] = str(babble)
+    (world.path / "babbler.py").write_text(BABBLER)
+    babble.touch()
+    other = Guest(world, "other").wait_ready()
+    private = PrivateQemu(world)
+    private.write(f'case "$*" in */qmp/*) exec {sys.executable} {world.path}/babbler.py "$@";; esac\n'
+                  f'exec {world.qemu} "$@"')
+    guest = private.guest("babbler")
+    poll(lambda: list((world.path / "run/qmp").glob("*.sock"))[1:], 20, "its monitor")
+    world.start_agent()
+    pid = other.pid
+    agreed = greeting + b'{"return": {}, "id": ID}ASKED\n'
+    monitor = "see who listens on its monitor: it has to be the guest's QEMU"
+    for says, told, remedy in (
+            (os.urandom(4096).replace(b"{", b"x") + b"\n", "QEMU sent what is no JSON object", monitor),
+            (b"[" * 100000 + b"\n", "QEMU sent what is no JSON object", monitor),
+            (b'{"QMP": 1}\n', "what answers is not QMP", monitor),
+            (b'{"QMP": "' + b"x" * (64 << 20), "QEMU sent a message beyond all limits", monitor),
+            (greeting, "QEMU did not answer `qmp_capabilities`", "look what QEMU is doing: process [0-9]+"),
+            (agreed + b'{"return": {}, "id": 4711}ASKED\n', "a reply to a command that was never sent", monitor),
+            (agreed + b'{"return": 7, "id": ID}ASKED\n', "QEMU's answer to .* makes no sense", monitor)):
+        babble.write_bytes(says)
+        world.expect(3, "check", says=f"Guest babbler\n +refusal .*{told}.*\n +{remedy}\n")
+        world.upgrade(code=3, says=f"holdfast: babbler: .*{told}.*\n +{remedy}\n")
+        check(world.state == "normal" and other.pid == pid, "something was begun")
+    guest.process.kill()
+    guest.process.wait()
+    other.wait_alive()
+    world.upgrade()
+    other.wait_alive()
+
+
 @test
 def silent_qemu_times_out(world):
     world.start_agent()
@@ -1623,7 +1685,7 @@ def guest_dies_while_preparing(world):
     other, guest = Guest(world, "other").wait_ready(), Guest(world, "doomed").wait_ready()
     pid = other.pid
     code, err = die(world, guest, "prepare", "--kernel", kernel())
-    check(code == 3 and "a guest that has ended is left out" in err, f"it ended with {code}: {err}")
+    check(code == 3 and "see QEMU's log, and try again" in err, f"it ended with {code}: {err}")
     check("preparing" not in world.log(), "something was begun")
     check_as_before(world, other, pid)
 
@@ -1646,7 +1708,7 @@ def guest_dies_while_it_is_saved(world):
     pid = other.pid
     world.expect(0, "prepare", "--kernel", kernel())
     code, err = die(world, guest, "commit")
-    check(code == 5 and "a guest that has ended is left out" in err, f"it ended with {code}: {err}")
+    check(code == 5 and "see QEMU's log, and try again" in err, f"it ended with {code}: {err}")
     check("other: saved" in world.log(), "it was not committed")
     check_as_before(world, other, pid)
     world.upgrade()
