@@ -1746,19 +1746,20 @@ def client_vanishes(world):
 
 
 @test
-def bad_kernel_image(world):
-    """The hold carrier asks for none that is good, it stays in its kernel. Here: no such verb misuse."""
+def usage_errors(world):
+    """Verbs that are used wrongly, with an agent that could do what is asked."""
     world.start_agent()
     world.expect(2, "upgrade", says="kernel")
-    world.expect(2, "upgrade", "--kernel", kernel(), "--append", "a", "--cmdline", "b")
-    world.expect(2, "frobnicate")
+    world.expect(2, "upgrade", "--kernel", kernel(), "--append", "a", "--cmdline", "b", says="--cmdline")
+    world.expect(2, "frobnicate", says="frobnicate")
+    check("preparing" not in world.log() and world.state == "normal", "something was begun")
 
 
 @test
 def host_without_luo(world):
     """The luo carrier on a kernel that can't: refused before anything is touched."""
     if os.path.exists("/dev/liveupdate"):
-        return
+        raise Skip("this host's kernel has it")
     guest = Guest(world, "g").wait_ready()
     world.start_agent("--carrier", "luo")
     world.expect(3, "check", says="Live Update Orchestrator|liveupdate|LUO")
@@ -1997,7 +1998,14 @@ def unknown_guest(world):
     world.start_agent()
     guest = Guest(world, "g").wait_ready()
     world.expect(0, "guests", "g", says=f"{guest.pid}")
-    world.expect(1, "guests", "nobody", says="nobody: there is no guest")
+    core = str(world.path / "core")
+    for verb in (("guests", "nobody"), ("adopt", "nobody"), ("vmm-upgrade", "nobody")):
+        world.expect(1, *verb, says="^holdfast: nobody: there is no guest with this name or uuid\n"
+                                    "  `holdfast guests` lists those there are")
+    for verb in (("retry", "nobody"), ("release", "nobody"), ("release", "nobody", "--yes"), ("dump", "nobody", core)):
+        world.expect(1, *verb, says="^holdfast: nobody: no guest of this name or uuid is held\n  see `holdfast status`")
+    check(not os.path.exists(core), "a dump of nobody")
+    guest.wait_alive()
 
 
 @test
@@ -2005,7 +2013,8 @@ def two_agents(world):
     world.start_agent()
     second = subprocess.run([str(BUILD / "holdfastd"), "--carrier", "hold"], env=world.env, text=True,
                             capture_output=True, timeout=10)
-    check(second.returncode == 75 and "another holdfastd" in second.stderr, f"{second}")
+    check(second.returncode == 75 and "another holdfastd" in second.stderr and
+          "Remedy: use that one, or stop it first" in second.stderr, f"{second}")
     check(world.state == "normal", "the first agent suffered")
 
 
