@@ -2146,6 +2146,30 @@ def failed_respawn_holds_the_guest(world):
     good.wait_alive()
 
 
+@test
+def slow_guest_keeps_nobody_waiting(world):
+    """One whose new QEMU takes ten seconds to start: others of the same priority run long before, and are reported so."""
+    world.start_agent()
+    private = PrivateQemu(world)
+    slow, quick = private.guest("slow").wait_ready(), Guest(world, "quick", disk=True).wait_ready()
+    world.expect(0, "prepare", "--kernel", kernel())
+    private.is_slow(10)
+    before = quick.pid
+    commit = subprocess.Popen([str(BUILD / "holdfast"), "commit"], env=world.env, stdin=subprocess.DEVNULL,
+                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    # It is registered when it runs; meanwhile it isn't.
+    poll(lambda: {e["name"]: e["pid"] for e in world.registrations()}.get("quick", before) != before, 8,
+         "the quick one to run")
+    check(quick.status == "running", f"it is {quick.status}")
+    check((guest_json(world, "slow") or {}).get("status") != "running" and world.state == "resuming", "nothing is slow")
+    quick.wait_alive()
+    check(commit.wait(60) == 0 and world.state == "normal", f"the host is {world.state}")
+    blackouts = {g["name"]: g["blackout_ns"] / 1e9 for g in world.ask("report")["report"]["guests"]}
+    check(blackouts["quick"] < 8 < 10 < blackouts["slow"], f"blackouts: {blackouts}")
+    for guest in (slow, quick):
+        guest.wait_alive()
+
+
 @every_qemu
 def held_guest_is_retried(world):
     """Held because its QEMU is missing; retried in vain; back with all of its memory when QEMU is."""
