@@ -13,6 +13,7 @@ import pwd
 import re
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -71,6 +72,13 @@ def enter(root, folder):
             old = os.stat(path)
             run("mount", "-t", "tmpfs", "-o", "mode=755", "libvirt", path)
             os.chown(path, old.st_uid, old.st_gid)
+    if os.path.exists("/dev/kvm"):
+        # One that root alone can use is there for libvirtd, but not for the QEMUs that it asks what they can do: it
+        # would ask them again and again, for seconds, whether they can't do KVM after all.
+        node = "/run/kvm"
+        os.mknod(node, 0o666 | stat.S_IFCHR, os.stat("/dev/kvm").st_rdev)
+        os.chmod(node, 0o666)
+        run("mount", "--bind", node, "/dev/kvm")
     run("ip", "link", "set", "lo", "up")
 
 
