@@ -1905,7 +1905,8 @@ def caveats_of_a_guest(world):
 def guest_on_huge_pages(world):
     """hugetlbfs: refused, under a name of its own. Not reserved, so that no page of them is needed."""
     world.start_agent()
-    guest = Guest(world, "g", extra=[
+    # Nor by a kernel that QEMU unpacks into it.
+    guest = Guest(world, "g", kernel=kernel(), extra=[
         "-object", "memory-backend-memfd,id=m,size=96M,hugetlb=on,reserve=off", "-machine", "memory-backend=m", "-S"])
     poll(lambda: guest.own_monitor.exists() or guest.process.poll() is not None, 20, "QEMU")
     if guest.process.poll() is not None:
