@@ -1,7 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 # Make QEMU 10.0 (trixie) and a newer one (trixie-backports) runnable on the build machine, for the
-# tests that load guests across QEMU versions without a reboot. Prints one line for each:
+# tests that load guests across QEMU versions without a reboot; and 7.2 (bookworm), the oldest that
+# is supported, where the machine's own is newer. Prints one line for each:
 #
 #   10.0.6 /root/.cache/holdfast/qemu/10.0/qemu-system-x86_64
 #
@@ -12,13 +13,12 @@
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
-suite=trixie
 qemu_dir=$cache_dir/qemu
 log=$cache_dir/log/qemus.log
 
-# make_qemu SUITE: extract (not install) QEMU of a suite, write the wrapper.
+# make_qemu SUITE BASE: extract (not install) QEMU of a suite, with the libraries of BASE; write the wrapper.
 make_qemu() {
-	local from=$1 key stamp temp version short option mirror
+	local from=$1 base=$2 key stamp temp version short option mirror
 	key="$from $(date +%G-%V)"
 	stamp=$qemu_dir/$from.stamp
 	if [ "$(head -n1 "$stamp" 2>/dev/null)" = "$key" ]; then
@@ -30,19 +30,21 @@ make_qemu() {
 	say "Making the root of QEMU from $from (log: $log)"
 	temp=$qemu_dir/.$from
 	rm -rf "$temp"
-	local options=() sources=("deb $mirror $suite main")
-	[ "$from" = "$suite" ] || sources+=("deb $mirror $from main")
+	local options=() sources=("deb $mirror $base main")
+	[ "$from" = "$base" ] || sources+=("deb $mirror $from main")
 	while read -r option; do
 		options+=("--aptopt=$option")
 	done < <(apt_age_options)
 	if ! (logged "$log" nice mmdebstrap --variant=extract --include=qemu-system-x86 \
 		--aptopt="APT::Default-Release \"$from\"" --aptopt='APT::Install-Recommends "false"' "${options[@]}" --keyring="$(keyring)" \
-		"$suite" "$temp" "${sources[@]}"); then
+		"$base" "$temp" "${sources[@]}"); then
 		[ -e "$stamp" ] || exit 1
 		say "Keeping the QEMU made earlier"
 		tail -n1 "$stamp"
 		return
 	fi
+	# Before trixie some packages still have their libraries in /lib.
+	[ ! -d "$temp/lib/x86_64-linux-gnu" ] || [ -L "$temp/lib" ] || cp -a "$temp/lib/." "$temp/usr/lib/"
 	rm -rf "$temp/usr/share/doc" "$temp/usr/share/man" "$temp/usr/share/locale" "$temp/var/cache/apt"
 	install_wrapper "$from" "$key" "$temp" | tee "$stamp.new" | tail -n1
 	mv "$stamp.new" "$stamp"
@@ -84,8 +86,12 @@ main() {
 	mkdir -p "$qemu_dir"
 	take_lock qemus
 	: >"$log"
-	make_qemu "$suite"
-	make_qemu "$suite-backports"
+	case $(qemu-system-x86_64 --version 2>/dev/null) in
+	*"version 7."*) ;;
+	*) make_qemu bookworm bookworm ;;
+	esac
+	make_qemu trixie trixie
+	make_qemu trixie-backports trixie
 }
 
 main "$@"
