@@ -56,10 +56,16 @@ static void take_roms(struct hf_vmm *vmm, const char *text, size_t size)
 
 	if (!roms || hf_qmp_parse_roms(text, size, roms, MAX_ROMS, &n) < 0)
 		return;
-	/* What has the same name on both sides was made and not loaded: ACPI tables. */
-	for (size_t i = 0; i < n; i++)
+	for (size_t i = 0; i < n; i++) {
+		/* An unpacked kernel is there in parts: hw/elf_ops.h.inc. */
+		char *part = strstr(roms[i].name, " ELF program header segment ");
+
+		if (part)
+			*part = 0;
+		/* What has the same name on both sides was made and not loaded: ACPI tables. */
 		if (strcmp(roms[i].name, roms[i].fw_path) != 0)
 			add(vmm, roms[i].name);
+	}
 }
 
 static void take_romfiles(struct hf_vmm *vmm, const char *text, size_t size)

@@ -325,6 +325,10 @@ static const char *fake_human(struct json_object *args)
 		line = json_object_get_string(v);
 	if (strcmp(line, "info roms") == 0)
 		return "fw=genroms/kvmvapic.bin size=0x002400 name=\\\"kvmvapic.bin\\\"\\r\\n"
+		       "addr=0000000000100000 size=0x200000 mem=ram "
+		       "name=\\\"/boot/vmlinux ELF program header segment 0\\\"\\r\\n"
+		       "addr=0000000000300000 size=0x100000 mem=ram "
+		       "name=\\\"/boot/vmlinux ELF program header segment 1\\\"\\r\\n"
 		       "addr=00000000fffc0000 size=0x040000 mem=rom "
 		       "name=\\\"bios-256k.bin\\\"\\r\\n"
 		       "/rom@etc/acpi/tables size=0x200000 name=\\\"etc/acpi/tables\\\"\\r\\n";
@@ -679,9 +683,10 @@ static void test_roms(void **state)
 	assert_int_equal(guest_attach(&t), 0);
 	roms = hf_vmm_get_roms(t.vmm);
 	assert_string_equal(roms[0], "kvmvapic.bin");
-	assert_string_equal(roms[1], "bios-256k.bin");
-	assert_string_equal(roms[2], "efi-e1000.rom");
-	assert_null(roms[3]);
+	assert_string_equal(roms[1], "/boot/vmlinux");
+	assert_string_equal(roms[2], "bios-256k.bin");
+	assert_string_equal(roms[3], "efi-e1000.rom");
+	assert_null(roms[4]);
 	guest_free(&t);
 	/* Not asked for. */
 	fake_attach(&t, "");

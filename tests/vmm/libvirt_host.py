@@ -75,7 +75,7 @@ def enter(root, folder):
     if os.path.exists("/dev/kvm"):
         # One that root alone can use is there for libvirtd, but not for the QEMUs that it asks what they can do: it
         # would ask them again and again, for seconds, whether they can't do KVM after all.
-        node = "/run/kvm"
+        node = INSIDE / "kvm"
         os.mknod(node, 0o666 | stat.S_IFCHR, os.stat("/dev/kvm").st_rdev)
         os.chmod(node, 0o666)
         run("mount", "--bind", node, "/dev/kvm")
