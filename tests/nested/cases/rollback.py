@@ -3,12 +3,27 @@
 
 Ends with new QEMUs for the guests and an update that works, to show that nothing of the failed ones was left behind."""
 
+import gzip
 import json
+import pathlib
+import stat
+import subprocess
+import tempfile
 
 import kernel_sample
 from guests import Guest
 from nested import TEST_DIR, fail
 from updates import expect_all, expect_running, expect_untouched, holdfast, state, upgrade, wait_agent
+from witness.mkinitramfs import entry
+
+
+def mount_second(host):
+    """A file system beside the root, which has files open for writing always, and so is never made read-only."""
+    with tempfile.NamedTemporaryFile() as image:
+        image.truncate(8 << 20)
+        subprocess.run(["/sbin/mke2fs", "-q", "-F", "-t", "ext4", image.name], check=True, stdout=subprocess.DEVNULL)
+        host.put("/var/second.img.gz", gzip.compress(pathlib.Path(image.name).read_bytes()))
+    host.run("gunzip /var/second.img.gz && mkdir -p /mnt/second && mount -o loop /var/second.img /mnt/second")
 
 
 def run(host):
@@ -75,10 +90,13 @@ def run(host):
     expect_untouched(host, guests)
 
     host.note("a jump that returns: somebody unloads the image behind holdfast's back")
+    mount_second(host)
     holdfast(host, "prepare --kernel " + image)
     host.spawn("while [ $(cat /sys/kernel/kexec_loaded) = 0 ]; do :; done; hf-kexec --unload")
     holdfast(host, "commit", 5, "refused to jump")
     expect_untouched(host, guests)
+    # It was read-only then, without anything left in its journal; see below.
+    host.run("echo written >/mnt/second/file")
     for guest in guests:
         if "x-ignore-shared: on" in guest.hmp("info migrate_capabilities"):
             fail(f"guest {guest.name}: x-ignore-shared is still on")
@@ -99,6 +117,13 @@ def run(host):
     host.note(", ".join(f"{guest['name']} stood still for {guest['blackout_ns'] / 1e6:.1f} ms" for guest in done))
     expect_untouched(host, guests)
 
-    host.note("and an update that works")
-    expect_all(upgrade(host, "bzImage-new", host.kernels["NEW_VERSION"], 2), guests)
+    host.note("and an update that works, with an initrd")
+    host.put("/tmp/initrd", entry(1, "nothing-of-use", stat.S_IFREG | 0o644, b"0") + entry(0, "TRAILER!!!", 0))
+    expect_all(upgrade(host, "bzImage-new", host.kernels["NEW_VERSION"], 2, "--initrd /tmp/initrd"), guests)
+    if "Freeing initrd memory" not in host.run("dmesg").out:
+        fail("the new kernel was given no initrd")
+    if host.run("mount -o loop /var/second.img /mnt/second && cat /mnt/second/file").out.strip() != "written":
+        fail("what was written before the jump is not there")
+    if "recovery" in host.run("dmesg | grep EXT4.*loop").out:
+        fail("the second file system was not made read-only for the jump: it had to be recovered")
     expect_running(guests)
