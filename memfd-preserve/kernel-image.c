@@ -249,6 +249,10 @@ static int look_inside(int fd, uint64_t at, uint64_t bytes, uint64_t max_bytes,
 
 	if (n < 0)
 		return cannot_read(e, n);
+	/* As long as its header says when that was read, and not any more. */
+	if ((size_t)n < HF_MIN(sizeof(magic), bytes))
+		return hf_error_set(e, -EBADMSG, HF_ERR_NOT_READY, "copy or install it again",
+			NO_KERNEL ": it is cut");
 	image->compression = hf_compression_detect(magic, (size_t)n);
 	r = hf_kernel_scan_new(&s.scan);
 	if (r < 0)
