@@ -110,6 +110,8 @@ class CprGuest(Writer):
         process, _ = self.start("-incoming", json.dumps(channel("main", main)),
                                 "-incoming", json.dumps(channel("cpr", cpr)))
         poll(cpr.exists, 60, "the new QEMU", interval=0.01)
+        # It has a name before it listens, and to find out by connecting would be taken for the other QEMU.
+        time.sleep(0.2)
         self.monitor.command("migrate-set-parameters", mode="cpr-transfer",
                              **{"max-bandwidth": 0 if tuned else 128 << 20})
         self.monitor.ask("migrate", channels=[channel("main", main), channel("cpr", cpr)])
