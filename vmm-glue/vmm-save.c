@@ -182,22 +182,26 @@ static void on_why_stopped(struct hf_qmp *q, int err, struct json_object *ret,
 	succeed_if_answered(vmm);
 }
 
-/* One that runs until QEMU stops it may be paused, or let run, by somebody before. */
-static void on_run_event(struct hf_vmm *vmm, bool stop)
+static void on_stop_event(struct hf_vmm *vmm)
 {
 	struct hf_manifest_guest *guest = vmm->guest;
 
-	if (stop && guest->tsc_paused == 0)
+	if (guest->tsc_paused == 0)
 		guest->tsc_paused = hf_tsc_now();
-	if (!vmm->live)
-		return;
-	if (stop) {
+	/* One that runs until QEMU stops it may be paused by somebody before. */
+	if (vmm->live) {
 		guest->tsc_pause = guest->tsc_paused;
 		vmm->n_replies++;
 		HF_VMM_SEND(vmm, on_why_stopped, hf_qmp_query_status);
-	} else {
-		guest->tsc_paused = 0;
-		guest->was_running = true;
+	}
+}
+
+/* The same the other way round. */
+static void on_resume_event(struct hf_vmm *vmm)
+{
+	if (vmm->live) {
+		vmm->guest->tsc_paused = 0;
+		vmm->guest->was_running = true;
 	}
 }
 
@@ -205,8 +209,10 @@ void hf_vmm_save_on_event(struct hf_vmm *vmm, const char *name, struct json_obje
 {
 	enum hf_qmp_migration_status status;
 
-	if (strcmp(name, "STOP") == 0 || strcmp(name, "RESUME") == 0)
-		on_run_event(vmm, name[0] == 'S');
+	if (strcmp(name, "STOP") == 0)
+		on_stop_event(vmm);
+	else if (strcmp(name, "RESUME") == 0)
+		on_resume_event(vmm);
 	if (strcmp(name, "MIGRATION") != 0 || hf_qmp_parse_migration_event(data, &status) < 0)
 		return;
 	/* Success is looked for when the stream has ended, if it comes here; a failure is asked for

@@ -1656,6 +1656,13 @@ def guest_dies_while_prepared(world):
     other.wait_alive()
 
 
+def other_and_doomed(world):
+    """Return: a guest that is to live, one that is to die, and the first one's process."""
+    world.start_agent()
+    other, doomed = Guest(world, "other").wait_ready(), Guest(world, "doomed").wait_ready()
+    return other, doomed, other.pid
+
+
 def die(world, guest, *verb, when=None):
     """@guest's QEMU is killed while @verb waits for it, or when @when. How that ended: exit status, standard error."""
     if not when:
@@ -1682,12 +1689,16 @@ def check_as_before(world, guest, pid):
     guest.wait_alive()
 
 
+def check_update_without_it(world, other, pid):
+    world.upgrade()
+    check(other.pid != pid, "no update can be made without it")
+    other.wait_alive()
+
+
 @test
 def guest_dies_while_preparing(world):
     """When it is looked at, and when its memory is copied to disk, which takes a while; the other one lives."""
-    world.start_agent()
-    other, guest = Guest(world, "other").wait_ready(), Guest(world, "doomed").wait_ready()
-    pid = other.pid
+    other, guest, pid = other_and_doomed(world)
     code, err = die(world, guest, "prepare", "--kernel", kernel())
     check(code == 3 and "see QEMU's log, and try again" in err, f"it ended with {code}: {err}")
     check("preparing" not in world.log(), "something was begun")
@@ -1700,24 +1711,18 @@ def guest_dies_while_preparing(world):
     check("preparing -> aborting" in world.log(), "it was not undone")
     check_as_before(world, other, pid)
     check([g["name"] for g in world.ask("guests")["guests"]] == ["other"], "the dead one is still a guest")
-    world.upgrade()
-    check(other.pid != pid, "no update can be made without it")
-    other.wait_alive()
+    check_update_without_it(world, other, pid)
 
 
 @test
 def guest_dies_while_it_is_saved(world):
-    world.start_agent()
-    other, guest = Guest(world, "other").wait_ready(), Guest(world, "doomed").wait_ready()
-    pid = other.pid
+    other, guest, pid = other_and_doomed(world)
     world.expect(0, "prepare", "--kernel", kernel())
     code, err = die(world, guest, "commit")
     check(code == 5 and "see QEMU's log, and try again" in err, f"it ended with {code}: {err}")
     check("other: saved" in world.log(), "it was not committed")
     check_as_before(world, other, pid)
-    world.upgrade()
-    check(other.pid != pid, "no update can be made without it")
-    other.wait_alive()
+    check_update_without_it(world, other, pid)
 
 
 @test
