@@ -11,7 +11,8 @@ and when the case fails.
 The emulation of KVM's hardware is not perfect (docs/TESTING.md). So a case that ended because something
 never came, or with the host's kernel complaining, is run again, up to N times. What a case
 itself found wrong (a word of memory, a number, a state) is final. The last lines say how many attempts it
-took, if more than one, and what each that broke had to complain of: tests/check.py repeats them."""
+took, if more than one, what each that broke had to complain of, and what was found wrong: tests/check.py
+repeats them."""
 
 import argparse
 import collections
@@ -31,7 +32,7 @@ import nested  # noqa: E402  (needs the path above)
 
 PASSED, FAILED, BROKEN = 0, 1, 2
 
-# How an attempt ended, and for one that broke all the reasons, a line each.
+# How an attempt ended, and unless it passed all the reasons, a line each.
 Attempt = collections.namedtuple("Attempt", "result reasons")
 
 
@@ -80,8 +81,8 @@ def run_case(name, keep):
     except OSError as error:
         # The control channel's other end is gone.
         problem, broken = f"the nested host ended: {error}", True
-    except Exception:
-        problem = traceback.format_exc()
+    except Exception as error:
+        problem = f"{error!r}\n\n{traceback.format_exc()}"
     if host.alive and (problem or keep):
         try:
             host.collect()
@@ -93,7 +94,7 @@ def run_case(name, keep):
         alarms = nested.log_alarms(host.serial_log)
     except nested.Failure as failure:
         alarms = [str(failure)]
-    reasons = problem.splitlines()[:1] if problem else []
+    reasons = [" / ".join(problem.partition("\n\n")[0].splitlines()[:3])] if problem else []
     if alarms:
         broken = True
         reasons += [f"the console log has: {alarm_title(alarm)}" for alarm in alarms]
@@ -106,7 +107,7 @@ def run_case(name, keep):
                 tail = path.read_text(errors="replace").splitlines()[-15:]
                 print(f"--- the end of {log}:", *tail, sep="\n    ")
         print(f"{name}: FAILED; everything is in {directory}")
-        return Attempt(BROKEN, reasons) if broken else Attempt(FAILED, [])
+        return Attempt(BROKEN if broken else FAILED, reasons)
     host.note(f"passed, {time.monotonic() - started:.1f} s in all")
     if keep:
         print(f"{name}: everything is in {directory}")

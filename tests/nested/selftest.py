@@ -128,18 +128,22 @@ class Attempts(unittest.TestCase):
         hung = nested.Broken("still waiting\nfor it")
         self.assertEqual(self.attempts(("", hung), (self.ALARM, hung), ("", OSError("gone"))), (1, [
             "x: FAILED (3 attempts)",
-            "remark  attempt 1: still waiting",
-            "remark  attempt 2: still waiting",
+            "remark  attempt 1: still waiting / for it",
+            "remark  attempt 2: still waiting / for it",
             "remark  attempt 2: the console log has: [1.0] WARNING: CPU: 0 at mm/x.c:1",
             "remark  attempt 2: the console log has: [2.0] BUG: sleeping",
             "remark  attempt 3: the nested host ended: gone"], 3))
 
     def test_what_a_case_found_is_final(self):
-        self.assertEqual(self.attempts(("", nested.Failure("a wrong word"))), (1, [], 1))
+        self.assertEqual(self.attempts(("", nested.Failure("a wrong word"))), (1, [
+            "remark  attempt 1: a wrong word"], 1))
+        self.assertEqual(self.attempts(("", ValueError("no number"))), (1, [
+            "remark  attempt 1: ValueError('no number')"], 1))
         self.assertEqual(self.attempts((self.ALARM, None), ("", nested.Failure("a wrong word"))), (1, [
             "x: FAILED (2 attempts)",
             "remark  attempt 1: the console log has: [1.0] WARNING: CPU: 0 at mm/x.c:1",
-            "remark  attempt 1: the console log has: [2.0] BUG: sleeping"], 2))
+            "remark  attempt 1: the console log has: [2.0] BUG: sleeping",
+            "remark  attempt 2: a wrong word"], 2))
 
 
 if __name__ == "__main__":

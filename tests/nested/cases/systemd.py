@@ -82,7 +82,8 @@ def check_health(host, report, statuses):
             fail(f"{name} is well, but: {entry}, {found}")
         if want and (entry["outcome"] != "unhealthy" or f"exit status {want}" not in entry["message"] or len(found) != 1):
             fail(f"{name} is unhealthy, but: {entry}, {found}")
-        log = host.run("journalctl -b --no-pager -o cat -t holdfastd").out
+        # journald has much to do while a host comes up.
+        log = host.run("journalctl --sync && journalctl -b --no-pager -o cat -t holdfastd").out
         if f"health of {name} was asked for" not in log:
             fail(f"what the health-command of {name} said is not in the agent's log")
     host.note(f"health-command: {', '.join(f'{name} {want}' for name, want in statuses.items())}")
