@@ -9,7 +9,9 @@ other in turns so that what else the machine does hits all alike, and has its me
 the same size of requests and as many of them at a time, past the page cache, into a file with its room allocated before.
 QEMU is every one there is, paused, with that memory: `migrate` to a file through `exec:cat`, and from 11.0 on mapped-ram with
 multifd and direct I/O; then as much is loaded by another one. virsh is `save` and `restore` of a domain that stands still, with the same
-memory. What is loaded comes from the disk. Ratios are what counts."""
+memory. What is loaded comes from the disk. Before anything that takes memory as much of it is used and given back: a virtual machine may
+get memory that it has not used for seconds from its host again, slowly, which is not what a host's own memory is like. Ratios are what
+counts."""
 
 import argparse
 import json
@@ -49,7 +51,7 @@ def ours(folder, ram, cipher):
 
 
 def warm_up(shm, mib):
-    """So that memory which this machine has never used, and gets slowly if it is virtual, is in no result."""
+    """So that memory which this machine has not used lately, and gets slowly if it is virtual, is in no result."""
     path = shm / "warm"
     with open(path, "wb") as file:
         for _ in range(mib):
@@ -120,12 +122,14 @@ def qemus_own(folder, qemu, ram, mib, mapped):
     """Seconds of QEMU's migration to a file, and from it."""
     path, again = folder / "bench-qemu", ram.with_suffix(".again")
     try:
+        warm_up(ram.parent, mib)
         with Qemu(folder, qemu, ram, mib, mapped) as source:
             save = source.migrate("migrate", f"file:{path}" if mapped else f"exec:cat >{path}")
             begin = time.monotonic()
             # Saved is what is on the disk.
             forget(path)
             save += time.monotonic() - begin
+        warm_up(ram.parent, mib)
         with Qemu(folder, qemu, again, mib, mapped, "-incoming", "defer") as target:
             load = target.migrate("migrate-incoming", f"file:{path}" if mapped else f"exec:cat {path}")
         return {"save": save, "load": load}
@@ -152,7 +156,6 @@ def measure(args, folder, ram, percent):
     make_ram(ram, args.mib, percent)
     runs, qemus = {}, [] if args.no_qemu else rig.find_qemus()
     for turn in range(args.runs):
-        warm_up(ram.parent, args.mib * 5 // 4)
         for cipher in ("plain", "encrypted")[::-1 if turn % 2 else 1]:
             runs.setdefault(cipher, []).append(ours(folder, ram, cipher))
         data = int(runs["plain"][0]["data_bytes"])

@@ -30,11 +30,13 @@ def inside(ram, mib):
     with open(ram, "rb") as source, open(memory, "r+b") as target:
         shutil.copyfileobj(source, target, 8 << 20)
     saved = world.path / "saved"
+    image.warm_up(pathlib.Path(ram).parent, mib)
     begin = time.monotonic()
     domain.virsh("save", saved, timeout=600)
     # Saved is what is on the disk.
     image.forget(saved)
     save = time.monotonic() - begin
+    image.warm_up(pathlib.Path(ram).parent, mib)
     begin = time.monotonic()
     world.virsh("restore", "--paused", saved, timeout=600)
     load = time.monotonic() - begin
