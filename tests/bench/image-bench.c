@@ -59,8 +59,7 @@ static int dirty(int fd, uint64_t size)
 /* Memory that the machine has in its hands, for what is loaded next; see image.py. */
 static int warm_up(uint64_t size)
 {
-	void *map =
-		mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	void *map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	int r;
 
 	if (map == MAP_FAILED)
