@@ -85,8 +85,12 @@ static void on_new_ended(struct hf_vmm_upgrade *u)
 	int r;
 
 	hf_vmm_free(TAKE_PTR(u->new));
+	/* The guest goes on all the same: with wrong ones it has no network, and an operator is
+	 * told. */
+	if (u->new_begun && hf_taps_put_back(&u->taps, &e) < 0)
+		hf_log(LOG_ERR, u->reg.guest.uuid, "%s: %s", hf_vmm_upgrade_name(u), e.message);
 	if (u->aside)
-		hf_sockets_put_back(&u->reg.guest, &u->sockets);
+		hf_sockets_put_back(&u->reg.guest, &u->beside);
 	hf_fault(HF_FAULT_VMM_UNDO, NULL);
 	if (u->old_gone) {
 		end_lost(u);
@@ -225,15 +229,17 @@ static void set_times(struct hf_vmm_upgrade *u)
 	struct hf_tsc_mark now = hf_tsc_mark();
 	uint64_t hz = hf_tsc_hz(&u->agent->start, &now);
 	struct hf_vmm_upgrade_result *r = &u->result;
-	/* The new one may have been done first. */
+	/* The new one may have been done first. Or it was not there yet. */
 	uint64_t loaded = HF_MAX(up->loaded, g->tsc_saved);
+	uint64_t ready = HF_MIN(HF_MAX(up->ready, g->tsc_saved), loaded);
 
 	if (!g->was_running || hz == 0 || up->resumed < loaded)
 		return;
 	r->stood_still = true;
 	r->pause_ns = hf_tsc_to_ns(g->tsc_paused - g->tsc_pause, hz);
 	r->save_ns = hf_tsc_to_ns(g->tsc_saved - g->tsc_paused, hz);
-	r->load_ns = hf_tsc_to_ns(loaded - g->tsc_saved, hz);
+	r->start_ns = hf_tsc_to_ns(ready - g->tsc_saved, hz);
+	r->load_ns = hf_tsc_to_ns(loaded - ready, hz);
 	r->resume_ns = hf_tsc_to_ns(up->resumed - loaded, hz);
 }
 
@@ -252,7 +258,7 @@ static void on_old_killed(struct hf_vmm *vmm, const struct hf_error *error, void
 		return;
 	}
 	hf_fault(HF_FAULT_VMM_ENDED, NULL);
-	hf_sockets_forget(&u->reg.guest, &u->sockets);
+	hf_sockets_forget(&u->reg.guest, &u->beside);
 	hf_vmm_upgrade_note_remove(u->reg.guest.uuid);
 	if (u->damage.err) {
 		end_degraded(u, &u->damage);
@@ -260,7 +266,8 @@ static void on_old_killed(struct hf_vmm *vmm, const struct hf_error *error, void
 	}
 	hf_agent_progress(u->agent, hf_vmm_upgrade_name(u),
 		"runs on QEMU %s now, process %d: it stood still for %.1f ms", r->to, (int)r->pid,
-		(double)(r->pause_ns + r->save_ns + r->load_ns + r->resume_ns) / HF_NSEC_PER_MSEC);
+		(double)(r->pause_ns + r->save_ns + r->start_ns + r->load_ns + r->resume_ns) /
+			HF_NSEC_PER_MSEC);
 	hf_vmm_upgrade_end(u, HF_VMM_UPGRADE_REPLACED, NULL);
 }
 
@@ -337,17 +344,21 @@ static int let_run(struct hf_vmm_upgrade *u, struct hf_error *error)
 
 /* ---- the blackout ---- */
 
-/* Both texts are as the guest is now, and one is written. */
+/* As the guest is now. */
 static int note_pause(struct hf_vmm_upgrade *u, struct hf_error *error)
 {
-	int r = hf_vmm_upgrade_write_note(u, HF_VMM_UPGRADE_RUNNING, &u->note_running, error);
+	int r = hf_vmm_upgrade_write_note(u, HF_VMM_UPGRADE_PAUSING, &u->note_pausing, error);
 
-	if (r == 0)
-		r = hf_vmm_upgrade_write_note(u, HF_VMM_UPGRADE_PAUSING, &u->note_pausing, error);
 	if (r == 0)
 		r = hf_vmm_upgrade_note_write(u->reg.guest.uuid, u->note_pausing, error);
 	u->noted_running = u->reg.guest.was_running;
 	return r;
+}
+
+/* The text that is written later. The new QEMU is there. */
+static int compose_run(struct hf_vmm_upgrade *u, struct hf_error *error)
+{
+	return hf_vmm_upgrade_write_note(u, HF_VMM_UPGRADE_RUNNING, &u->note_running, error);
 }
 
 /* One of the two is done: the guest is let run when both are. */
@@ -360,8 +371,11 @@ static void on_moved(struct hf_vmm_upgrade *u)
 		return;
 	u->step = HF_VMM_UPGRADE_STEP_RESUMING;
 	/* Somebody paused it, or let it run, while the new QEMU started. */
-	if (u->noted_running != u->reg.guest.was_running)
-		r = note_pause(u, &e);
+	if (u->noted_running != u->reg.guest.was_running) {
+		r = compose_run(u, &e);
+		if (r == 0)
+			r = note_pause(u, &e);
+	}
 	if (r == 0)
 		r = let_run(u, &e);
 	if (r < 0)
@@ -389,7 +403,7 @@ static void on_saved(struct hf_vmm *vmm, const struct hf_error *error, void *dat
 	if (error && !u->cause.err)
 		u->cause = *error;
 	/* What it waits for does not come any more. When it is gone is when the way back begins. */
-	if (u->cause.err && !u->loaded && u->step == HF_VMM_UPGRADE_STEP_MOVING) {
+	if (u->cause.err && u->new_begun && !u->loaded && u->step == HF_VMM_UPGRADE_STEP_MOVING) {
 		hf_vmm_cancel(u->new, &u->cause);
 		return;
 	}
@@ -402,32 +416,73 @@ static void on_saved(struct hf_vmm *vmm, const struct hf_error *error, void *dat
 	on_moved(u);
 }
 
+/* The old one is saving into a socket, or is about to. */
+static int load_new(struct hf_vmm_upgrade *u)
+{
+	const struct hf_policy *p = &u->reg.guest.policies;
+	int r = hf_vmm_load(u->new, p->save_timeout_ns + p->resume_timeout_ns, on_loaded, u);
+
+	if (r < 0)
+		hf_vmm_upgrade_undo_errno(u, r, "can't load it");
+	return r;
+}
+
+static int save_old(struct hf_vmm_upgrade *u, hf_vmm_paused_fn paused)
+{
+	int r = hf_vmm_save_into(
+		u->old, u->new, u->reg.guest.policies.save_timeout_ns, paused, on_saved, u);
+
+	if (r < 0)
+		hf_error_set(&u->cause, r, HF_ERR_FAILED, NULL, "can't start to save it: %s",
+			strerror(-r));
+	return r;
+}
+
 void hf_vmm_upgrade_on_started(struct hf_vmm *vmm, const struct hf_error *error, void *data)
 {
 	struct hf_vmm_upgrade *u = data;
-	const struct hf_policy *p = &u->reg.guest.policies;
+	bool moving = u->step == HF_VMM_UPGRADE_STEP_MOVING;
 	struct hf_error e = {0};
 	int r = 0;
 
 	if (!error && !u->cause.err) {
 		r = hf_fault(HF_FAULT_VMM_STARTED, &e);
 		if (r == 0)
+			r = compose_run(u, &e);
+		if (r == 0 && !moving)
 			r = note_pause(u, &e);
-		if (r == 0)
+		if (r == 0 && !moving)
 			r = hf_fault(HF_FAULT_VMM_PAUSE, &e);
 	}
 	if (hf_vmm_upgrade_broke_off(u, r < 0 ? &e : error))
 		return;
 	u->step = HF_VMM_UPGRADE_STEP_MOVING;
-	r = hf_vmm_load(u->new, p->save_timeout_ns + p->resume_timeout_ns, on_loaded, u);
-	if (r < 0) {
-		hf_vmm_upgrade_undo_errno(u, r, "can't load it");
-		return;
-	}
-	r = hf_vmm_save_into(u->old, u->new, p->save_timeout_ns, on_saved, u);
-	if (r < 0) {
-		hf_error_set(&u->cause, r, HF_ERR_FAILED, NULL, "can't start to save it: %s",
-			strerror(-r));
+	if (load_new(u) == 0 && !moving && save_old(u, NULL) < 0)
 		hf_vmm_cancel(u->new, &u->cause);
-	}
+}
+
+/* ---- a guest with taps: the pause comes first ---- */
+
+static void on_paused(struct hf_vmm *vmm, void *data)
+{
+	struct hf_vmm_upgrade *u = data;
+
+	if (!hf_vmm_upgrade_broke_off(u, NULL))
+		hf_vmm_upgrade_start_new(u);
+}
+
+void hf_vmm_upgrade_pause_first(struct hf_vmm_upgrade *u)
+{
+	struct hf_error e = {0};
+	int r = note_pause(u, &e);
+
+	if (r == 0)
+		r = hf_fault(HF_FAULT_VMM_PAUSE, &e);
+	if (hf_vmm_upgrade_broke_off(u, r < 0 ? &e : NULL))
+		return;
+	hf_agent_progress(u->agent, hf_vmm_upgrade_name(u),
+		"pausing it, as QEMU %s takes its taps over when it starts", u->result.to);
+	u->step = HF_VMM_UPGRADE_STEP_MOVING;
+	if (save_old(u, on_paused) < 0)
+		hf_vmm_upgrade_broke_off(u, NULL);
 }

@@ -8,6 +8,7 @@
 #include "agent/vmm-upgrade-note.h"
 #include "agent/vmm-upgrade.h"
 #include "vmm-glue/cmdline-beside.h"
+#include "vmm-glue/taps.h"
 #include "vmm-glue/vmm.h"
 
 enum hf_vmm_upgrade_step {
@@ -30,17 +31,19 @@ struct hf_vmm_upgrade {
 	char *old_reg;		    /* as it was registered, for when that has to be put back */
 	bool unregistered;
 	char *new_qmp_path;
-	struct hf_beside_paths sockets;
+	struct hf_beside_paths beside;
 	struct hf_vmm *old, *new;
 	bool old_gone; /* it ended by itself */
 	bool noted;
 	bool aside;	    /* the sockets are */
+	bool new_begun;	    /* the new QEMU was begun to be started */
 	bool saved, loaded; /* the guest, in the old one and in the new one */
 	/* Texts of notes, as there is no time to make them when they are needed. */
 	char *note_pausing, *note_running;
 	bool noted_running; /* whether the guest ran, as they say */
 	bool no_return;	    /* the second one may be written */
 	int ram_fds[HF_MANIFEST_MAX_RAM];
+	struct hf_taps taps;
 	struct hf_error cause;	/* of the undo */
 	struct hf_error damage; /* behind the point of no return */
 	sd_event_source *begin;
@@ -68,6 +71,16 @@ int hf_vmm_upgrade_write_note(struct hf_vmm_upgrade *u, enum hf_vmm_upgrade_phas
  * is one. */
 void hf_vmm_upgrade_undo(struct hf_vmm_upgrade *u, const struct hf_error *cause);
 void hf_vmm_upgrade_undo_errno(struct hf_vmm_upgrade *u, int err, const char *what);
+
+/**
+ * hf_vmm_upgrade_start_new() - Start the new QEMU, with what it takes over from the old one.
+ *
+ * Return: 0; -errno when that is being undone.
+ */
+int hf_vmm_upgrade_start_new(struct hf_vmm_upgrade *u);
+
+/** hf_vmm_upgrade_pause_first() - Pause the guest, then start the new QEMU and move it there. */
+void hf_vmm_upgrade_pause_first(struct hf_vmm_upgrade *u);
 
 /**
  * hf_vmm_upgrade_broke_off() - At the end of an operation: is that the last?

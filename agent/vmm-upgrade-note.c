@@ -13,6 +13,8 @@
 #define FOLDER "vmm-upgrade"
 #define SUFFIX ".json"
 #define NAME_BYTES 80
+/* Of virtio's, and more. */
+#define MAX_HEADER_BYTES 256
 #define MAX_BYTES (2 * HF_REGISTRATION_MAX_BYTES)
 
 static const char *const phase_names[] = {
@@ -25,6 +27,21 @@ static_assert(HF_ARRAY_SIZE(phase_names) == HF_VMM_UPGRADE_PHASES_, "every phase
 static void name_of(const char *uuid, char *name)
 {
 	snprintf(name, NAME_BYTES, FOLDER "/%.36s" SUFFIX, uuid);
+}
+
+static struct json_object *format_taps(const struct hf_taps *taps)
+{
+	struct json_object *list = json_object_new_array();
+
+	for (size_t i = 0; i < taps->n; i++) {
+		struct json_object *tap = json_object_new_object();
+
+		hf_json_add_string(tap, "ifname", taps->v[i].ifname);
+		hf_json_add_int(tap, "header_bytes", taps->v[i].header_bytes);
+		hf_json_add_int(tap, "offloads", taps->v[i].offloads);
+		hf_json_append(list, tap);
+	}
+	return list;
 }
 
 int hf_vmm_upgrade_note_format(
@@ -49,6 +66,8 @@ int hf_vmm_upgrade_note_format(
 		hf_json_append(ram, file);
 	}
 	hf_json_add(o, "ram", ram);
+	if (note->taps.n > 0)
+		hf_json_add(o, "taps", format_taps(&note->taps));
 	hf_json_add_string(o, "registration", reg);
 	if (r < 0)
 		return r;
@@ -93,6 +112,34 @@ static int parse_ram(struct json_object *list, struct hf_vmm_upgrade_note *ret)
 	return 0;
 }
 
+/* Of an older holdfast there are none. */
+static int parse_taps(struct json_object *list, struct hf_taps *ret)
+{
+	size_t n = hf_json_array_size(list);
+
+	if (n > HF_ARRAY_SIZE(ret->v))
+		return -EBADMSG;
+	for (size_t i = 0; i < n; i++) {
+		struct json_object *o = json_object_array_get_idx(list, i);
+		const char *ifname;
+		int64_t bytes, flags;
+
+		if (!json_object_is_type(o, json_type_object))
+			return -EBADMSG;
+		ifname = hf_json_get_string(o, "ifname", "");
+		bytes = hf_json_get_int(o, "header_bytes", -1);
+		flags = hf_json_get_int(o, "offloads", -1);
+		if (!ifname[0] || strlen(ifname) >= sizeof(ret->v[i].ifname) || bytes < 0 ||
+			bytes > MAX_HEADER_BYTES || flags < 0 || flags > UINT32_MAX)
+			return -EBADMSG;
+		ret->v[i] = (struct hf_tap){
+			.fd = -EBADF, .header_bytes = (int)bytes, .offloads = (uint32_t)flags};
+		memcpy(ret->v[i].ifname, ifname, strlen(ifname) + 1);
+	}
+	ret->n = n;
+	return 0;
+}
+
 int hf_vmm_upgrade_note_parse(const void *data, size_t size, struct hf_vmm_upgrade_note *ret)
 {
 	cleanup_json struct json_object *o = NULL;
@@ -111,7 +158,8 @@ int hf_vmm_upgrade_note_parse(const void *data, size_t size, struct hf_vmm_upgra
 	ticks = hf_json_get_int(o, "old_start_ticks", -1);
 	reg = hf_json_get_string(o, "registration", NULL);
 	if (note.phase == HF_VMM_UPGRADE_PHASES_ || pid <= 1 || pid > INT_MAX || ticks < 0 ||
-		!reg || parse_ram(hf_json_get_array(o, "ram"), &note) < 0)
+		!reg || parse_ram(hf_json_get_array(o, "ram"), &note) < 0 ||
+		parse_taps(hf_json_get_array(o, "taps"), &note.taps) < 0)
 		return -EBADMSG;
 	note.old_pid = (pid_t)pid;
 	note.old_start_ticks = (uint64_t)ticks;

@@ -6,7 +6,8 @@
  * and **the note's phase says which one is the guest**:
  *
  *   starting  the old one, which was not touched: whatever else has the RAM is ended
- *   pausing   the old one, which may stand paused or saved: likewise, and it is let run again
+ *   pausing   the old one, which may stand paused or saved: likewise, its taps are set as they
+ *             were, and it is let run again
  *   running   the new one, which may have run: the old one is ended, and must never run again
  *
  * The change to `running` is the point of no return. It is written before the new one is told to
@@ -15,6 +16,7 @@
 #pragma once
 
 #include "vmm-glue/registration.h"
+#include "vmm-glue/taps.h"
 
 enum hf_vmm_upgrade_phase {
 	HF_VMM_UPGRADE_STARTING,
@@ -32,6 +34,7 @@ struct hf_vmm_upgrade_note {
 	uint64_t old_start_ticks;
 	struct hf_inode ram[HF_MANIFEST_MAX_RAM];
 	size_t n_ram;
+	struct hf_taps taps; /* what was set of them; no descriptors */
 	/* The guest in its new QEMU, from `pausing` on; in the other phase only its name, its RAM
 	 * and what it was started with mean something. */
 	struct hf_registration reg;

@@ -99,20 +99,27 @@ static void on_attached(struct hf_vmm *vmm, const struct hf_error *error, void *
 	}
 }
 
-static void sort_sockets(struct recovering *one)
+/* What the two had from each other. */
+static void sort_out(struct recovering *one)
 {
-	const struct hf_manifest_guest *guest = &one->note.reg.guest;
+	const struct hf_vmm_upgrade_note *note = &one->note;
+	const struct hf_manifest_guest *guest = &note->reg.guest;
 	cleanup_cmdline struct hf_cmdline *plan = NULL;
 	cleanup_beside_paths struct hf_beside_paths paths = {0};
+	struct hf_error e = {0};
 
 	/* What can't be replaced was not, and has no note. */
 	if (hf_cmdline_of_guest(guest, &plan, NULL) < 0 ||
 		hf_cmdline_beside(plan, &paths, NULL) < 0)
 		return;
-	if (one->note.phase == HF_VMM_UPGRADE_RUNNING)
+	if (note->phase == HF_VMM_UPGRADE_RUNNING)
 		hf_sockets_forget(guest, &paths);
 	else
 		hf_sockets_put_back(guest, &paths);
+	/* The guest goes on all the same. */
+	if (note->phase == HF_VMM_UPGRADE_PAUSING && note->taps.n > 0 && one->alive &&
+		hf_taps_recover(note->old_pid, note->old_start_ticks, plan, &note->taps, &e) < 0)
+		hf_log(LOG_ERR, note->uuid, "%s: %s", name_of(one), e.message);
 }
 
 /*
@@ -139,7 +146,7 @@ static int end_other(void *data)
 		r = hf_ram_users_end(note->ram, note->n_ram, keep, TIMEOUT_NS, NULL, &one->error);
 	if (r < 0)
 		return r;
-	sort_sockets(one);
+	sort_out(one);
 	if (!one->alive || !one->known || note->phase == HF_VMM_UPGRADE_STARTING)
 		return 0;
 	return running ? hf_registration_open_ram(&one->reg, one->ram_fds, &one->error) : 0;

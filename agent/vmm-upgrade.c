@@ -59,6 +59,7 @@ int hf_vmm_upgrade_write_note(struct hf_vmm_upgrade *u, enum hf_vmm_upgrade_phas
 		.old_pid = u->reg.pid,
 		.old_start_ticks = u->reg.start_ticks,
 		.n_ram = u->reg.guest.n_ram,
+		.taps = u->taps,
 	};
 	cleanup_free char *text = NULL;
 	int r = 0;
@@ -66,7 +67,7 @@ int hf_vmm_upgrade_write_note(struct hf_vmm_upgrade *u, enum hf_vmm_upgrade_phas
 	memcpy(note.ram, u->reg.ram_inodes, sizeof(note.ram));
 	/* A shallow copy: nothing of it is freed. */
 	note.reg = u->reg;
-	if (u->new) {
+	if (u->new &&hf_vmm_pid(u->new)) {
 		note.reg.pid = hf_vmm_pid(u->new);
 		r = hf_pid_start_time(note.reg.pid, &note.reg.start_ticks);
 		if (r < 0)
@@ -106,6 +107,16 @@ static int choose_monitor(struct hf_vmm_upgrade *u, struct hf_error *error)
 	return 0;
 }
 
+static int borrow_taps(struct hf_vmm_upgrade *u, struct hf_error *error)
+{
+	cleanup_cmdline struct hf_cmdline *plan = NULL;
+	int r = u->beside.taps ? hf_cmdline_of_guest(&u->reg.guest, &plan, error) : 0;
+
+	return r < 0 || !plan
+		       ? r
+		       : hf_taps_borrow(u->reg.pid, u->reg.start_ticks, plan, &u->taps, error);
+}
+
 static int make_ready(struct hf_vmm_upgrade *u, struct hf_error *error)
 {
 	size_t size;
@@ -113,6 +124,8 @@ static int make_ready(struct hf_vmm_upgrade *u, struct hf_error *error)
 
 	if (r == 0)
 		r = hf_registration_open_ram(&u->reg, u->ram_fds, error);
+	if (r == 0)
+		r = borrow_taps(u, error);
 	if (r == 0)
 		r = choose_monitor(u, error);
 	/* From the file, without what was learned since: it is put back as it was. */
@@ -125,13 +138,24 @@ static int make_ready(struct hf_vmm_upgrade *u, struct hf_error *error)
 	if (r == 0)
 		r = hf_fault(HF_FAULT_VMM_START, error);
 	if (r == 0) {
-		r = hf_sockets_put_aside(&u->reg.guest, &u->sockets, error);
+		r = hf_sockets_put_aside(&u->reg.guest, &u->beside, error);
 		u->aside = r == 0;
 	}
 	return r;
 }
 
-static void start_new(struct hf_vmm_upgrade *u)
+int hf_vmm_upgrade_start_new(struct hf_vmm_upgrade *u)
+{
+	int r = hf_vmm_start_beside(u->new, u->ram_fds, u->beside.taps ? &u->taps : NULL,
+		u->reg.guest.policies.resume_timeout_ns, hf_vmm_upgrade_on_started, u);
+
+	u->new_begun = r == 0;
+	if (r < 0)
+		hf_vmm_upgrade_undo_errno(u, r, "can't start its new QEMU");
+	return r;
+}
+
+static void begin_new(struct hf_vmm_upgrade *u)
 {
 	struct hf_manifest_guest *g = &u->reg.guest;
 	struct hf_error e = {0};
@@ -142,17 +166,19 @@ static void start_new(struct hf_vmm_upgrade *u)
 		return;
 	}
 	u->step = HF_VMM_UPGRADE_STEP_STARTING;
-	hf_agent_progress(u->agent, hf_vmm_upgrade_name(u),
-		"starting QEMU %s beside the one that it runs in", u->result.to);
 	/* The old one is connected to: its path is not needed any more. */
 	free(g->qmp_path);
 	g->qmp_path = TAKE_PTR(u->new_qmp_path);
 	r = hf_vmm_new(u->agent->event, g, u->agent->ring, hf_vmm_upgrade_new_gone, u, &u->new);
-	if (r == 0)
-		r = hf_vmm_start_beside(u->new, u->ram_fds, g->policies.resume_timeout_ns,
-			hf_vmm_upgrade_on_started, u);
-	if (r < 0)
+	if (r < 0) {
 		hf_vmm_upgrade_undo_errno(u, r, "can't start its new QEMU");
+	} else if (u->beside.taps) {
+		hf_vmm_upgrade_pause_first(u);
+	} else {
+		hf_agent_progress(u->agent, hf_vmm_upgrade_name(u),
+			"starting QEMU %s beside the one that it runs in", u->result.to);
+		hf_vmm_upgrade_start_new(u);
+	}
 }
 
 /* ---- looking ---- */
@@ -216,7 +242,7 @@ static void go_on(struct hf_vmm_upgrade *u)
 	if (u->dry_run)
 		hf_vmm_upgrade_end(u, HF_VMM_UPGRADE_WOULD, NULL);
 	else
-		start_new(u);
+		begin_new(u);
 }
 
 static void on_installed(void *data)
@@ -261,7 +287,7 @@ static int check(struct hf_vmm_upgrade *u, struct hf_error *error)
 		return hf_error_set(error, -EOPNOTSUPP, HF_ERR_NOT_READY, reg->remedy,
 			"its RAM can't be handed to another QEMU: %s", reg->reason);
 	r = hf_cmdline_of_guest(&reg->guest, &plan, error);
-	return r < 0 ? r : hf_cmdline_beside(plan, &u->sockets, error);
+	return r < 0 ? r : hf_cmdline_beside(plan, &u->beside, error);
 }
 
 static int on_begin(sd_event_source *s, uint64_t usec, void *data)
@@ -329,7 +355,8 @@ void hf_vmm_upgrade_free(struct hf_vmm_upgrade *u)
 	hf_vmm_free(u->old);
 	for (size_t i = 0; i < HF_ARRAY_SIZE(u->ram_fds); i++)
 		hf_close(&u->ram_fds[i]);
-	hf_beside_paths_clear(&u->sockets);
+	hf_taps_release(&u->taps);
+	hf_beside_paths_clear(&u->beside);
 	hf_registration_clear(&u->reg);
 	free(u->old_reg);
 	free(u->note_pausing);

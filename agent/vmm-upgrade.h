@@ -14,8 +14,13 @@
  * never run again, as it shares the RAM; it is ended, by this agent or the next. Which of the two
  * is the guest is said by a note: vmm-upgrade-note.h.
  *
- * What a host has once (taps, TCP ports, …) two QEMUs can't both have: such guests are refused, see
- * cmdline-beside.h. Everything is on the loop's thread.
+ * A guest with taps is paused before the new one starts, which is handed the old one's (taps.h):
+ *
+ *   attach -> check -> pause and save -> start the new one, load -> let it run -> end the old one
+ *
+ * It stands still as long as a QEMU takes to start, then. What else a host has once (TCP ports, …)
+ * two QEMUs can't both have: such guests are refused, see cmdline-beside.h. Everything is on the
+ * loop's thread.
  */
 #pragma once
 
@@ -50,8 +55,9 @@ struct hf_vmm_upgrade_result {
 	char from[160];	   /* version of the old QEMU, "" when it isn't known */
 	char to[160];	   /* of the new one */
 	bool stood_still;  /* the next are meant */
-	uint64_t pause_ns; /* the four phases of the blackout */
+	uint64_t pause_ns; /* the five phases of the blackout */
 	uint64_t save_ns;
+	uint64_t start_ns; /* of the new QEMU, as far as it was waited for */
 	uint64_t load_ns;
 	uint64_t resume_ns;
 };

@@ -23,6 +23,8 @@ build_packages() {
 	echo clang clang-tidy clang-format cppcheck scdoc
 	# Tests read core files with it.
 	echo gdb
+	# What a tap is set to.
+	echo ethtool
 	# A bus of the tests' own.
 	echo dbus-daemon
 	# The sanitizer and fuzzer run-times are packaged by compiler version only.

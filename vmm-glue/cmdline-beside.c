@@ -103,11 +103,33 @@ static int on_chardev(const struct hf_option *o, const struct hf_params *v,
 	return add_path(paths, path, strlen(path));
 }
 
-static int on_net(const struct hf_option *o, const struct hf_params *v, struct hf_error *e)
+/* Found by its name among the descriptors of the QEMU that runs. */
+static int on_tap(const struct hf_option *o, const struct hf_params *v,
+	struct hf_beside_paths *paths, struct hf_error *e)
+{
+	static const char *const handed[] = {"fd", "fds", "vhostfd", "vhostfds", NULL};
+	const char *ifname = hf_params_get(v, "ifname"), *queues = hf_params_get(v, "queues");
+
+	for (size_t i = 0; handed[i]; i++)
+		if (hf_params_get(v, handed[i]))
+			return refuse(e, o->name, o->value, "its descriptor came from elsewhere");
+	if (!ifname || !ifname[0] || strchr(ifname, '%') || hf_params_get(v, "helper") ||
+		hf_params_get(v, "br"))
+		return refuse(e, o->name, o->value, "the name of its tap is not known");
+	if (queues && strcmp(queues, "1") != 0)
+		return refuse(e, o->name, o->value, "each queue of a tap has one user");
+	paths->taps = true;
+	return 0;
+}
+
+static int on_net(const struct hf_option *o, const struct hf_params *v,
+	struct hf_beside_paths *paths, struct hf_error *e)
 {
 	static const char *const words[] = {"user", "nic", "none", "hubport", NULL};
 	const char *type = hf_params_get(v, "type");
 
+	if (type && o->kind == HF_OPTION_NETDEV && strcmp(type, "tap") == 0)
+		return on_tap(o, v, paths, e);
 	if (type && !is_one_of(type, words))
 		return refuse(e, o->name, o->value, "a network backend has one user");
 	if (hf_params_get(v, "hostfwd"))
@@ -159,7 +181,7 @@ static int on_params(const struct hf_option *o, struct hf_beside_paths *paths, s
 		return on_chardev(o, &v, paths, e);
 	case HF_OPTION_NET:
 	case HF_OPTION_NETDEV:
-		return on_net(o, &v, e);
+		return on_net(o, &v, paths, e);
 	case HF_OPTION_DEVICE:
 		return on_device(o, &v, e);
 	case HF_OPTION_OBJECT:

@@ -127,19 +127,59 @@ static bool needs_plain_name(const struct hf_params *v)
 	       strcmp(type, FILE_BACKEND) != 0 && !hf_params_get(v, CANONICAL);
 }
 
-static void rewrite_list(
-	const struct hf_params *v, const char *original, int fd, bool no_prealloc, struct text *out)
+/* What is left out of a list: of its keys those, and one more. */
+struct without {
+	bool (*key)(const char *key);
+	const char *also; /* or NULL */
+};
+
+static bool is_without(const struct without *w, const char *key)
 {
-	text_puts(out, FILE_BACKEND);
+	return w->key(key) || (w->also && strcmp(w->also, key) == 0);
+}
+
+static void keep_list(
+	const struct hf_params *v, const char *original, const struct without *w, struct text *out)
+{
 	for (size_t i = 0; i < v->n; i++) {
 		const struct hf_param *part = &v->v[i];
 
-		if (hf_cmdline_replaced(part->key) ||
-			(no_prealloc && strcmp(part->key, "prealloc") == 0))
+		if (is_without(w, part->key))
 			continue;
 		text_puts(out, ",");
 		text_add(out, original + part->start, part->length);
 	}
+}
+
+/* Likewise of an object, to one that has some already. */
+static int keep_json(const char *original, const struct without *w, struct json_object *out)
+{
+	cleanup_json struct json_object *in = NULL;
+	int r = hf_json_parse(original, strlen(original), 8, &in);
+
+	if (r < 0 || !out)
+		return r < 0 ? r : -ENOMEM;
+	json_object_object_foreach (in, key, value) {
+		if (!is_without(w, key))
+			hf_json_add(out, key, json_object_get(value));
+	}
+	return 0;
+}
+
+static void text_json(struct text *t, struct json_object *o)
+{
+	text_puts(t, json_object_to_json_string_ext(
+			     o, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE)
+			     ?: "");
+}
+
+static void rewrite_list(
+	const struct hf_params *v, const char *original, int fd, bool no_prealloc, struct text *out)
+{
+	const struct without w = {hf_cmdline_replaced, no_prealloc ? "prealloc" : NULL};
+
+	text_puts(out, FILE_BACKEND);
+	keep_list(v, original, &w, out);
 	text_printf(out, ",share=on,mem-path=/proc/self/fd/%d", fd);
 	if (!hf_params_get(v, "align"))
 		text_printf(out, ",align=%d", HUGE_ALIGN);
@@ -152,19 +192,16 @@ static void rewrite_list(
 static int rewrite_json(
 	const struct hf_params *v, const char *original, int fd, bool no_prealloc, struct text *out)
 {
-	cleanup_json struct json_object *in = NULL, *obj = json_object_new_object();
+	const struct without w = {hf_cmdline_replaced, no_prealloc ? "prealloc" : NULL};
+	cleanup_json struct json_object *obj = json_object_new_object();
 	char path[64];
 	int r;
 
-	r = hf_json_parse(original, strlen(original), 8, &in);
-	if (r < 0 || !obj)
-		return r < 0 ? r : -ENOMEM;
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
 	hf_json_add_string(obj, "qom-type", FILE_BACKEND);
-	json_object_object_foreach (in, key, value) {
-		if (!hf_cmdline_replaced(key) && !(no_prealloc && strcmp(key, "prealloc") == 0))
-			hf_json_add(obj, key, json_object_get(value));
-	}
+	r = keep_json(original, &w, obj);
+	if (r < 0)
+		return r;
 	hf_json_add_bool(obj, "share", true);
 	hf_json_add_string(obj, "mem-path", path);
 	if (!hf_params_get(v, "align"))
@@ -173,10 +210,19 @@ static int rewrite_json(
 		hf_json_add_bool(obj, CANONICAL, false);
 	if (no_prealloc)
 		hf_json_add_bool(obj, "prealloc", false);
-	text_puts(out, json_object_to_json_string_ext(
-			       obj, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE)
-			       ?: "");
+	text_json(out, obj);
 	return 0;
+}
+
+/* What an option's value was made into, if @r says that it was. Takes the text. */
+static int add_rewritten(struct args *a, int r, struct text *out)
+{
+	if (r == 0 && (out->failed || !out->n))
+		r = -ENOMEM;
+	if (r == 0)
+		args_add(a, out->s);
+	free(out->s);
+	return r == -EBADMSG ? -EINVAL : r;
 }
 
 /* The value of a memory object's -object, with the memfd in the place of what it had. */
@@ -187,18 +233,65 @@ static int add_object(struct args *a, const char *original, int fd, bool no_prea
 	int r;
 
 	r = hf_params_parse(original, "qom-type", &v);
+	if (r == 0 && v.json)
+		r = rewrite_json(&v, original, fd, no_prealloc, &out);
+	else if (r == 0)
+		rewrite_list(&v, original, fd, no_prealloc, &out);
+	return add_rewritten(a, r, &out);
+}
+
+/* What QEMU doesn't take beside fd=: net_init_tap(), net/tap.c. */
+static bool is_tap_opening(const char *key)
+{
+	static const char *const keys[] = {
+		"type", "ifname", "script", "downscript", "vnet_hdr", "queues"};
+
+	for (size_t i = 0; i < HF_ARRAY_SIZE(keys); i++)
+		if (strcmp(keys[i], key) == 0)
+			return true;
+	return false;
+}
+
+/* The value of a -netdev that is a tap, with a descriptor in the place of its name. */
+static int add_tap(struct args *a, const struct hf_params *v, const char *original, int fd)
+{
+	const struct without w = {is_tap_opening, NULL};
+	cleanup_json struct json_object *obj = NULL;
+	struct text out = {0};
+	char number[16];
+	int r = 0;
+
+	snprintf(number, sizeof(number), "%d", fd);
+	if (v->json) {
+		obj = json_object_new_object();
+		hf_json_add_string(obj, "type", "tap");
+		hf_json_add_string(obj, "fd", number);
+		r = keep_json(original, &w, obj);
+		if (r == 0)
+			text_json(&out, obj);
+	} else {
+		text_puts(&out, "tap");
+		keep_list(v, original, &w, &out);
+		text_puts(&out, ",fd=");
+		text_puts(&out, number);
+	}
+	return add_rewritten(a, r, &out);
+}
+
+/* The value of a -netdev as it is, or with the next of the descriptors. */
+static int add_netdev(struct args *a, const char *original, const int **tap_fds)
+{
+	cleanup_params struct hf_params v = {0};
+	const char *type;
+	int r = hf_params_parse(original, "type", &v);
+
 	if (r < 0)
 		return r == -EBADMSG ? -EINVAL : r;
-	if (v.json)
-		r = rewrite_json(&v, original, fd, no_prealloc, &out);
-	else
-		rewrite_list(&v, original, fd, no_prealloc, &out);
-	if (r == 0 && (out.failed || !out.n))
-		r = -ENOMEM;
-	if (r == 0)
-		args_add(a, out.s);
-	free(out.s);
-	return r == -EBADMSG ? -EINVAL : r;
+	type = hf_params_get(&v, "type");
+	if (type && strcmp(type, "tap") == 0)
+		return add_tap(a, &v, original, *(*tap_fds)++);
+	args_add(a, original);
+	return 0;
 }
 
 static const struct hf_cmdline_ram *ram_of_arg(const struct hf_cmdline *plan, size_t arg)
@@ -279,6 +372,7 @@ int hf_cmdline_build(const struct hf_cmdline *plan, const struct hf_cmdline_how 
 	char ***ret_argv, size_t *ret_n, struct hf_error *e)
 {
 	bool no_prealloc = how->respawn && plan->prealloc;
+	const int *tap_fds = how->tap_fds;
 	struct args a = {0};
 	struct hf_option o;
 	size_t pos = 1;
@@ -294,6 +388,8 @@ int hf_cmdline_build(const struct hf_cmdline *plan, const struct hf_cmdline_how 
 		args_add(&a, plan->argv[o.arg]);
 		if (ram)
 			r = add_object(&a, o.value, how->ram_fds[ram - plan->ram], no_prealloc);
+		else if (tap_fds && o.kind == HF_OPTION_NETDEV)
+			r = add_netdev(&a, o.value, &tap_fds);
 		else if (o.value_arg != o.arg)
 			args_add(&a, o.value);
 	}

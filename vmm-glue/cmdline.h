@@ -99,6 +99,7 @@ struct hf_cmdline {
 /** struct hf_cmdline_how - what the built command line is to contain. */
 struct hf_cmdline_how {
 	const int *ram_fds;   /* one per ram[]: fd numbers in the process that becomes QEMU */
+	const int *tap_fds;   /* likewise per taps[], which all have names; NULL: QEMU opens them */
 	const char *qmp_path; /* holdfast's monitor socket, NULL: none */
 	bool respawn;	   /* on preserved RAM: add -incoming defer and -S, preallocate nothing */
 	bool monitor_only; /* RAM stays as the user has it */

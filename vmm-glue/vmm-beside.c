@@ -8,6 +8,9 @@
  *
  * Until those the new QEMU leaves the RAM alone: with `-incoming` its machine's reset does, as does
  * whatever maps the file.
+ *
+ * With taps it is started when the guest stands still (see taps.h), and the state may be waiting in
+ * the socket by then: `migrate-incoming` is a part of the load.
  */
 #include <stdio.h>
 #include <string.h>
@@ -27,32 +30,38 @@ static void on_prepared(struct hf_qmp *q, int err, struct json_object *ret,
 	hf_vmm_end(vmm);
 }
 
-void hf_vmm_beside_on_ready(struct hf_vmm *vmm)
+int hf_vmm_make_stream(struct hf_vmm *vmm, struct hf_error *e)
 {
-	struct hf_error e = {0};
 	int pair[2];
 
-	vmm->stamps.ready = hf_tsc_now();
-	vmm->waiting = "make ready to load";
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0) {
-		hf_error_set(&e, -errno, HF_ERR_FAILED, NULL, "can't make a socket: %s",
-			strerror(errno));
-		hf_vmm_fail(vmm, &e);
-		return;
-	}
+	/* The other one may have had its end already. */
+	if (vmm->stream_fd >= 0)
+		return 0;
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+		return hf_error_set(
+			e, -errno, HF_ERR_FAILED, NULL, "can't make a socket: %s", strerror(errno));
 	hf_vmm_widen(pair[0]);
 	vmm->load_fd = pair[0];
 	vmm->stream_fd = pair[1];
-	vmm->n_replies = 3;
-	/* The load begins with the first bytes on the socket. */
+	return 0;
+}
+
+void hf_vmm_beside_on_ready(struct hf_vmm *vmm)
+{
+	vmm->stamps.ready = hf_tsc_now();
+	vmm->waiting = "make ready to load";
+	vmm->n_replies = vmm->taps ? 2 : 3;
 	if (hf_vmm_send_caps(vmm, true, true, on_prepared) < 0 ||
 		HF_VMM_SEND(vmm, on_prepared, hf_qmp_getfd, HF_VMM_GETFD_NAME, vmm->stream_fd) < 0)
 		return;
-	HF_VMM_SEND(vmm, on_prepared, hf_qmp_migrate_incoming, "fd:" HF_VMM_GETFD_NAME);
+	/* The load begins with the first bytes on the socket. Those that wait there would be loaded
+	 * before anybody listens to what QEMU says of it. */
+	if (!vmm->taps)
+		HF_VMM_SEND(vmm, on_prepared, hf_qmp_migrate_incoming, "fd:" HF_VMM_GETFD_NAME);
 }
 
-int hf_vmm_start_beside(struct hf_vmm *vmm, const int *ram_fds, uint64_t timeout_ns,
-	hf_vmm_done_fn done, void *data)
+int hf_vmm_start_beside(struct hf_vmm *vmm, const int *ram_fds, const struct hf_taps *taps,
+	uint64_t timeout_ns, hf_vmm_done_fn done, void *data)
 {
 	struct hf_error e = {0};
 	int r;
@@ -60,11 +69,18 @@ int hf_vmm_start_beside(struct hf_vmm *vmm, const int *ram_fds, uint64_t timeout
 	r = hf_vmm_begin_start(vmm, HF_VMM_OP_START, timeout_ns, done, data);
 	if (r < 0)
 		return r;
-	if (hf_vmm_check_ram(vmm, ram_fds, &e) < 0)
+	vmm->taps = taps;
+	if (hf_vmm_check_ram(vmm, ram_fds, &e) < 0 || hf_vmm_make_stream(vmm, &e) < 0)
 		hf_vmm_fail(vmm, &e);
 	else
 		hf_vmm_start_new(vmm);
 	return 0;
+}
+
+static void on_incoming(struct hf_qmp *q, int err, struct json_object *ret,
+	const struct hf_error *error, void *data)
+{
+	hf_vmm_check_reply(data, err, error);
 }
 
 int hf_vmm_load(struct hf_vmm *vmm, uint64_t timeout_ns, hf_vmm_done_fn done, void *data)
@@ -78,5 +94,7 @@ int hf_vmm_load(struct hf_vmm *vmm, uint64_t timeout_ns, hf_vmm_done_fn done, vo
 		return r;
 	vmm->waiting = "load its device state";
 	vmm->incoming_sent = true;
+	if (vmm->taps)
+		HF_VMM_SEND(vmm, on_incoming, hf_qmp_migrate_incoming, "fd:" HF_VMM_GETFD_NAME);
 	return 0;
 }

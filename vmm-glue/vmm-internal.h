@@ -18,6 +18,7 @@
 #include "qmp/commands.h"
 #include "vmm-glue/libvirt.h"
 #include "vmm-glue/spawn.h"
+#include "vmm-glue/taps.h"
 #include "vmm-glue/vmm.h"
 
 #define HF_VMM_GETFD_NAME "holdfast-state"
@@ -125,9 +126,10 @@ struct hf_vmm {
 	struct hf_ram_receiver *receiver; /* borrowed: copy */
 	hf_vmm_progress_fn progress;
 	uint64_t new_downtime_ms;
-	bool pause_first;
-	bool emulated; /* its CPUs: it must not run while it is copied */
-	bool live;     /* it runs while it is saved, until QEMU stops it */
+	bool pause_first;	 /* copy */
+	hf_vmm_paused_fn paused; /* save: pause it first, and call this; or NULL */
+	bool emulated;		 /* its CPUs: it must not run while it is copied */
+	bool live;		 /* it runs while it is saved, until QEMU stops it */
 	bool stream_ok;
 	unsigned int n_waits; /* left, for what its consoles said to be written */
 	struct hf_error stream_error;
@@ -143,6 +145,7 @@ struct hf_vmm {
 	bool capability_off; /* in the new QEMU, for good */
 	struct hf_inode ram_inodes[HF_MANIFEST_MAX_RAM];
 	int ram_fds[HF_MANIFEST_MAX_RAM];   /* borrowed: respawn waits for its network first */
+	const struct hf_taps *taps;	    /* borrowed: of the QEMU beside it */
 	char **built_argv;		    /* while QEMU is being started */
 	int fresh_fds[HF_MANIFEST_MAX_RAM]; /* own: cold boot, until QEMU has them */
 	hf_vmm_spawned_fn spawned;	    /* of a cold boot */
@@ -184,6 +187,9 @@ int hf_vmm_load_profile(struct hf_vmm *vmm, void (*then)(struct hf_vmm *vmm), st
 
 /** hf_vmm_drop_loader() - End what loads it. */
 void hf_vmm_drop_loader(struct hf_vmm *vmm);
+
+/** hf_vmm_make_stream() - Make the socket between two QEMUs, once. 0 or -errno. */
+int hf_vmm_make_stream(struct hf_vmm *vmm, struct hf_error *e);
 
 /** hf_vmm_ram_number() - The descriptor that a RAM file has in a QEMU started by an agent. */
 int hf_vmm_ram_number(const struct hf_vmm *vmm, size_t index);

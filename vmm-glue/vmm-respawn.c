@@ -197,6 +197,12 @@ int hf_vmm_ram_number(const struct hf_vmm *vmm, size_t index)
 	return hf_inherited_first_free(vmm->guest) + (int)index;
 }
 
+/* Behind those, and the monitor's. */
+static int tap_number(const struct hf_vmm *vmm, size_t index)
+{
+	return hf_vmm_ram_number(vmm, vmm->guest->n_ram + 1 + index);
+}
+
 static int check_plan(
 	const struct hf_cmdline *plan, const struct hf_manifest_guest *guest, struct hf_error *e)
 {
@@ -239,7 +245,7 @@ static int build_argv(struct hf_vmm *vmm, int boot_fd, char ***ret, struct hf_er
 {
 	cleanup_cmdline struct hf_cmdline *plan = NULL;
 	cleanup_free char **built = NULL;
-	int numbers[HF_MANIFEST_MAX_RAM];
+	int numbers[HF_MANIFEST_MAX_RAM], tap_numbers[HF_MANIFEST_MAX_NETS];
 	struct hf_manifest_guest *guest = vmm->guest;
 	bool respawn = !hf_vmm_in(vmm, HF_VMM_OP_COLD_BOOT);
 	size_t n = 0, out = 0, bytes = 128;
@@ -252,10 +258,13 @@ static int build_argv(struct hf_vmm *vmm, int boot_fd, char ***ret, struct hf_er
 	/* Other numbers than the launcher's, for the registration to know. */
 	for (size_t i = 0; i < guest->n_ram; i++)
 		numbers[i] = guest->ram[i].fd = hf_vmm_ram_number(vmm, i);
+	for (size_t i = 0; vmm->taps && i < vmm->taps->n; i++)
+		tap_numbers[i] = tap_number(vmm, i);
 	if (r == 0)
 		r = hf_cmdline_build(plan,
 			&(struct hf_cmdline_how){
 				.ram_fds = numbers,
+				.tap_fds = vmm->taps ? tap_numbers : NULL,
 				.qmp_path = hf_guest_is_libvirt(guest) ? NULL : guest->qmp_path,
 				.respawn = respawn,
 				.machine_type = respawn ? guest->machine : NULL,
@@ -313,7 +322,8 @@ static int log_path(const struct hf_manifest_guest *guest, char *buf, size_t siz
 static int spawn(struct hf_vmm *vmm, char **argv, int boot_fd, struct hf_error *e)
 {
 	const struct hf_manifest_guest *guest = vmm->guest;
-	size_t n = guest->n_fds, own = guest->n_ram + 1;
+	size_t n_taps = vmm->taps ? vmm->taps->n : 0;
+	size_t n = guest->n_fds, own = guest->n_ram + 1 + n_taps;
 	cleanup_free struct hf_spawn_fd *fds = calloc(n + own, sizeof(*fds));
 	char log[512], missed[400], files[400];
 	struct hf_spawn_spec spec = hf_spawn_spec_of(guest);
@@ -331,6 +341,9 @@ static int spawn(struct hf_vmm *vmm, char **argv, int boot_fd, struct hf_error *
 			.fd = vmm->ram_fds[i], .number = hf_vmm_ram_number(vmm, i)};
 	fds[n + guest->n_ram] =
 		(struct hf_spawn_fd){.fd = boot_fd, .number = hf_vmm_ram_number(vmm, guest->n_ram)};
+	for (size_t i = 0; i < n_taps; i++)
+		fds[n + guest->n_ram + 1 + i] = (struct hf_spawn_fd){
+			.fd = vmm->taps->v[i].fd, .number = tap_number(vmm, i)};
 	for (size_t i = 0; i < 3; i++)
 		if (guest->stdio[i].kind == HF_STDIO_PATH)
 			spec.stdio[i] = guest->stdio[i].path;

@@ -260,6 +260,8 @@ static void on_stopped(struct hf_qmp *q, int err, struct json_object *ret,
 	if (vmm->guest->tsc_paused == 0)
 		vmm->guest->tsc_paused = hf_tsc_now();
 	vmm->waiting = "start to save its device state";
+	if (vmm->paused)
+		vmm->paused(vmm, vmm->op.data);
 }
 
 static void on_set(struct hf_qmp *q, int err, struct json_object *ret, const struct hf_error *error,
@@ -398,7 +400,7 @@ static void on_free(struct hf_qmp *q, int err, struct json_object *ret,
 	if (m.status != HF_QMP_MIGRATION_NONE && !hf_qmp_migration_over(m.status))
 		hf_vmm_failf(vmm, -EBUSY, "wait until that is over, or abort it",
 			"somebody else is migrating or saving it");
-	else if (vmm->sink)
+	else if (vmm->sink || vmm->paused)
 		begin(vmm);
 	else
 		HF_VMM_SEND(vmm, on_kvm, hf_qmp_query_kvm);
@@ -438,14 +440,20 @@ int hf_vmm_save(struct hf_vmm *vmm, struct hf_sink *sink, hf_stream_grow_fn grow
 	uint64_t timeout_ns, hf_vmm_done_fn done, void *data)
 {
 	vmm->grow = grow_fn;
+	vmm->paused = NULL;
 	return start(vmm, sink, timeout_ns, done, data);
 }
 
 int hf_vmm_save_into(struct hf_vmm *vmm, struct hf_vmm *beside, uint64_t timeout_ns,
-	hf_vmm_done_fn done, void *data)
+	hf_vmm_paused_fn paused, hf_vmm_done_fn done, void *data)
 {
-	int r = beside->load_fd < 0 ? -EALREADY : start(vmm, NULL, timeout_ns, done, data);
+	struct hf_error e = {0};
+	int r = paused ? hf_vmm_make_stream(beside, &e) : 0;
 
+	if (r < 0)
+		return r;
+	vmm->paused = paused;
+	r = beside->load_fd < 0 ? -EALREADY : start(vmm, NULL, timeout_ns, done, data);
 	/* Nothing of it has run yet but for a command that asks. */
 	if (r == 0)
 		vmm->stream_fd = TAKE_FD(beside->load_fd);

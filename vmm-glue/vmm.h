@@ -35,6 +35,7 @@
 #include "qmp/qmp.h"
 #include "vmm-glue/ram-receive.h"
 
+struct hf_taps;
 struct hf_vmm;
 
 /** Called when an operation ended. @error is NULL on success; borrowed for the call. */
@@ -42,6 +43,9 @@ typedef void (*hf_vmm_done_fn)(struct hf_vmm *vmm, const struct hf_error *error,
 
 /** Called once if QEMU goes away on its own (not after hf_vmm_quit()). */
 typedef void (*hf_vmm_gone_fn)(struct hf_vmm *vmm, const struct hf_error *error, void *data);
+
+/** The guest stands still. From the loop, while the operation goes on; it may be rolled back. */
+typedef void (*hf_vmm_paused_fn)(struct hf_vmm *vmm, void *data);
 
 /** struct hf_vmm_probe - what a running QEMU says of itself. */
 struct hf_vmm_probe {
@@ -196,7 +200,7 @@ int hf_vmm_save(struct hf_vmm *vmm, struct hf_sink *sink, hf_stream_grow_fn grow
 
 /**
  * hf_vmm_save_into() - The same, into a QEMU that hf_vmm_start_beside() started.
- * @beside: hf_vmm_load() of it must be under way; it can be saved into once
+ * @beside: hf_vmm_load() of it must be under way, but see @paused; it can be saved into once
  *
  * Both work at the same time. The state is nowhere else, so nothing is known of its length or
  * checksum: the save counts when this QEMU has completed it, and the load when the other one has.
@@ -204,9 +208,12 @@ int hf_vmm_save(struct hf_vmm *vmm, struct hf_sink *sink, hf_stream_grow_fn grow
  * With KVM the guest is not paused before: it runs until QEMU stops it by itself for its devices,
  * and the stamps tsc_pause and tsc_paused are the same. Somebody who pauses or continues it in the
  * meantime is heeded: guest->was_running is of the moment it was stopped.
+ *
+ * With @paused, which may be NULL, the guest is paused first in any case, and @paused is called
+ * when it is, with @data: @beside is to be started only then, and takes what waits for it.
  */
 int hf_vmm_save_into(struct hf_vmm *vmm, struct hf_vmm *beside, uint64_t timeout_ns,
-	hf_vmm_done_fn done, void *data);
+	hf_vmm_paused_fn paused, hf_vmm_done_fn done, void *data);
 
 /**
  * hf_vmm_save_refused() - After a save that failed: is the reason the guest's own?
@@ -300,13 +307,14 @@ int hf_vmm_respawn(struct hf_vmm *vmm, const int *ram_fds, const int *state_fds,
 /**
  * hf_vmm_start_beside() - Start a new QEMU on the RAM of a guest that runs in another one.
  * @ram_fds: one per guest->ram[], borrowed
+ * @taps:    the other one's, borrowed until the load is over; NULL: it has none
  *
- * As hf_vmm_respawn(), up to where it would load: nothing of the guest is touched. It has its
- * monitor at guest->qmp_path, which must not be the other one's. Freed before hf_vmm_resume(), it
- * is killed.
+ * As hf_vmm_respawn(), up to where it would load: nothing of the guest is touched, but taps, which
+ * want it to stand still. It has its monitor at guest->qmp_path, which must not be the other one's.
+ * Freed before hf_vmm_resume(), it is killed.
  */
-int hf_vmm_start_beside(struct hf_vmm *vmm, const int *ram_fds, uint64_t timeout_ns,
-	hf_vmm_done_fn done, void *data);
+int hf_vmm_start_beside(struct hf_vmm *vmm, const int *ram_fds, const struct hf_taps *taps,
+	uint64_t timeout_ns, hf_vmm_done_fn done, void *data);
 
 /**
  * hf_vmm_load() - Have a QEMU that was started beside the guest's load its device state.

@@ -53,8 +53,9 @@ def ours(folder, ram, cipher):
 def warm_up(shm, mib):
     """So that memory which this machine has not used lately, and gets slowly if it is virtual, is in no result."""
     path = shm / "warm"
+    left = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // MIB
     with open(path, "wb") as file:
-        for _ in range(mib):
+        for _ in range(min(mib, left // 2)):
             file.write(bytes(MIB))
     path.unlink()
 

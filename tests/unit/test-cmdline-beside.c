@@ -20,7 +20,7 @@
 
 struct row {
 	const char *args;  /* behind qemu-system-x86_64 */
-	const char *paths; /* that it listens on, with spaces between; NULL: it is refused */
+	const char *paths; /* that it listens on, with spaces between, or "taps"; NULL: refused */
 	const char *says;  /* part of the refusal */
 };
 
@@ -36,7 +36,15 @@ static const struct row rows[] = {
 	{"-vnc none -netdev user,id=n -nic user,model=e1000", "", NULL},
 	{"-vnc unix:/run/vnc,password=on", "/run/vnc", NULL},
 	{"-display none -nodefaults", "", NULL},
-	{"-netdev tap,id=n,ifname=tap0,script=no", NULL, "a network backend has one user: -netdev"},
+	{"-netdev tap,id=n,ifname=tap0,script=no,vhost=on", "taps", NULL},
+	{"-netdev {\"type\":\"tap\",\"id\":\"n\",\"ifname\":\"t\",\"queues\":1}", "taps", NULL},
+	{"-netdev tap,id=n", NULL, "the name of its tap is not known: -netdev"},
+	{"-netdev tap,id=n,ifname=tap%d", NULL, "the name of its tap is not known"},
+	{"-netdev tap,id=n,ifname=tap0,helper=/bin/h", NULL, "the name of its tap is not known"},
+	{"-netdev tap,id=n,ifname=tap0,queues=2", NULL, "each queue of a tap has one user"},
+	{"-netdev tap,id=n,fd=5", NULL, "its descriptor came from elsewhere"},
+	{"-netdev tap,id=n,ifname=tap0,vhostfd=5", NULL, "its descriptor came from elsewhere"},
+	{"-net tap,ifname=tap0", NULL, "a network backend has one user: -net "},
 	{"-nic bridge,br=br0", NULL, "a network backend"},
 	{"-netdev user,id=n,hostfwd=tcp::2222-:22", NULL, "a port has one user"},
 	{"-netdev something-new,id=n", NULL, "a network backend"},
@@ -88,6 +96,8 @@ static void test_rows(void **state)
 		for (size_t k = 0; k < paths.n; k++)
 			snprintf(found + strlen(found), sizeof(found) - strlen(found), "%s%s",
 				k ? " " : "", paths.v[k]);
+		if (paths.taps)
+			snprintf(found, sizeof(found), "taps");
 		assert_string_equal(found, rows[i].paths);
 	}
 }

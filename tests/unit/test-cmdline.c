@@ -524,6 +524,37 @@ static void test_build(void **state)
 	}
 }
 
+/* Taps become descriptors, in their order; what else is a backend stays as it is. */
+static void test_build_taps(void **state)
+{
+	static const int fds[] = {10}, taps[] = {21, 22, 23};
+	struct hf_cmdline *plan =
+		parse("q -m 64 "
+		      "-netdev tap,id=a,ifname=t0,script=/etc/up,downscript=no,vhost=on,sndbuf=0 "
+		      "-netdev user,id=u "
+		      "-netdev {\"type\":\"tap\",\"id\":\"b\",\"ifname\":\"t1\",\"vhost\":true} "
+		      "-netdev id=c,vnet_hdr=on,type=tap,ifname=t2,queues=1");
+	const char *expected[] = {"tap,id=a,vhost=on,sndbuf=0,fd=21", "user,id=u",
+		"{\"type\":\"tap\",\"fd\":\"22\",\"id\":\"b\",\"vhost\":true}", "tap,id=c,fd=23"};
+	struct hf_cmdline_how how = {.ram_fds = fds, .tap_fds = taps};
+	struct hf_error e = {0};
+	char **argv;
+	size_t n;
+
+	assert_int_equal(plan->n_taps, 3);
+	for (int round = 0; round < 2; round++) {
+		assert_int_equal(hf_cmdline_build(plan, &how, &argv, &n, &e), 0);
+		for (size_t i = 0; i < HF_ARRAY_SIZE(expected); i++) {
+			assert_string_equal(argv[3 + 2 * i], "-netdev");
+			assert_string_equal(
+				argv[4 + 2 * i], round ? plan->argv[4 + 2 * i] : expected[i]);
+		}
+		free(argv);
+		how.tap_fds = NULL;
+	}
+	hf_cmdline_free(plan);
+}
+
 /* A built command line takes nothing from a user who wants nothing that touches RAM. */
 static void test_build_bare(void **state)
 {
@@ -674,6 +705,7 @@ int main(void)
 		cmocka_unit_test(test_taps),
 		cmocka_unit_test(test_queues),
 		cmocka_unit_test(test_build),
+		cmocka_unit_test(test_build_taps),
 		cmocka_unit_test(test_build_bare),
 		cmocka_unit_test(test_limits),
 		cmocka_unit_test(test_too_many_blocks),

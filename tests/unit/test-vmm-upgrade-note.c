@@ -45,6 +45,7 @@ static void fill(struct hf_vmm_upgrade_note *note)
 		.old_start_ticks = 17,
 		.ram = {{.dev = 1, .ino = 77}},
 		.n_ram = 1,
+		.taps = {.v = {{"tap-a", .fd = 5, .header_bytes = 12, .offloads = 31}}, .n = 1},
 	};
 	snprintf(g->uuid, sizeof(g->uuid), "%s", UUID);
 	assert_int_equal(hf_manifest_set(&g->name, "web"), 0);
@@ -87,6 +88,11 @@ static void there_and_back(void **state)
 		assert_int_equal(got.old_start_ticks, 17);
 		assert_int_equal(got.n_ram, 1);
 		assert_true(hf_inode_equal(&got.ram[0], &note.ram[0]));
+		assert_int_equal(got.taps.n, 1);
+		assert_string_equal(got.taps.v[0].ifname, "tap-a");
+		assert_int_equal(got.taps.v[0].fd, -EBADF);
+		assert_int_equal(got.taps.v[0].header_bytes, 12);
+		assert_int_equal(got.taps.v[0].offloads, 31);
 		assert_string_equal(got.uuid, UUID);
 		assert_int_equal(got.reg.pid, 4712);
 		assert_int_equal(got.reg.start_ticks, 18);
@@ -117,6 +123,12 @@ static void garbage(void **state)
 		{"\"ram\":[{\"dev\":1,\"ino\":77}]", "\"ram\":[{\"dev\":1,\"ino\":0}]"},
 		{"\"ram\":[{\"dev\":1,\"ino\":77}]",
 			"\"ram\":[{\"dev\":1,\"ino\":77},{\"dev\":1,\"ino\":78}]"},
+		{"\"ifname\":\"tap-a\"", "\"ifname\":\"\""},
+		{"\"ifname\":\"tap-a\"", "\"ifname\":\"tap-a-of-a-longer-name\""},
+		{"\"header_bytes\":12", "\"header_bytes\":-12"},
+		{"\"header_bytes\":12", "\"header_bytes\":4096"},
+		{"\"offloads\":31", "\"offloads\":4294967296"},
+		{"\"taps\":[{", "\"taps\":[7,{"},
 		{"\"registration\":\"{", "\"registration\":\"["},
 		{"\"registration\"", "\"reg\""},
 	};

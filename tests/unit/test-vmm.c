@@ -1098,12 +1098,12 @@ static void expect_moved(const char *mode, bool runs)
 	assert_true(asprintf(&t.guest->qmp_path, "%s/beside", t.dir) > 0);
 	t.outcome = (struct outcome){0};
 	assert_int_equal(
-		hf_vmm_start_beside(beside, t.ram_fds, t.timeout_ns, guest_on_done, &t), 0);
+		hf_vmm_start_beside(beside, t.ram_fds, NULL, t.timeout_ns, guest_on_done, &t), 0);
 	assert_int_equal(guest_wait(&t), 0);
 	note_process(hf_vmm_pid(beside));
 	t.outcome = (struct outcome){0};
 	assert_int_equal(hf_vmm_load(beside, t.timeout_ns, guest_on_done, &loading), 0);
-	assert_int_equal(hf_vmm_save_into(t.vmm, beside, t.timeout_ns, guest_on_done, &t), 0);
+	assert_int_equal(hf_vmm_save_into(t.vmm, beside, t.timeout_ns, NULL, guest_on_done, &t), 0);
 	while (!t.outcome.over || !loading.outcome.over)
 		assert_true(sd_event_run(t.event, UINT64_MAX) >= 0);
 	if (t.outcome.error.err || loading.outcome.error.err || t.guest->was_running != runs)

@@ -2,6 +2,7 @@
 """What suites share that drive the agent with real QEMUs and no reboot: a world with an agent in it, guests with
 witnesses, and the running of tests."""
 
+import functools
 import json
 import os
 import pathlib
@@ -429,6 +430,36 @@ class PrivateQemu:
             return Guest(self.world, name, **kwargs)
         finally:
             self.world.qemu = usual
+
+
+def private_guest(world, name="g", private=None, **how):
+    """RAM in an unlinked file on a plain file system, mapped privately. @private: its own QEMU."""
+    folder = world.path / "ram"
+    folder.mkdir(exist_ok=True)
+    make = private.guest if private else functools.partial(Guest, world)
+    return make(name, extra=["-mem-path", folder, *how.pop("extra", [])], **how).wait_ready()
+
+
+class Package:
+    """A program that is QEMU, and can be upgraded to another one while guests run in it."""
+
+    def __init__(self, world):
+        self.path = world.path / "qemu-package"
+        self.versions = dict(find_qemus())
+        world.qemu = self.path
+
+    def install(self, version):
+        if version not in self.versions:
+            raise Skip(f"QEMU {version} is not on this machine")
+        new = self.path.with_suffix(".new")
+        new.write_text(f"#!/bin/sh\nexec {self.versions[version]} \"$@\"\n")
+        new.chmod(0o755)
+        new.rename(self.path)
+
+
+def full_version(guest):
+    v = guest.qmp("query-version")["qemu"]
+    return f"{v['major']}.{v['minor']}.{v['micro']}"
 
 
 def guest_json(world, name):

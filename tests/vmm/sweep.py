@@ -13,6 +13,7 @@ they run. Last line: N passed, N failed, N skipped."""
 
 import argparse
 import concurrent.futures
+import functools
 import os
 import signal
 import socket
@@ -22,6 +23,7 @@ import threading
 import time
 import traceback
 
+import agent_taps
 import rig
 from rig import TOP, Failure, Guest, World, check, kernel, poll
 
@@ -235,14 +237,15 @@ class Adoptions:
 
 
 class Replacements:
-    """A guest that works and one that is paused, whose QEMUs are replaced together, again and again. And one under
-    KVM, where there is that: it is not paused before."""
+    """A guest that works behind a tap and one that is paused, whose QEMUs are replaced together, again and again. And
+    one under KVM, where there is that: it is not paused before."""
 
     def __init__(self, world):
         self.world = world
-        self.guests = [Guest(world, name, machine="pc", memory=80, disk=True) for name in ("works", "sleeps")]
-        for guest in self.guests:
-            guest.wait_ready()
+        agent_taps.enter_network()
+        sleeps = Guest(world, "sleeps", machine="pc", memory=80, disk=True)
+        self.connected = agent_taps.Connected(world, functools.partial(Guest, world), name="works", memory=80, disk=True)
+        self.guests = [self.connected.guest, sleeps.wait_ready()]
         try:
             self.guests.append(rig.Writer(world, 2, shared=True))
         except rig.Skip:
@@ -261,6 +264,7 @@ class Replacements:
             check(guest.status == "running", f"{guest.name} is {guest.status}")
             guest.wait_alive()
         sleeps.check_quiet()
+        self.connected.check_connected()
         after = [guest.pid for guest in self.guests]
         # The fault is come to by one of them, which need not be the first; a death is one of both, wherever they are.
         moved = [a != b for a, b in zip(after, before)]

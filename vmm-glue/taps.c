@@ -1,0 +1,250 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "vmm-glue/taps.h"
+
+#include <dirent.h>
+#include <linux/ethtool.h>
+#include <linux/if_tun.h>
+#include <linux/sockios.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "common/fd.h"
+#include "vmm-glue/cmdline.h"
+
+#define TUN_DEVICE "/dev/net/tun"
+/* Kernels have some 60. */
+#define MAX_FEATURES 1024
+/* Linux 6.2 has them, one bit of the interface for both. */
+#ifndef TUN_F_USO4
+#define TUN_F_USO4 0x20
+#define TUN_F_USO6 0x40
+#endif
+/* Linux 6.17. */
+#ifndef TUN_F_UDP_TUNNEL_GSO
+#define TUN_F_UDP_TUNNEL_GSO 0x080
+#define TUN_F_UDP_TUNNEL_GSO_CSUM 0x100
+#endif
+
+/* ---- what is set ---- */
+
+/* What TUNSETOFFLOAD sets can only be read of the interface: set_offload(), drivers/net/tun.c. */
+static const struct {
+	const char *name;
+	uint32_t flags;
+} offloads[] = {
+	{"tx-checksum-ip-generic", TUN_F_CSUM},
+	{"tx-tcp-segmentation", TUN_F_TSO4},
+	{"tx-tcp-ecn-segmentation", TUN_F_TSO_ECN},
+	{"tx-tcp6-segmentation", TUN_F_TSO6},
+	{"tx-udp-segmentation", TUN_F_USO4 | TUN_F_USO6},
+	{"tx-udp_tnl-segmentation", TUN_F_UDP_TUNNEL_GSO},
+	{"tx-udp_tnl-csum-segmentation", TUN_F_UDP_TUNNEL_GSO_CSUM},
+};
+
+static int ethtool(int sock, const char *ifname, void *command)
+{
+	struct ifreq ifr = {.ifr_data = command};
+
+	snprintf(ifr.ifr_name, sizeof(ifr.ifr_name), "%s", ifname);
+	return ioctl(sock, SIOCETHTOOL, &ifr) < 0 ? -errno : 0;
+}
+
+static int count_features(int sock, const char *ifname, uint32_t *ret)
+{
+	struct {
+		struct ethtool_sset_info info;
+		uint32_t n;
+	} q = {.info = {.cmd = ETHTOOL_GSSET_INFO, .sset_mask = 1ULL << ETH_SS_FEATURES}};
+	int r = ethtool(sock, ifname, &q);
+
+	if (r < 0)
+		return r;
+	*ret = q.n;
+	return q.n > 0 && q.n <= MAX_FEATURES ? 0 : -EBADMSG;
+}
+
+static int read_offloads(const char *ifname, uint32_t *ret)
+{
+	cleanup_close int sock = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	cleanup_free struct ethtool_gstrings *names = NULL;
+	cleanup_free struct ethtool_gfeatures *features = NULL;
+	uint32_t n = 0, blocks;
+	int r = sock < 0 ? -errno : count_features(sock, ifname, &n);
+
+	if (r < 0)
+		return r;
+	blocks = (n + 31) / 32;
+	names = calloc(1, sizeof(*names) + (size_t)n * ETH_GSTRING_LEN);
+	features = calloc(1, sizeof(*features) + blocks * sizeof(features->features[0]));
+	if (!names || !features)
+		return -ENOMEM;
+	*names = (struct ethtool_gstrings){
+		.cmd = ETHTOOL_GSTRINGS, .string_set = ETH_SS_FEATURES, .len = n};
+	*features = (struct ethtool_gfeatures){.cmd = ETHTOOL_GFEATURES, .size = blocks};
+	r = ethtool(sock, ifname, names);
+	if (r == 0)
+		r = ethtool(sock, ifname, features);
+	*ret = 0;
+	for (uint32_t i = 0; r == 0 && i < n; i++) {
+		const char *name = (const char *)names->data + (size_t)i * ETH_GSTRING_LEN;
+
+		for (size_t k = 0; k < HF_ARRAY_SIZE(offloads); k++)
+			if (strncmp(name, offloads[k].name, ETH_GSTRING_LEN) == 0 &&
+				features->features[i / 32].active & (1U << i % 32))
+				*ret |= offloads[k].flags;
+	}
+	return r;
+}
+
+static int read_settings(struct hf_tap *tap, struct hf_error *e)
+{
+	int r = ioctl(tap->fd, TUNGETVNETHDRSZ, &tap->header_bytes) < 0 ? -errno : 0;
+
+	if (r == 0)
+		r = read_offloads(tap->ifname, &tap->offloads);
+	return r < 0 ? hf_error_set(e, r, HF_ERR_FAILED, NULL,
+			       "can't read the settings of the tap %s: %s", tap->ifname,
+			       strerror(-r))
+		     : 0;
+}
+
+static int write_settings(const struct hf_tap *tap, struct hf_error *e)
+{
+	if (ioctl(tap->fd, TUNSETVNETHDRSZ, &tap->header_bytes) < 0 ||
+		ioctl(tap->fd, TUNSETOFFLOAD, (unsigned long)tap->offloads) < 0)
+		return hf_error_set(e, -errno, HF_ERR_FAILED, NULL,
+			"can't set the tap %s as it was: %s", tap->ifname, strerror(errno));
+	return 0;
+}
+
+/* ---- whose ---- */
+
+static bool is_tap(const char *fd_path, int at)
+{
+	char target[64];
+	ssize_t n = readlinkat(at, fd_path, target, sizeof(target) - 1);
+
+	target[n < 0 ? 0 : n] = 0;
+	return strcmp(target, TUN_DEVICE) == 0;
+}
+
+/* A descriptor of an interface of the command line: it is taken. */
+static int take(struct hf_taps *taps, int fd, struct hf_error *e)
+{
+	struct ifreq ifr = {0};
+
+	/* One that isn't attached to an interface is none of the guest's. */
+	if (ioctl(fd, TUNGETIFF, &ifr) < 0) {
+		close(fd);
+		return 0;
+	}
+	for (size_t i = 0; i < taps->n; i++) {
+		struct hf_tap *tap = &taps->v[i];
+
+		if (strncmp(tap->ifname, ifr.ifr_name, IFNAMSIZ) != 0)
+			continue;
+		if (tap->fd < 0) {
+			tap->fd = fd;
+			return 0;
+		}
+		close(fd);
+		return hf_error_set(e, -EOPNOTSUPP, HF_ERR_NOT_READY, NULL,
+			"its QEMU has the tap %s open more than once", tap->ifname);
+	}
+	close(fd);
+	return 0;
+}
+
+static int find(pid_t pid, uint64_t start_ticks, struct hf_taps *taps, struct hf_error *e)
+{
+	char path[32];
+	DIR *dir;
+	int r = 0;
+
+	snprintf(path, sizeof(path), "/proc/%d/fd", (int)pid);
+	dir = opendir(path);
+	if (!dir)
+		r = -errno;
+	for (struct dirent *d; r == 0 && (d = readdir(dir));) {
+		int fd;
+
+		if (!is_tap(d->d_name, dirfd(dir)))
+			continue;
+		r = hf_pid_get_fd(pid, start_ticks, atoi(d->d_name), &fd);
+		/* Closed since. */
+		if (r == -EBADF)
+			r = 0;
+		else if (r == 0)
+			r = take(taps, fd, e);
+	}
+	if (dir)
+		closedir(dir);
+	return r < 0 && !(e && e->err) ? hf_error_set(e, r, HF_ERR_FAILED, NULL,
+						 "can't look for its QEMU's taps: %s", strerror(-r))
+				       : r;
+}
+
+int hf_taps_borrow(pid_t pid, uint64_t start_ticks, const struct hf_cmdline *plan,
+	struct hf_taps *ret, struct hf_error *e)
+{
+	int r = 0;
+
+	if (plan->n_taps > HF_ARRAY_SIZE(ret->v))
+		return hf_error_set(
+			e, -EOPNOTSUPP, HF_ERR_NOT_READY, NULL, "it has %zu taps", plan->n_taps);
+	for (size_t i = 0; i < plan->n_taps; i++) {
+		ret->v[i] = (struct hf_tap){.fd = -EBADF};
+		snprintf(ret->v[i].ifname, IFNAMSIZ, "%s",
+			plan->taps[i].ifname ? plan->taps[i].ifname : "");
+		ret->n = i + 1;
+	}
+	if (ret->n > 0)
+		r = find(pid, start_ticks, ret, e);
+	for (size_t i = 0; r == 0 && i < ret->n; i++) {
+		if (ret->v[i].fd < 0)
+			r = hf_error_set(e, -ENXIO, HF_ERR_NOT_READY, NULL,
+				"its QEMU doesn't have the tap %s of its command line open",
+				ret->v[i].ifname);
+		else
+			r = read_settings(&ret->v[i], e);
+	}
+	return r;
+}
+
+int hf_taps_put_back(const struct hf_taps *taps, struct hf_error *e)
+{
+	int r = 0;
+
+	for (size_t i = 0; i < taps->n; i++) {
+		int one = write_settings(&taps->v[i], r == 0 ? e : NULL);
+
+		r = r == 0 ? one : r;
+	}
+	return r;
+}
+
+int hf_taps_recover(pid_t pid, uint64_t start_ticks, const struct hf_cmdline *plan,
+	const struct hf_taps *noted, struct hf_error *e)
+{
+	cleanup_taps struct hf_taps taps = {0};
+	int r = hf_taps_borrow(pid, start_ticks, plan, &taps, e);
+
+	if (r == 0 && taps.n != noted->n)
+		r = hf_error_set(e, -EBADMSG, HF_ERR_FAILED, NULL,
+			"the note on its taps is of another command line");
+	for (size_t i = 0; r == 0 && i < taps.n; i++) {
+		taps.v[i].header_bytes = noted->v[i].header_bytes;
+		taps.v[i].offloads = noted->v[i].offloads;
+	}
+	return r < 0 ? r : hf_taps_put_back(&taps, e);
+}
+
+void hf_taps_release(struct hf_taps *taps)
+{
+	for (size_t i = 0; i < taps->n; i++)
+		hf_close(&taps->v[i].fd);
+	taps->n = 0;
+}
