@@ -158,17 +158,12 @@ static int take(struct hf_taps *taps, int fd, struct hf_error *e)
 	return 0;
 }
 
-static int find(pid_t pid, uint64_t start_ticks, struct hf_taps *taps, struct hf_error *e)
+static int look(DIR *dir, pid_t pid, uint64_t start_ticks, struct hf_taps *taps, struct hf_error *e)
 {
-	char path[32];
-	DIR *dir;
+	struct dirent *d;
 	int r = 0;
 
-	snprintf(path, sizeof(path), "/proc/%d/fd", (int)pid);
-	dir = opendir(path);
-	if (!dir)
-		r = -errno;
-	for (struct dirent *d; r == 0 && (d = readdir(dir));) {
+	while (r == 0 && (d = readdir(dir))) {
 		int fd;
 
 		if (!is_tap(d->d_name, dirfd(dir)))
@@ -177,14 +172,29 @@ static int find(pid_t pid, uint64_t start_ticks, struct hf_taps *taps, struct hf
 		/* Closed since. */
 		if (r == -EBADF)
 			r = 0;
-		else if (r == 0)
+		else if (r < 0)
+			hf_error_set(e, r, HF_ERR_FAILED, NULL,
+				"can't duplicate a tap of its QEMU's: %s", strerror(-r));
+		else
 			r = take(taps, fd, e);
 	}
-	if (dir)
-		closedir(dir);
-	return r < 0 && !(e && e->err) ? hf_error_set(e, r, HF_ERR_FAILED, NULL,
-						 "can't look for its QEMU's taps: %s", strerror(-r))
-				       : r;
+	return r;
+}
+
+static int find(pid_t pid, uint64_t start_ticks, struct hf_taps *taps, struct hf_error *e)
+{
+	char path[32];
+	DIR *dir;
+	int r;
+
+	snprintf(path, sizeof(path), "/proc/%d/fd", (int)pid);
+	dir = opendir(path);
+	if (!dir)
+		return hf_error_set(e, -errno, HF_ERR_FAILED, NULL,
+			"can't look for its QEMU's taps: %s", strerror(errno));
+	r = look(dir, pid, start_ticks, taps, e);
+	closedir(dir);
+	return r;
 }
 
 int hf_taps_borrow(pid_t pid, uint64_t start_ticks, const struct hf_cmdline *plan,
