@@ -8,8 +8,8 @@ import json
 import os
 import subprocess
 
-from agent_vmm_upgrade import check_only_qemu, upgraded
-from rig import BUILD, Guest, Package, PrivateQemu, check, every_qemu, full_version, poll, ram_users, test, write_program
+from agent_vmm_upgrade import begin_upgrade, check_only_qemu, upgraded
+from rig import Guest, Package, PrivateQemu, check, every_qemu, full_version, poll, ram_users, test, write_program
 
 import witness_client  # in the folder that rig has put on the path
 
@@ -141,29 +141,24 @@ def replacement_behind_a_tap_that_is_broken_off(world):
         private.is_slow(3)
         old = connected.guest.pid
 
-        def begin():
-            (world.path / "agent.log").write_text("")
-            client = subprocess.Popen([str(BUILD / "holdfast"), "vmm-upgrade", "g", "--force"], env=world.env, text=True,
-                                      stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-            poll(lambda: "pausing it" in world.log(), 20, "the pause", interval=0.01)
-            return client
+        def check_undone():
+            poll(lambda: ram_users(old) == [old], 10, "the end of what the new one's shell had started")
+            connected.check_well(old)
 
-        client = begin()
+        client = begin_upgrade(world, "pausing it")
         world.expect(75, "vmm-upgrade", "g", says="being replaced")
         client.kill()
         client.communicate()
         poll(lambda: "it goes on in the old one" in world.log(), 30, "the undo")
-        poll(lambda: ram_users(old) == [old], 10, "the end of what the new one's shell had started")
-        connected.check_well(old)
+        check_undone()
 
-        client = begin()
+        client = begin_upgrade(world, "pausing it")
         world.agent.terminate()
         _, err = client.communicate(timeout=60)
         check(client.returncode in (1, 5), f"it ended with {client.returncode}: {err}")
         check(world.agent.wait(20) == 0, "the agent did not stop cleanly")
         world.start_agent()
-        connected.check_well(old)
-
+        check_undone()
         connected.close()
 
 

@@ -19,6 +19,15 @@ def upgraded(world, name, *options):
     return next(g for g in world.ask("vmm-upgrade", name, *options)["guests"] if g["name"] == name)
 
 
+def begin_upgrade(world, says="beside the one that it runs in"):
+    """Return: the client, when its guest has come as far as the log says."""
+    (world.path / "agent.log").write_text("")
+    client = subprocess.Popen([str(BUILD / "holdfast"), "vmm-upgrade", "g", "--force"], env=world.env, text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    poll(lambda: says in world.log(), 20, f"`{says}`", interval=0.01)
+    return client
+
+
 def check_only_qemu(world, guest, old=None):
     """One QEMU has its RAM, it is the one that is registered, and nothing is left of what was tried."""
     users = ram_users(guest.pid)
@@ -178,9 +187,7 @@ def qemu_that_hangs_in_the_load(world):
     guest = private.guest("g", machine="pc").wait_ready()
     private.is_slow(1)
     old, notes = guest.pid, world.path / "run/vmm-upgrade"
-    client = subprocess.Popen([str(BUILD / "holdfast"), "vmm-upgrade", "g", "--force"], env=world.env, text=True,
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    poll(lambda: "beside the one that it runs in" in world.log(), 20, "the new QEMU", interval=0.01)
+    client = begin_upgrade(world)
     # So that it isn't saved before the new one is stopped.
     os.kill(old, signal.SIGSTOP)
     poll(lambda: any('"pausing"' in note.read_text() for note in notes.glob("*.json")), 20, "the pause", interval=0.01)
@@ -280,14 +287,7 @@ def replacement_that_is_broken_off(world):
     private.is_slow(3)
     old = guest.pid
 
-    def begin():
-        (world.path / "agent.log").write_text("")
-        client = subprocess.Popen([str(BUILD / "holdfast"), "vmm-upgrade", "g", "--force"], env=world.env, text=True,
-                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        poll(lambda: "beside the one that it runs in" in world.log(), 20, "the new QEMU", interval=0.01)
-        return client
-
-    client = begin()
+    client = begin_upgrade(world)
     world.expect(75, "prepare", "--kernel", kernel(), says="being replaced")
     world.expect(75, "vmm-upgrade", "g", says="being replaced")
     check(world.ask("guests")["guests"][0]["step"] == "starting", "the step is not shown")
@@ -297,7 +297,7 @@ def replacement_that_is_broken_off(world):
     check_only_qemu(world, guest, old)
     guest.wait_alive()
 
-    client = begin()
+    client = begin_upgrade(world)
     world.agent.terminate()
     _, err = client.communicate(timeout=60)
     check(client.returncode in (1, 5), f"it ended with {client.returncode}: {err}")
@@ -306,7 +306,7 @@ def replacement_that_is_broken_off(world):
     check_only_qemu(world, guest, old)
     guest.wait_alive()
 
-    client = begin()
+    client = begin_upgrade(world)
     world.agent.kill()
     world.agent.wait()
     client.communicate()
@@ -315,7 +315,7 @@ def replacement_that_is_broken_off(world):
     check_only_qemu(world, guest, old)
     guest.wait_alive()
 
-    client = begin()
+    client = begin_upgrade(world)
     os.kill(old, signal.SIGKILL)
     _, err = client.communicate(timeout=60)
     check(client.returncode == 6 and "ended by itself" in err, f"it ended with {client.returncode}: {err}")
