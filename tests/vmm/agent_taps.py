@@ -9,7 +9,7 @@ import os
 import subprocess
 
 from agent_vmm_upgrade import begin_upgrade, check_only_qemu, upgraded
-from rig import Guest, Package, PrivateQemu, check, every_qemu, full_version, poll, ram_users, test, write_program
+from rig import Guest, Package, PrivateQemu, Writer, check, every_qemu, full_version, poll, ram_users, test, write_program
 
 import witness_client  # in the folder that rig has put on the path
 
@@ -109,6 +109,21 @@ def qemu_is_replaced_behind_a_tap(world):
             guest.qmp("quit")
             world.agent.terminate()
             world.agent.wait()
+
+
+@every_qemu
+def writer_behind_a_tap(world):
+    """Under KVM, with a guest that writes its memory all the time and has no use for its network."""
+    with own_network():
+        world.start_agent()
+        guest = Writer(world, 2, shared=True, extra=["-netdev", f"tap,id=n,ifname={TAP},script=no,downscript=no", "-device",
+                                                     "virtio-net-pci,netdev=n,romfile="])
+        for _ in range(3):
+            result = upgraded(world, guest.name, "--force")
+            check(result["outcome"] == "replaced" and result["pid"] == guest.pid, f"{result}")
+            check({p["name"]: p["duration_ns"] for p in result["phases"]}["pause"] > 0, f"it was not paused first: {result}")
+            check_only_qemu(world, guest)
+            guest.wait_alive(2)
 
 
 @every_qemu

@@ -188,7 +188,7 @@ WRITER = bytes.fromhex(
 class Writer(Guest):
     """A guest that is nothing but WRITER, with RAM in a private file unless it is `shared`."""
 
-    def __init__(self, world, mib, name="writer", accel="kvm", memory=256, shared=False):
+    def __init__(self, world, mib, name="writer", accel="kvm", memory=256, shared=False, extra=()):
         if accel == "kvm" and not os.access("/dev/kvm", os.R_OK | os.W_OK):
             raise Skip("there is no KVM")
         self.world, self.name = world, name
@@ -205,7 +205,7 @@ class Writer(Guest):
                  "-display", "none", "-machine", "pc", "-accel", accel, "-cpu", "qemu64", "-m", str(memory),
                  *([] if shared else ["-mem-path", str(world.path)]), "-bios", str(world.path / "writer.bin"),
                  "-qmp", f"unix:{self.own_monitor},server=on,wait=off",
-                 "-chardev", f"file,id=serial,path={self.serial},append=on", "-serial", "chardev:serial"],
+                 "-chardev", f"file,id=serial,path={self.serial},append=on", "-serial", "chardev:serial", *extra],
                 env=world.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         world.guests.append(self)
         deadline = time.monotonic() + 10
