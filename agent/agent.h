@@ -29,6 +29,7 @@ struct hf_survey;
 struct hf_installed;
 struct hf_inhibit;
 struct hf_adopt;
+struct hf_vmm_upgrade;
 struct hf_vmm_upgrades;
 struct hf_recheck;
 struct hf_authority;
@@ -51,6 +52,7 @@ struct hf_agent {
 	struct hf_arrival *arrival;	      /* on its way in, or held guests, or NULL */
 	struct hf_adopt *adopt;		      /* moving a guest's RAM, or NULL */
 	struct hf_vmm_upgrades *vmm_upgrades; /* replacing guests' QEMUs, or NULL */
+	struct hf_vmm_upgrade *stands_still;  /* of these the one whose QEMU starts in its pause */
 	struct hf_recheck *recheck;	      /* looking at an unhealthy guest again, or NULL */
 	struct hf_survey *survey;	      /* asking all guests how they are, or NULL */
 	struct hf_libvirt_gate *libvirt_gate; /* keeps libvirt's daemon away, or NULL: never did */

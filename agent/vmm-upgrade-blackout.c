@@ -85,10 +85,10 @@ static void on_new_ended(struct hf_vmm_upgrade *u)
 	int r;
 
 	hf_vmm_free(TAKE_PTR(u->new));
-	/* The guest goes on all the same: with wrong ones it has no network, and an operator is
-	 * told. */
-	if (u->new_begun && hf_taps_put_back(&u->taps, &e) < 0)
-		hf_log(LOG_ERR, u->reg.guest.uuid, "%s: %s", hf_vmm_upgrade_name(u), e.message);
+	/* The guest goes on all the same: without network, but it may be needed for more than that.
+	 */
+	if (u->new_begun && u->taps_read && !u->old_gone && hf_taps_put_back(&u->taps, &e) < 0)
+		hf_error_prefix(&u->cause, "its network may be dead now (%s)", e.message);
 	if (u->aside)
 		hf_sockets_put_back(&u->reg.guest, &u->beside);
 	hf_fault(HF_FAULT_VMM_UNDO, NULL);
@@ -186,6 +186,9 @@ void hf_vmm_upgrade_cancel(struct hf_vmm_upgrade *u, const struct hf_error *caus
 	/* The operation under way ends soon, and then nothing comes after it. */
 	if (u->step <= HF_VMM_UPGRADE_STEP_MOVING && !u->cause.err)
 		u->cause = *cause;
+	/* But the guest isn't to stand still for a QEMU that nobody wants. */
+	if (u->step == HF_VMM_UPGRADE_STEP_MOVING && u->new_begun && !u->loaded)
+		hf_vmm_cancel(u->new, cause);
 }
 
 /* Return: the step under way is the last. */
@@ -361,15 +364,12 @@ static int compose_run(struct hf_vmm_upgrade *u, struct hf_error *error)
 	return hf_vmm_upgrade_write_note(u, HF_VMM_UPGRADE_RUNNING, &u->note_running, error);
 }
 
-/* One of the two is done: the guest is let run when both are. */
-static void on_moved(struct hf_vmm_upgrade *u)
+/* The state that the new one has is the guest's. */
+static void go_over(struct hf_vmm_upgrade *u)
 {
 	struct hf_error e = {0};
 	int r = 0;
 
-	if (!u->saved || !u->loaded)
-		return;
-	u->step = HF_VMM_UPGRADE_STEP_RESUMING;
 	/* Somebody paused it, or let it run, while the new QEMU started. */
 	if (u->noted_running != u->reg.guest.was_running) {
 		r = compose_run(u, &e);
@@ -380,6 +380,38 @@ static void on_moved(struct hf_vmm_upgrade *u)
 		r = let_run(u, &e);
 	if (r < 0)
 		hf_vmm_upgrade_undo(u, &e);
+}
+
+static void on_verified(struct hf_vmm *vmm, const struct hf_error *error, void *data)
+{
+	struct hf_vmm_upgrade *u = data;
+
+	/* One that has ended doesn't run. */
+	if (error && hf_vmm_pid(u->old))
+		hf_vmm_upgrade_undo(u, error);
+	else
+		go_over(u);
+}
+
+/*
+ * One of the two is done: the guest is let run when both are. Who stood still for long is asked
+ * whether that is still so; of the others it is enough what QEMU said by itself.
+ */
+static void on_moved(struct hf_vmm_upgrade *u)
+{
+	int r;
+
+	if (!u->saved || !u->loaded)
+		return;
+	u->step = HF_VMM_UPGRADE_STEP_RESUMING;
+	if (!u->old_gone && (u->beside.taps || hf_vmm_check_stands(u->old, NULL) < 0)) {
+		r = hf_vmm_verify_saved(
+			u->old, u->reg.guest.policies.save_timeout_ns, on_verified, u);
+		if (r < 0)
+			hf_vmm_upgrade_undo_errno(u, r, "can't ask its old QEMU");
+	} else {
+		go_over(u);
+	}
 }
 
 static void on_loaded(struct hf_vmm *vmm, const struct hf_error *error, void *data)
@@ -447,6 +479,9 @@ void hf_vmm_upgrade_on_started(struct hf_vmm *vmm, const struct hf_error *error,
 
 	if (!error && !u->cause.err) {
 		r = hf_fault(HF_FAULT_VMM_STARTED, &e);
+		/* Nothing is loaded into the memory of one that runs. */
+		if (r == 0 && moving)
+			r = hf_vmm_check_stands(u->old, &e);
 		if (r == 0)
 			r = compose_run(u, &e);
 		if (r == 0 && !moving)
@@ -466,9 +501,25 @@ void hf_vmm_upgrade_on_started(struct hf_vmm *vmm, const struct hf_error *error,
 static void on_paused(struct hf_vmm *vmm, void *data)
 {
 	struct hf_vmm_upgrade *u = data;
+	const struct hf_policy *p = &u->reg.guest.policies;
+	struct hf_error e = {0};
+	int r;
 
-	if (!hf_vmm_upgrade_broke_off(u, NULL))
-		hf_vmm_upgrade_start_new(u);
+	if (hf_vmm_upgrade_broke_off(u, NULL))
+		return;
+	r = hf_taps_read(&u->taps, &e);
+	u->taps_read = r == 0;
+	/* Now with them, and with what QEMU has said of its running. */
+	if (r == 0)
+		r = note_pause(u, &e);
+	if (r < 0) {
+		hf_vmm_upgrade_undo(u, &e);
+		return;
+	}
+	/* It may have more to say than the socket holds, and nobody listens until the new one does.
+	 */
+	hf_vmm_limit(u->old, p->save_timeout_ns + p->resume_timeout_ns);
+	hf_vmm_upgrade_start_new(u);
 }
 
 void hf_vmm_upgrade_pause_first(struct hf_vmm_upgrade *u)

@@ -37,6 +37,7 @@ struct hf_vmm_upgrade {
 	bool noted;
 	bool aside;	    /* the sockets are */
 	bool new_begun;	    /* the new QEMU was begun to be started */
+	bool taps_read;	    /* what is set of them, for a way back */
 	bool saved, loaded; /* the guest, in the old one and in the new one */
 	/* Texts of notes, as there is no time to make them when they are needed. */
 	char *note_pausing, *note_running;

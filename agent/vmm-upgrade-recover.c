@@ -73,6 +73,25 @@ static void on_resumed(struct hf_vmm *vmm, const struct hf_error *error, void *d
 	recovered(data, error, "it goes on in the new one");
 }
 
+/* What its new QEMU may have set of its taps. The guest goes on all the same. */
+static void put_taps_back(struct recovering *one, bool running)
+{
+	const struct hf_vmm_upgrade_note *note = &one->note;
+	cleanup_cmdline struct hf_cmdline *plan = NULL;
+	struct hf_error e = {0};
+	int r;
+
+	if (note->taps.n == 0)
+		return;
+	r = hf_cmdline_of_guest(&note->reg.guest, &plan, &e);
+	if (r == 0)
+		r = hf_taps_recover(
+			note->old_pid, note->old_start_ticks, plan, &note->taps, running, &e);
+	if (r < 0)
+		hf_log(LOG_ERR, note->uuid, "%s: its network may be dead now: %s", name_of(one),
+			e.message);
+}
+
 static void on_attached(struct hf_vmm *vmm, const struct hf_error *error, void *data)
 {
 	struct recovering *one = data;
@@ -84,6 +103,7 @@ static void on_attached(struct hf_vmm *vmm, const struct hf_error *error, void *
 		return;
 	}
 	if (one->note.phase == HF_VMM_UPGRADE_PAUSING) {
+		put_taps_back(one, hf_vmm_get_probe(vmm)->running);
 		r = hf_vmm_recover(vmm, one->note.was_running, TIMEOUT_NS, on_back, one);
 	} else {
 		one->reg.guest.was_running = one->note.was_running;
@@ -106,7 +126,6 @@ static void sort_out(struct recovering *one)
 	const struct hf_manifest_guest *guest = &note->reg.guest;
 	cleanup_cmdline struct hf_cmdline *plan = NULL;
 	cleanup_beside_paths struct hf_beside_paths paths = {0};
-	struct hf_error e = {0};
 
 	/* What can't be replaced was not, and has no note. */
 	if (hf_cmdline_of_guest(guest, &plan, NULL) < 0 ||
@@ -116,10 +135,6 @@ static void sort_out(struct recovering *one)
 		hf_sockets_forget(guest, &paths);
 	else
 		hf_sockets_put_back(guest, &paths);
-	/* The guest goes on all the same. */
-	if (note->phase == HF_VMM_UPGRADE_PAUSING && note->taps.n > 0 && one->alive &&
-		hf_taps_recover(note->old_pid, note->old_start_ticks, plan, &note->taps, &e) < 0)
-		hf_log(LOG_ERR, note->uuid, "%s: %s", name_of(one), e.message);
 }
 
 /*

@@ -16,6 +16,7 @@
 #include "vmm-glue/spawn.h"
 
 #define INSTALLED_TIMEOUT_NS (5 * HF_NSEC_PER_SEC)
+#define TURN_USEC 2000
 
 static const char *const step_names[] = {
 	[HF_VMM_UPGRADE_STEP_CHECKING] = "checking",
@@ -45,6 +46,8 @@ void hf_vmm_upgrade_end(
 	u->result.outcome = outcome;
 	u->result.uuid = u->reg.guest.uuid;
 	u->result.name = hf_vmm_upgrade_name(u);
+	if (u->agent->stands_still == u)
+		u->agent->stands_still = NULL;
 	u->done(u->data, u, &u->result, error ? &e : NULL);
 }
 
@@ -59,12 +62,13 @@ int hf_vmm_upgrade_write_note(struct hf_vmm_upgrade *u, enum hf_vmm_upgrade_phas
 		.old_pid = u->reg.pid,
 		.old_start_ticks = u->reg.start_ticks,
 		.n_ram = u->reg.guest.n_ram,
-		.taps = u->taps,
 	};
 	cleanup_free char *text = NULL;
 	int r = 0;
 
 	memcpy(note.ram, u->reg.ram_inodes, sizeof(note.ram));
+	if (u->taps_read)
+		note.taps = u->taps;
 	/* A shallow copy: nothing of it is freed. */
 	note.reg = u->reg;
 	if (u->new &&hf_vmm_pid(u->new)) {
@@ -107,16 +111,6 @@ static int choose_monitor(struct hf_vmm_upgrade *u, struct hf_error *error)
 	return 0;
 }
 
-static int borrow_taps(struct hf_vmm_upgrade *u, struct hf_error *error)
-{
-	cleanup_cmdline struct hf_cmdline *plan = NULL;
-	int r = u->beside.taps ? hf_cmdline_of_guest(&u->reg.guest, &plan, error) : 0;
-
-	return r < 0 || !plan
-		       ? r
-		       : hf_taps_borrow(u->reg.pid, u->reg.start_ticks, plan, &u->taps, error);
-}
-
 static int make_ready(struct hf_vmm_upgrade *u, struct hf_error *error)
 {
 	size_t size;
@@ -124,8 +118,6 @@ static int make_ready(struct hf_vmm_upgrade *u, struct hf_error *error)
 
 	if (r == 0)
 		r = hf_registration_open_ram(&u->reg, u->ram_fds, error);
-	if (r == 0)
-		r = borrow_taps(u, error);
 	if (r == 0)
 		r = choose_monitor(u, error);
 	/* From the file, without what was learned since: it is put back as it was. */
@@ -155,6 +147,33 @@ int hf_vmm_upgrade_start_new(struct hf_vmm_upgrade *u)
 	return r;
 }
 
+static int on_turn(sd_event_source *s, uint64_t usec, void *data);
+
+/* Many QEMUs that start at once take longer, and guests wait for these. */
+static void wait_turn(struct hf_vmm_upgrade *u)
+{
+	int r;
+
+	if (hf_vmm_upgrade_broke_off(u, NULL))
+		return;
+	if (!u->agent->stands_still) {
+		u->agent->stands_still = u;
+		hf_vmm_upgrade_pause_first(u);
+		return;
+	}
+	u->begin = sd_event_source_disable_unref(u->begin);
+	r = sd_event_add_time_relative(
+		u->agent->event, &u->begin, CLOCK_MONOTONIC, TURN_USEC, 0, on_turn, u);
+	if (r < 0)
+		hf_vmm_upgrade_undo_errno(u, r, "can't wait for others to be done");
+}
+
+static int on_turn(sd_event_source *s, uint64_t usec, void *data)
+{
+	wait_turn(data);
+	return 0;
+}
+
 static void begin_new(struct hf_vmm_upgrade *u)
 {
 	struct hf_manifest_guest *g = &u->reg.guest;
@@ -173,7 +192,7 @@ static void begin_new(struct hf_vmm_upgrade *u)
 	if (r < 0) {
 		hf_vmm_upgrade_undo_errno(u, r, "can't start its new QEMU");
 	} else if (u->beside.taps) {
-		hf_vmm_upgrade_pause_first(u);
+		wait_turn(u);
 	} else {
 		hf_agent_progress(u->agent, hf_vmm_upgrade_name(u),
 			"starting QEMU %s beside the one that it runs in", u->result.to);
@@ -287,7 +306,11 @@ static int check(struct hf_vmm_upgrade *u, struct hf_error *error)
 		return hf_error_set(error, -EOPNOTSUPP, HF_ERR_NOT_READY, reg->remedy,
 			"its RAM can't be handed to another QEMU: %s", reg->reason);
 	r = hf_cmdline_of_guest(&reg->guest, &plan, error);
-	return r < 0 ? r : hf_cmdline_beside(plan, &u->beside, error);
+	if (r == 0)
+		r = hf_cmdline_beside(plan, &u->beside, error);
+	return r < 0 || !u->beside.taps
+		       ? r
+		       : hf_taps_borrow(reg->pid, reg->start_ticks, plan, &u->taps, error);
 }
 
 static int on_begin(sd_event_source *s, uint64_t usec, void *data)

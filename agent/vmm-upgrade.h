@@ -8,11 +8,11 @@
  *          -> end the old one
  *
  * Only from the pause to "let it run" the guest stands still, and nothing in between depends on its
- * RAM's size, or on how long a QEMU takes to start. Up to there everything can be undone, and is if
- * anything fails, the caller cancels, or this process dies: the new QEMU is ended first, and then
- * the guest goes on in the old one, which was paused all the time. From there on the old one must
- * never run again, as it shares the RAM; it is ended, by this agent or the next. Which of the two
- * is the guest is said by a note: vmm-upgrade-note.h.
+ * RAM's size, nor, without taps, on how long a QEMU takes to start. Up to there everything can be
+ * undone, and is if anything fails, the caller cancels, or this process dies: the new QEMU is ended
+ * first, and then the guest goes on in the old one, which was paused all the time. From there on
+ * the old one must never run again, as it shares the RAM; it is ended, by this agent or the next.
+ * Which of the two is the guest is said by a note: vmm-upgrade-note.h.
  *
  * A guest with taps is paused before the new one starts, which is handed the old one's (taps.h):
  *

@@ -146,7 +146,8 @@ bool hf_guest_is_libvirt(const struct hf_manifest_guest *guest);
  * @ret_n:    number of strings, may be NULL
  *
  * Every argument of the user stays as it is and where it is, but: the values of -object options
- * that define RAM, and for a respawn -loadvm and -incoming. Additions come at the end.
+ * that define RAM, of -netdev options that are taps with tap_fds, and for a respawn -loadvm and
+ * -incoming. Additions come at the end.
  * Return: 0; -EINVAL when an option can't be rewritten; -ENOMEM.
  */
 int hf_cmdline_build(const struct hf_cmdline *plan, const struct hf_cmdline_how *how,

@@ -9,12 +9,17 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "common/fd.h"
 #include "vmm-glue/cmdline.h"
 
-#define TUN_DEVICE "/dev/net/tun"
+#define MISC_MAJOR 10
+#define TUN_MINOR 200
+/* struct virtio_net_hdr, which a QEMU begins with. */
+#define PLAIN_HEADER_BYTES 10
 /* Kernels have some 60. */
 #define MAX_FEATURES 1024
 /* Linux 6.2 has them, one bit of the interface for both. */
@@ -122,13 +127,25 @@ static int write_settings(const struct hf_tap *tap, struct hf_error *e)
 
 /* ---- whose ---- */
 
+/* By its device: the path may be another one in QEMU's mount namespace. */
 static bool is_tap(const char *fd_path, int at)
 {
-	char target[64];
-	ssize_t n = readlinkat(at, fd_path, target, sizeof(target) - 1);
+	struct stat st;
 
-	target[n < 0 ? 0 : n] = 0;
-	return strcmp(target, TUN_DEVICE) == 0;
+	return fstatat(at, fd_path, &st, 0) == 0 && S_ISCHR(st.st_mode) &&
+	       st.st_rdev == makedev(MISC_MAJOR, TUN_MINOR);
+}
+
+/* What is read by an interface's name is read in this process's network. */
+static bool same_network(pid_t pid)
+{
+	struct stat own, its;
+	char path[32];
+
+	snprintf(path, sizeof(path), "/proc/%d/ns/net", (int)pid);
+	/* The thread's own: tests have networks of their own by that. */
+	return stat("/proc/thread-self/ns/net", &own) == 0 && stat(path, &its) == 0 &&
+	       own.st_ino == its.st_ino && own.st_dev == its.st_dev;
 }
 
 /* A descriptor of an interface of the command line: it is taken. */
@@ -202,6 +219,9 @@ int hf_taps_borrow(pid_t pid, uint64_t start_ticks, const struct hf_cmdline *pla
 {
 	int r = 0;
 
+	if (plan->n_taps > 0 && !same_network(pid))
+		return hf_error_set(e, -EOPNOTSUPP, HF_ERR_NOT_READY, NULL,
+			"its QEMU is in another network namespace than holdfastd");
 	if (plan->n_taps > HF_ARRAY_SIZE(ret->v))
 		return hf_error_set(
 			e, -EOPNOTSUPP, HF_ERR_NOT_READY, NULL, "it has %zu taps", plan->n_taps);
@@ -213,14 +233,20 @@ int hf_taps_borrow(pid_t pid, uint64_t start_ticks, const struct hf_cmdline *pla
 	}
 	if (ret->n > 0)
 		r = find(pid, start_ticks, ret, e);
-	for (size_t i = 0; r == 0 && i < ret->n; i++) {
+	for (size_t i = 0; r == 0 && i < ret->n; i++)
 		if (ret->v[i].fd < 0)
 			r = hf_error_set(e, -ENXIO, HF_ERR_NOT_READY, NULL,
 				"its QEMU doesn't have the tap %s of its command line open",
 				ret->v[i].ifname);
-		else
-			r = read_settings(&ret->v[i], e);
-	}
+	return r;
+}
+
+int hf_taps_read(struct hf_taps *taps, struct hf_error *e)
+{
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < taps->n; i++)
+		r = read_settings(&taps->v[i], e);
 	return r;
 }
 
@@ -237,17 +263,23 @@ int hf_taps_put_back(const struct hf_taps *taps, struct hf_error *e)
 }
 
 int hf_taps_recover(pid_t pid, uint64_t start_ticks, const struct hf_cmdline *plan,
-	const struct hf_taps *noted, struct hf_error *e)
+	const struct hf_taps *noted, bool running, struct hf_error *e)
 {
 	cleanup_taps struct hf_taps taps = {0};
 	int r = hf_taps_borrow(pid, start_ticks, plan, &taps, e);
 
+	if (r == 0)
+		r = hf_taps_read(&taps, e);
 	if (r == 0 && taps.n != noted->n)
 		r = hf_error_set(e, -EBADMSG, HF_ERR_FAILED, NULL,
 			"the note on its taps is of another command line");
 	for (size_t i = 0; r == 0 && i < taps.n; i++) {
-		taps.v[i].header_bytes = noted->v[i].header_bytes;
-		taps.v[i].offloads = noted->v[i].offloads;
+		struct hf_tap *tap = &taps.v[i];
+
+		if (running && (tap->header_bytes != PLAIN_HEADER_BYTES || tap->offloads != 0))
+			continue;
+		tap->header_bytes = noted->v[i].header_bytes;
+		tap->offloads = noted->v[i].offloads;
 	}
 	return r < 0 ? r : hf_taps_put_back(&taps, e);
 }

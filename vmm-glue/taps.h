@@ -35,18 +35,22 @@ struct hf_taps {
 };
 
 /**
- * hf_taps_borrow() - Duplicate the descriptors of a QEMU's taps, and read what is set.
+ * hf_taps_borrow() - Duplicate the descriptors of a QEMU's taps.
  * @pid:  of it, with the time it started; the caller may look into it
  * @plan: of its command line, one that hf_cmdline_beside() found nothing against
  * @ret:  zeroed; hf_taps_release() frees it, also after a failure
  *
- * Return: 0; -ENXIO QEMU has no such tap open; -EOPNOTSUPP more than one descriptor of it; -errno.
+ * Return: 0; -ENXIO QEMU has no such tap open; -EOPNOTSUPP more than one descriptor of it, or in
+ * another network namespace; -errno.
  */
 int hf_taps_borrow(pid_t pid, uint64_t start_ticks, const struct hf_cmdline *plan,
 	struct hf_taps *ret, struct hf_error *e);
 
+/** hf_taps_read() - Read what is set, now that the guest stands still. Return: 0 or -errno. */
+int hf_taps_read(struct hf_taps *taps, struct hf_error *e);
+
 /**
- * hf_taps_put_back() - Set what was read again. Nobody else may use them.
+ * hf_taps_put_back() - Set what was read again. The guest stands still, in the only QEMU there is.
  * @taps: borrowed
  *
  * Return: 0, or the first -errno with all of them tried.
@@ -55,10 +59,12 @@ int hf_taps_put_back(const struct hf_taps *taps, struct hf_error *e);
 
 /**
  * hf_taps_recover() - The same after a death: borrow them again, and set what was read before it.
- * @noted: what was borrowed then, without descriptors
+ * @noted:   what was borrowed then, without descriptors
+ * @running: the guest doesn't stand still, and may have set them since: only those are set that are
+ *           as a QEMU that has just started leaves them
  */
 int hf_taps_recover(pid_t pid, uint64_t start_ticks, const struct hf_cmdline *plan,
-	const struct hf_taps *noted, struct hf_error *e);
+	const struct hf_taps *noted, bool running, struct hf_error *e);
 
 /** hf_taps_release() - Close the duplicates; it is empty then. */
 void hf_taps_release(struct hf_taps *taps);

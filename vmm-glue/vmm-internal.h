@@ -29,6 +29,7 @@ enum hf_vmm_op_kind {
 	HF_VMM_OP_NONE,
 	HF_VMM_OP_ATTACH,
 	HF_VMM_OP_SAVE,
+	HF_VMM_OP_VERIFY,
 	HF_VMM_OP_COPY,
 	HF_VMM_OP_ROLLBACK,
 	HF_VMM_OP_HALT,
@@ -130,6 +131,7 @@ struct hf_vmm {
 	hf_vmm_paused_fn paused; /* save: pause it first, and call this; or NULL */
 	bool emulated;		 /* its CPUs: it must not run while it is copied */
 	bool live;		 /* it runs while it is saved, until QEMU stops it */
+	bool woken;		 /* somebody has let it run, or reset it, after it was saved */
 	bool stream_ok;
 	unsigned int n_waits; /* left, for what its consoles said to be written */
 	struct hf_error stream_error;
@@ -377,6 +379,7 @@ void hf_vmm_forget_fresh(struct hf_vmm *vmm);
 void hf_vmm_rollback_anew(struct hf_vmm *vmm);
 void hf_vmm_save_on_event(struct hf_vmm *vmm, const char *name, struct json_object *data);
 void hf_vmm_save_on_stream(struct hf_vmm *vmm);
+void hf_vmm_saved_on_event(struct hf_vmm *vmm, const char *name);
 void hf_vmm_copy_on_event(struct hf_vmm *vmm, const char *name, struct json_object *data);
 void hf_vmm_respawn_on_ready(struct hf_vmm *vmm);
 void hf_vmm_cold_boot_on_ready(struct hf_vmm *vmm);

@@ -196,12 +196,29 @@ static void on_stop_event(struct hf_vmm *vmm)
 	}
 }
 
-/* The same the other way round. */
+static int woken(struct hf_error *e)
+{
+	return hf_error_set(e, -EBUSY, HF_ERR_FAILED, "leave it alone meanwhile, and start again",
+		"somebody let it run or reset it while it was to stand still");
+}
+
+static void fail_woken(struct hf_vmm *vmm)
+{
+	struct hf_error e = {0};
+
+	woken(&e);
+	hf_vmm_fail(vmm, &e);
+}
+
+/* The same the other way round. One that was paused for another QEMU must not go on in this one. */
 static void on_resume_event(struct hf_vmm *vmm)
 {
 	if (vmm->live) {
 		vmm->guest->tsc_paused = 0;
 		vmm->guest->was_running = true;
+	} else if (!vmm->sink && vmm->guest->tsc_paused) {
+		vmm->guest->was_running = true;
+		fail_woken(vmm);
 	}
 }
 
@@ -420,6 +437,7 @@ static int start(struct hf_vmm *vmm, struct hf_sink *sink, uint64_t timeout_ns, 
 		return r;
 	vmm->sink = sink;
 	vmm->migration_completed = vmm->status_known = vmm->refused = vmm->live = false;
+	vmm->woken = false;
 	/* One that is another QEMU's to read is that one's to judge. */
 	vmm->stream_ok = !sink;
 	vmm->result = (struct hf_stream_result){0};
@@ -463,4 +481,53 @@ int hf_vmm_save_into(struct hf_vmm *vmm, struct hf_vmm *beside, uint64_t timeout
 bool hf_vmm_save_refused(const struct hf_vmm *vmm)
 {
 	return vmm->refused && !vmm->lost;
+}
+
+/* ---- and then ---- */
+
+void hf_vmm_saved_on_event(struct hf_vmm *vmm, const char *name)
+{
+	bool resumed = strcmp(name, "RESUME") == 0;
+
+	/* A rollback lets it run itself. */
+	if (!vmm->save_begun || vmm->sink || hf_vmm_in(vmm, HF_VMM_OP_ROLLBACK) ||
+		(!resumed && strcmp(name, "RESET") != 0))
+		return;
+	vmm->woken = true;
+	if (resumed)
+		vmm->guest->was_running = true;
+}
+
+int hf_vmm_check_stands(const struct hf_vmm *vmm, struct hf_error *e)
+{
+	return vmm->woken ? woken(e) : 0;
+}
+
+static void on_verified(struct hf_qmp *q, int err, struct json_object *ret,
+	const struct hf_error *error, void *data)
+{
+	struct hf_vmm *vmm = data;
+	struct hf_qmp_status status;
+
+	if (!hf_vmm_take_status(vmm, err, ret, error, &status))
+		return;
+	/* Events of before this answer have come before it. */
+	if (vmm->woken || status.running)
+		fail_woken(vmm);
+	else
+		hf_vmm_end(vmm);
+}
+
+int hf_vmm_verify_saved(struct hf_vmm *vmm, uint64_t timeout_ns, hf_vmm_done_fn done, void *data)
+{
+	int r;
+
+	if (!vmm->save_begun || vmm->lost || !vmm->qmp)
+		return -ENOTCONN;
+	r = hf_vmm_begin(vmm, HF_VMM_OP_VERIFY, timeout_ns, done, data);
+	if (r < 0)
+		return r;
+	vmm->waiting = "say whether the guest still stands still";
+	HF_VMM_SEND(vmm, on_verified, hf_qmp_query_status);
+	return 0;
 }

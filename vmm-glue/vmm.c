@@ -509,6 +509,8 @@ static void on_qmp_event(struct hf_qmp *q, const char *name, struct json_object 
 	else if (hf_vmm_in(vmm, HF_VMM_OP_RESUME) && strcmp(name, "RESUME") == 0 &&
 		 vmm->stamps.resumed == 0)
 		vmm->stamps.resumed = hf_tsc_now();
+	else
+		hf_vmm_saved_on_event(vmm, name);
 }
 
 static bool through_libvirt(const struct hf_vmm *vmm)

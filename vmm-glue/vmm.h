@@ -216,6 +216,17 @@ int hf_vmm_save_into(struct hf_vmm *vmm, struct hf_vmm *beside, uint64_t timeout
 	hf_vmm_paused_fn paused, hf_vmm_done_fn done, void *data);
 
 /**
+ * hf_vmm_verify_saved() - See that a guest which hf_vmm_save_into() saved still stands still.
+ *
+ * Fails with -EBUSY when somebody has let it run, or reset it, since: what was saved is not what it
+ * is any more, and it is to be rolled back.
+ */
+int hf_vmm_verify_saved(struct hf_vmm *vmm, uint64_t timeout_ns, hf_vmm_done_fn done, void *data);
+
+/** hf_vmm_check_stands() - The same as far as QEMU's events have told it. Return: 0 or -EBUSY. */
+int hf_vmm_check_stands(const struct hf_vmm *vmm, struct hf_error *e);
+
+/**
  * hf_vmm_save_refused() - After a save that failed: is the reason the guest's own?
  *
  * True when its QEMU said that it can't, or did what it must not, and is still there. False for a
