@@ -63,6 +63,7 @@ int hf_vmm_upgrade_write_note(struct hf_vmm_upgrade *u, enum hf_vmm_upgrade_phas
 		.old_start_ticks = u->reg.start_ticks,
 		.n_ram = u->reg.guest.n_ram,
 	};
+	pid_t new_pid = u->new ? hf_vmm_pid(u->new) : 0;
 	cleanup_free char *text = NULL;
 	int r = 0;
 
@@ -71,8 +72,8 @@ int hf_vmm_upgrade_write_note(struct hf_vmm_upgrade *u, enum hf_vmm_upgrade_phas
 		note.taps = u->taps;
 	/* A shallow copy: nothing of it is freed. */
 	note.reg = u->reg;
-	if (u->new &&hf_vmm_pid(u->new)) {
-		note.reg.pid = hf_vmm_pid(u->new);
+	if (new_pid) {
+		note.reg.pid = new_pid;
 		r = hf_pid_start_time(note.reg.pid, &note.reg.start_ticks);
 		if (r < 0)
 			return hf_error_set(error, r, HF_ERR_FAILED, "see QEMU's log",
