@@ -59,16 +59,18 @@ static int ethtool(int sock, const char *ifname, void *command)
 
 static int count_features(int sock, const char *ifname, uint32_t *ret)
 {
-	struct {
-		struct ethtool_sset_info info;
-		uint32_t n;
-	} q = {.info = {.cmd = ETHTOOL_GSSET_INFO, .sset_mask = 1ULL << ETH_SS_FEATURES}};
-	int r = ethtool(sock, ifname, &q);
+	cleanup_free struct ethtool_sset_info *q = calloc(1, sizeof(*q) + sizeof(q->data[0]));
+	int r;
 
+	if (!q)
+		return -ENOMEM;
+	*q = (struct ethtool_sset_info){
+		.cmd = ETHTOOL_GSSET_INFO, .sset_mask = 1ULL << ETH_SS_FEATURES};
+	r = ethtool(sock, ifname, q);
 	if (r < 0)
 		return r;
-	*ret = q.n;
-	return q.n > 0 && q.n <= MAX_FEATURES ? 0 : -EBADMSG;
+	*ret = q->data[0];
+	return *ret > 0 && *ret <= MAX_FEATURES ? 0 : -EBADMSG;
 }
 
 static int read_offloads(const char *ifname, uint32_t *ret)

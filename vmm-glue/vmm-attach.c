@@ -163,7 +163,7 @@ static void on_migration(struct hf_qmp *q, int err, struct json_object *ret,
 		return;
 	}
 	if (m.status != HF_QMP_MIGRATION_NONE && !hf_qmp_migration_over(m.status))
-		add_blocker(&vmm->probe, "somebody else is migrating it");
+		vmm->probe.migrating = true;
 	for (size_t i = 0; i < m.n_blockers && i < HF_ARRAY_SIZE(m.blockers); i++)
 		add_blocker(&vmm->probe, m.blockers[i]);
 	one_answered(vmm);
@@ -420,6 +420,10 @@ int hf_vmm_kill(struct hf_vmm *vmm, uint64_t timeout_ns, hf_vmm_done_fn done, vo
 
 int hf_vmm_probe_check(const struct hf_vmm_probe *probe, struct hf_error *error)
 {
+	if (probe->migrating)
+		return hf_error_set(error, -EBUSY, HF_ERR_NOT_READY,
+			"wait until that is over, or abort it",
+			"somebody else is migrating or saving it");
 	if (probe->n_blockers > 0)
 		return hf_error_set(error, -EOPNOTSUPP, HF_ERR_NOT_READY,
 			"remove the device or feature that QEMU names",

@@ -55,6 +55,7 @@ struct hf_vmm_probe {
 	char machine_type[64];	       /* resolved: "pc-i440fx-10.0", never an alias */
 	uint64_t state_estimate_bytes; /* measured room that the device state needs at most, usually
 					*/
+	bool migrating;		       /* by somebody else */
 	unsigned int n_blockers;       /* what QEMU itself says forbids a migration */
 	char blockers[4][160];
 	/*

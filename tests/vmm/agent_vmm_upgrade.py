@@ -259,6 +259,24 @@ def guests_that_cant_get_another_qemu(world):
 
 
 @test
+def replacement_during_a_migration(world):
+    """Somebody else migrates the guest: it is left to that, and can be replaced when that is over."""
+    world.start_agent()
+    guest = Guest(world, "g", machine="pc").wait_ready()
+    old = guest.pid
+    guest.qmp("migrate-set-parameters", **{"max-bandwidth": 4096})
+    guest.qmp("migrate", uri="exec:cat >/dev/null")
+    world.expect(3, "vmm-upgrade", "g", "--force", says="somebody else is migrating or saving it")
+    world.expect(3, "prepare", "--kernel", kernel(), says="somebody else is migrating or saving it")
+    check(guest.pid == old and guest.qmp("query-migrate")["status"] == "active", "the migration was disturbed")
+    guest.qmp("migrate_cancel")
+    poll(lambda: guest.qmp("query-migrate")["status"] == "cancelled", 10, "the end of the migration")
+    guest.wait_alive()
+    world.expect(0, "vmm-upgrade", "g", "--force", says="replaced")
+    guest.wait_alive()
+
+
+@test
 def qemus_of_many_guests_are_replaced(world):
     """All at once, one of them with a program that fails: the others don't suffer."""
     world.start_agent()

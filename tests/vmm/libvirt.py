@@ -394,6 +394,8 @@ def prepare_and_abort(world):
         domain.wait_ready()
     world.start_agent()
     before, pids = [domain.seen() for domain in domains], [domain.pid for domain in domains]
+    # One by one their QEMUs can't be replaced.
+    world.expect(3, "vmm-upgrade", "--all", "--force", says="libvirt manages it")
     world.expect(0, "prepare", "--kernel", kernel())
     check(world.state == "prepared", f"the host is {world.state}")
     # Nobody has to keep away from it now.
