@@ -174,7 +174,7 @@ def replacement_behind_a_tap_that_is_broken_off(world):
         client.kill()
         client.communicate()
         # At once, and not when its new QEMU would be there.
-        poll(lambda: "it goes on in the old one" in world.log(), 2, "the undo")
+        poll(lambda: "it goes on in the old one" in world.log(), 4, "the undo")
         check_undone()
 
         client = begin_upgrade(world, "pausing it")
@@ -186,7 +186,7 @@ def replacement_behind_a_tap_that_is_broken_off(world):
         check_undone()
 
         # Somebody lets the guest run in its old QEMU, by a monitor that moved aside: what was saved is old then.
-        private.is_slow(2)
+        private.is_slow(4)
         client = begin_upgrade(world, "pausing it")
         aside = Monitor(f"{connected.guest.own_monitor}.holdfast-old")
         poll(lambda: aside.command("query-status")["status"] == "postmigrate", 10, "the end of the save", interval=0.01)
