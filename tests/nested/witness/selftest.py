@@ -127,10 +127,21 @@ class Harm(unittest.TestCase):
             f.seek(address)
             f.write(data)
 
+    def cursor(self):
+        return int.from_bytes(self.peek(int(self.debug["cursor"], 16), 8), "little")
+
     def page_away_from_cursor(self, blocks_ahead):
         """Offset of a page so far from the chunk in work that nothing is about to rewrite it."""
-        cursor = int.from_bytes(self.peek(int(self.debug["cursor"], 16), 8), "little")
-        return (cursor // BLOCK * BLOCK + blocks_ahead * BLOCK + 3 * PAGE) % self.debug["bytes"]
+        return (self.cursor() // BLOCK * BLOCK + blocks_ahead * BLOCK + 3 * PAGE) % self.debug["bytes"]
+
+    def stop_away_from(self, off):
+        """Stop it where the block that this is in comes neither now nor next: its entry is looked at before the
+        cursor gets there."""
+        self.stop()
+        while (off // BLOCK - self.cursor() // BLOCK) % (self.debug["bytes"] // BLOCK) <= 1:
+            self.cont()
+            time.sleep(0.01)
+            self.stop()
 
 
 class Healthy(Harm):
@@ -265,13 +276,7 @@ class Memory(Harm):
         old = self.peek(self.base + off, PAGE)
         self.cont()
         self.wait_passes(passes)
-        self.stop()
-        # The cursor has moved on; wait until the page is out of its way once more.
-        while (int.from_bytes(self.peek(int(self.debug["cursor"], 16), 8), "little") // BLOCK
-               == off // BLOCK):
-            self.cont()
-            time.sleep(0.01)
-            self.stop()
+        self.stop_away_from(off)
         self.poke(self.base + off, old)
         self.cont()
         rec = self.failure("mem", "stale")
@@ -290,7 +295,7 @@ class Memory(Harm):
         old, old_entry = self.peek(self.base + off, BLOCK), self.peek(entry, 8)
         self.cont()
         self.wait_passes(2)
-        self.stop()
+        self.stop_away_from(off)
         self.poke(self.base + off, old)
         self.poke(entry, old_entry)
         self.cont()
