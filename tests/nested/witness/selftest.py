@@ -276,6 +276,8 @@ class Memory(Harm):
         old = self.peek(self.base + off, PAGE)
         self.cont()
         self.wait_passes(passes)
+        # What it reported of its passes may have been behind.
+        self.wait_for("rewriting", lambda: self.peek(self.base + off, PAGE) != old)
         self.stop_away_from(off)
         self.poke(self.base + off, old)
         self.cont()
@@ -294,7 +296,7 @@ class Memory(Harm):
         entry = int(self.debug["table"], 16) + off // BLOCK * 8
         old, old_entry = self.peek(self.base + off, BLOCK), self.peek(entry, 8)
         self.cont()
-        self.wait_passes(2)
+        self.wait_for("rewriting", lambda: self.peek(entry, 8) != old_entry)
         self.stop_away_from(off)
         self.poke(self.base + off, old)
         self.poke(entry, old_entry)
