@@ -244,6 +244,7 @@ static void set_times(struct hf_vmm_upgrade *u)
 	r->start_ns = hf_tsc_to_ns(ready - g->tsc_saved, hz);
 	r->load_ns = hf_tsc_to_ns(loaded - ready, hz);
 	r->resume_ns = hf_tsc_to_ns(up->resumed - loaded, hz);
+	r->blackout_ns = r->pause_ns + r->save_ns + r->start_ns + r->load_ns + r->resume_ns;
 }
 
 static void end_old(struct hf_vmm_upgrade *u);
@@ -269,8 +270,7 @@ static void on_old_killed(struct hf_vmm *vmm, const struct hf_error *error, void
 	}
 	hf_agent_progress(u->agent, hf_vmm_upgrade_name(u),
 		"runs on QEMU %s now, process %d: it stood still for %.1f ms", r->to, (int)r->pid,
-		(double)(r->pause_ns + r->save_ns + r->start_ns + r->load_ns + r->resume_ns) /
-			HF_NSEC_PER_MSEC);
+		(double)r->blackout_ns / HF_NSEC_PER_MSEC);
 	hf_vmm_upgrade_end(u, HF_VMM_UPGRADE_REPLACED, NULL);
 }
 

@@ -88,9 +88,7 @@ static struct json_object *result_json(
 			add_phase(phases, "vmm-start", r->start_ns);
 		add_phase(phases, "load", r->load_ns);
 		add_phase(phases, "resume", r->resume_ns);
-		hf_json_add_int(o, "blackout_ns",
-			(int64_t)(r->pause_ns + r->save_ns + r->start_ns + r->load_ns +
-				  r->resume_ns));
+		hf_json_add_int(o, "blackout_ns", (int64_t)r->blackout_ns);
 		hf_json_add(o, "phases", phases);
 	}
 	if (error) {

@@ -60,6 +60,7 @@ struct hf_vmm_upgrade_result {
 	uint64_t start_ns; /* of the new QEMU, as far as it was waited for */
 	uint64_t load_ns;
 	uint64_t resume_ns;
+	uint64_t blackout_ns; /* all of them */
 };
 
 /** Called once, from the loop, never from within a call. @error: of HF_VMM_UPGRADE_FAILED. */

@@ -39,6 +39,14 @@ def expect_running(guests):
         guest.judge()
 
 
+def end_connection(client):
+    """A client outside hangs up: nothing of its connection was lost. Returns what it found."""
+    result = client.stop()
+    if not result["ok"]:
+        fail(f"the connection from outside: {result}")
+    return result
+
+
 def expect_untouched(host, guests, loaded="0"):
     """Guests run as before, no image is loaded, no update is under way."""
     if state(host) != "normal":

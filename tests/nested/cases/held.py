@@ -11,7 +11,7 @@ import subprocess
 
 from guests import Guest
 from nested import TEST_DIR, fail
-from updates import holdfast, jump, state, status, wait_agent
+from updates import end_connection, holdfast, jump, state, status, wait_agent
 
 MEMORY = 4096
 OWN_QEMU = "/usr/local/bin/qemu-own"
@@ -157,8 +157,6 @@ def run(host):
         fail("the guest that came up was touched")
     other.wait_passes(1)
     other.judge()
-    result = client.stop()
-    if not result["ok"]:
-        fail(f"the connection from outside: {result}")
+    end_connection(client)
     host.poll(lambda: not host.run("pgrep -x hf-keeper; ls /run/holdfast/keeper.sock /run/holdfast/resumed/* "
                                    "2>/dev/null; true").out.strip(), 20, "nothing to be left behind")

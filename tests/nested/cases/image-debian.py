@@ -8,7 +8,7 @@ of the machine, and a kexec of the kernel that runs, after which the key is miss
 from guests import Guest
 from nested import fail
 from systemd_host import check_qemus, start_host
-from updates import expect_from_images, holdfast, leave, state, status, wait_agent, wait_end
+from updates import end_connection, expect_from_images, holdfast, leave, state, status, wait_agent, wait_end
 
 HOST = "stock"
 MEMORY = 4096
@@ -137,8 +137,6 @@ def run(host):
     wait_agent(host)
     expect_back(host, guests, client, wait_end(host))
 
-    result = client.stop()
-    if not result["ok"]:
-        fail(f"the connection from outside: {result}")
+    result = end_connection(client)
     host.note(f"the TCP connection from outside is still the same: {result['echoed']} messages echoed, "
               f"longest silence {result['gap_max_ns'] / 1e9:.2f} s")

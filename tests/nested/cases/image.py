@@ -7,7 +7,7 @@ that of a fresh boot. The same connection from outside lives through both."""
 
 from guests import Guest
 from nested import fail
-from updates import expect_from_images, holdfast, leave, upgrade, wait_agent, wait_end
+from updates import end_connection, expect_from_images, holdfast, leave, upgrade, wait_agent, wait_end
 
 MEMORY = 4096
 APPEND = "kho=off liveupdate=off"
@@ -55,8 +55,6 @@ def run(host):
     sleeper.hmp("cont")
     sleeper.wait_passes(2)
     sleeper.judge()
-    result = client.stop()
-    if not result["ok"]:
-        fail(f"the connection from outside: {result}")
+    result = end_connection(client)
     host.note(f"the TCP connection from outside is still the same: {result['echoed']} messages echoed, "
               f"longest silence {result['gap_max_ns'] / 1e9:.2f} s")

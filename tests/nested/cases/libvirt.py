@@ -11,7 +11,7 @@ from libvirt_host import (LIGHTER, Domain, destroy, expect_confined, expect_devi
                           set_up, start_network, suspend_resume, wait_libvirt)
 from nested import TEST_DIR, fail
 from systemd_host import start_host
-from updates import expect_all, holdfast, upgrade, wait_update
+from updates import end_connection, expect_all, holdfast, upgrade, wait_update
 
 HOST = "libvirt"
 MEMORY = 6144
@@ -97,9 +97,7 @@ def run(host):
     suspend_resume(host, q35)
     save_restore(host, pc)
     check_guests(host, guests, 1)
-    result = client.stop()
-    if not result["ok"]:
-        fail(f"the connection from outside: {result}")
+    result = end_connection(client)
     host.note(f"the TCP connection from outside is still the same: {result['echoed']} messages echoed")
     for domain in (transient, q35):
         destroy(host, domain)

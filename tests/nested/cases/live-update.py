@@ -7,7 +7,7 @@ client outside, one that is paused before the update and must be paused, intact,
 from guests import Guest
 from host_clock import WallClock
 from nested import TEST_DIR, fail
-from updates import expect_all, upgrade, wait_agent
+from updates import end_connection, expect_all, upgrade, wait_agent
 
 MEMORY = 4096
 
@@ -59,8 +59,6 @@ def run(host):
         last = guest.judge()
         host.note(f"{guest.name}: {last['passes']} passes over {int(last['mem_bytes']) >> 20} MiB "
                   f"({last['mem_pct']} %), no word wrong")
-    result = client.stop()
-    if not result["ok"]:
-        fail(f"the connection from outside: {result}")
+    result = end_connection(client)
     host.note(f"the TCP connection from outside is still the same: {result['echoed']} messages echoed, "
               f"longest silence {result['gap_max_ns'] / 1e9:.2f} s")

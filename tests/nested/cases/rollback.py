@@ -13,7 +13,7 @@ import tempfile
 import kernel_sample
 from guests import Guest
 from nested import TEST_DIR, fail
-from updates import expect_all, expect_running, expect_untouched, holdfast, state, upgrade, wait_agent
+from updates import end_connection, expect_all, expect_running, expect_untouched, holdfast, state, upgrade, wait_agent
 from witness.mkinitramfs import entry
 
 
@@ -130,6 +130,4 @@ def run(host):
     if "recovery" in host.run("dmesg | grep EXT4.*loop").out:
         fail("the second file system was not made read-only for the jump: it had to be recovered")
     expect_running(guests)
-    result = client.stop()
-    if not result["ok"]:
-        fail(f"the connection from outside: {result}")
+    end_connection(client)

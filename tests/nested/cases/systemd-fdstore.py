@@ -9,7 +9,7 @@ process of a service, which can't be helped: it is refused."""
 from guests import Guest
 from nested import TEST_DIR, fail
 from systemd_host import check_qemus, start_host
-from updates import expect_all, expect_running, expect_untouched, holdfast, wait_update
+from updates import end_connection, expect_all, expect_running, expect_untouched, holdfast, wait_update
 
 HOST = "forky"
 MEMORY = 6144
@@ -74,8 +74,6 @@ def run(host):
     host.note(f"the service has its memfd back; systemd's count of kexecs: {count}")
     check_qemus(host)
     expect_running(guests)
-    result = client.stop()
-    if not result["ok"]:
-        fail(f"the connection from outside: {result}")
+    result = end_connection(client)
     host.note(f"the TCP connection from outside is still the same: longest silence "
               f"{result['gap_max_ns'] / 1e9:.2f} s")

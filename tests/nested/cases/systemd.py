@@ -11,7 +11,8 @@ from guests import Guest
 from host_clock import WallClock
 from nested import TEST_DIR, fail
 from systemd_host import check_qemus, start_host
-from updates import expect_all, expect_running, expect_untouched, holdfast, state, status, upgrade, wait_agent, wait_update
+from updates import (end_connection, expect_all, expect_running, expect_untouched, holdfast, state, status, upgrade,
+                     wait_agent, wait_update)
 
 HOST = "systemd"
 # The slower a boot, the more often memory is short of whole huge pages.
@@ -214,8 +215,6 @@ def run(host):
         fail("the host's services were not shut down")
     check_qemus(host)
     expect_running(guests)
-    result = client.stop()
-    if not result["ok"]:
-        fail(f"the connection from outside: {result}")
+    result = end_connection(client)
     host.note(f"the TCP connection from outside is still the same: longest silence "
               f"{result['gap_max_ns'] / 1e9:.2f} s")
